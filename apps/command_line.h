@@ -1,0 +1,102 @@
+// The vocabulary of the command line: typed options with one-sentence refusals, help in one style, ATOM_*
+// variables, exit codes.
+//
+//   CLI::App* verb = add_verb(program, "verify", "Check the files of a model against its manifest");
+//   text_option(*verb, "--kv", kv, {"FORMAT", "KV-cache format: f16, int8 or int4"});
+//   whole_option(*verb, "--windows", windows, {.min = 1, .max = 1000}, {"N", "Only the first N windows"});
+//   on_run(program, *verb, [options] { return verify(*options); });
+//
+// Every "--some-option" is also read from ATOM_SOME_OPTION; the command line wins. Only this folder reads
+// the environment.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
+#include <optional>
+#include <string>
+#include <string_view>
+
+#include "base/error.h"
+
+namespace atom::app {
+
+enum ExitCode : int {
+  kSuccess = 0,
+  kFailure = 1,       // the work failed: bad model, mismatch, I/O, no memory
+  kUsage = 2,         // the command line is wrong
+  kInternal = 3,      // a defect of the program
+  kInterrupted = 130  // Ctrl-C; 128 + the number of the signal in general
+};
+
+// A wrong command line that only shows when the options are seen together.
+class UsageError : public Error {
+ public:
+  using Error::Error;
+};
+
+template <typename... Args>
+[[noreturn]] void usage_fail(fmt::format_string<Args...> format, Args&&... args) {
+  throw UsageError(fmt::format(format, std::forward<Args>(args)...));
+}
+
+// The parser and what the chosen verb will run.
+struct Program {
+  CLI::App app;
+  std::function<int()> run;  // exit code
+};
+
+struct Help {
+  std::string value;  // placeholder of the value: "N", "FILE"
+  std::string text;
+  std::string group = "Options";
+};
+
+CLI::App* add_verb(CLI::App& parent, std::string name, std::string text);
+void on_run(Program& program, CLI::App& verb, std::function<int()> run);
+
+// Positional argument, required.
+void argument(CLI::App& verb, const std::string& name, std::string& value, const std::string& text);
+
+CLI::Option* text_option(CLI::App& verb, const std::string& name, std::string& value, const Help& help);
+CLI::Option* texts_option(CLI::App& verb, const std::string& name, std::vector<std::string>& values,
+                          const Help& help);  // may be repeated
+// One of several words.
+CLI::Option* choice_option(CLI::App& verb, const std::string& name, std::string& value,
+                           std::vector<std::string> words, const Help& help);
+CLI::Option* flag_option(CLI::App& verb, const std::string& name, bool& value, const Help& help);
+
+struct WholeRange {
+  int64_t min = 0;
+  int64_t max = INT32_MAX;
+  int64_t multiple = 1;
+};
+CLI::Option* whole_option(CLI::App& verb, const std::string& name, int& value, const WholeRange& range,
+                          const Help& help);
+CLI::Option* whole_option(CLI::App& verb, const std::string& name, std::optional<int>& value,
+                          const WholeRange& range, const Help& help);
+CLI::Option* seed_option(CLI::App& verb, uint64_t& seed, const Help& help);
+
+struct NumberRange {
+  double min = 0;
+  double max = 1;
+  bool min_excluded = false;
+};
+CLI::Option* number_option(CLI::App& verb, const std::string& name, std::optional<double>& value,
+                           const NumberRange& range, const Help& help);
+
+// Parses; a word that is no number of the range throws UsageError with a sentence that begins with `name`.
+int64_t parse_whole(const std::string& name, const std::string& word, const WholeRange& range);
+double parse_number(const std::string& name, const std::string& word, const NumberRange& range);
+
+// "--max-tokens" -> "ATOM_MAX_TOKENS"
+std::string environment_name(std::string_view option);
+
+// Help in one style; the footer documents exit codes and variables.
+void set_style(CLI::App& app);
+
+// One sentence of what the parser refused, with the variable named when the value came from one.
+std::string parse_error_sentence(const CLI::ParseError& error);
+
+}  // namespace atom::app

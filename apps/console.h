@@ -1,0 +1,80 @@
+// What the program shows: errors, notices and one live progress line on stderr, results on stdout.
+//
+//   console().configure({.quiet = false, .color = true});
+//   console().progress("layer 3 of 6 ...");       // redrawn in place on a terminal, sparse lines elsewhere
+//   console().notice("kept channels clamped");    // the live line moves below it
+//   print_table(table);
+//
+// One console per process, used by the main thread.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace atom::app {
+
+enum class Style { kPlain, kBold, kDim, kRed, kYellow, kGreen };
+
+class Console {
+ public:
+  struct Options {
+    bool quiet = false;  // no progress and no notices; errors and warnings stay
+    bool color = true;   // wanted; used on a terminal only, and not when NO_COLOR or TERM=dumb says so
+  };
+  void configure(const Options& options);
+  // Whether the words CI and TERM=dumb allow a line that is redrawn.
+  bool live() const { return live_; }
+  bool quiet() const { return options_.quiet; }
+
+  void error(std::string_view sentence);    // "atom: error: <sentence>", control characters escaped
+  void warning(std::string_view sentence);  // "atom: warning: <sentence>"
+  void notice(std::string_view sentence);   // "atom: <sentence>", not when quiet
+
+  // Shows the state of long work. Elsewhere than on a terminal at most one line every two seconds.
+  void progress(const std::string& line);
+  void end_progress();  // removes the live line
+
+  std::string paint_out(Style style, std::string_view text) const;  // for stdout
+  std::string paint_err(Style style, std::string_view text) const;  // for stderr
+
+ private:
+  void line(std::string_view text);
+  void draw();
+
+  Options options_;
+  bool live_ = false;
+  bool color_out_ = false;
+  bool color_err_ = false;
+  std::string shown_;  // live line, empty: none
+  std::chrono::steady_clock::time_point last_ = {};
+};
+
+Console& console();
+
+// Columns are as wide as their widest cell; the first is left-aligned, the others right-aligned
+// unless `left` names them.
+struct Table {
+  std::vector<std::string> header;
+  std::vector<std::vector<std::string>> rows;
+  std::vector<int> left = {0};
+};
+void print_table(const Table& table);  // to stdout
+
+// "name   value" lines with aligned values; an empty name continues the value above.
+struct Fact {
+  std::string name;
+  std::string value;
+};
+void print_facts(const std::vector<Fact>& facts);  // to stdout
+void print_heading(std::string_view text);         // to stdout
+
+std::string human_bytes(int64_t bytes);       // "21.0 MiB"
+std::string human_count(int64_t count);       // "11.0 M"
+std::string human_seconds(double seconds);    // "1:05", "1:02:03", "3.2 s" below ten seconds
+std::string printable(std::string_view text);  // control characters as \xNN
+std::string progress_bar(double fraction);     // "[=====>    ]"
+
+}  // namespace atom::app

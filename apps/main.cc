@@ -1,0 +1,95 @@
+// atom: quantizes language models, measures what that cost, and generates text with them.
+#include <unistd.h>
+
+#include <cstdio>
+#include <filesystem>
+#include <new>
+
+#include "console.h"
+#include "session.h"
+#include "verbs.h"
+
+namespace atom::app {
+namespace {
+
+constexpr const char* kFooter =
+    "Exit codes: 0 success, 1 the work failed (bad model, mismatch, I/O), 2 wrong command line,\n"
+    "3 internal error, 130 interrupted. Errors are one line on stderr: atom: error: ...\n"
+    "Each --some-option is also read from ATOM_SOME_OPTION; the command line wins.\n"
+    "\n"
+    "Examples:\n"
+    "  atom quantize models/ref-dense-11m out/w4a4       # 4-bit weights, inputs and KV-cache\n"
+    "  atom eval ppl out/w4a4 --text examples/text/wiki_eval.txt\n"
+    "  atom generate out/w4a4 --prompt \"The history of the city\"\n";
+
+void add_verbs(Program& program) {
+  CLI::App& app = program.app;
+  app.name("atom");
+  app.description("4-bit weights, activations and KV-cache for large language models");
+  set_style(app);
+  app.set_version_flag("--version", "atom " ATOM_VERSION, "Show the version")->group("General");
+  app.footer(kFooter);
+  app.require_subcommand(1);
+  add_quantize(program);
+  add_eval(program);
+  add_generate(program);
+  add_inspect(program);
+  add_verify(program);
+  add_doctor(program);
+}
+
+// CLI11 prints help and version itself; everything else becomes one sentence.
+int parse_failed(const Program& program, const CLI::ParseError& error) {
+  if (error.get_exit_code() == 0) return program.app.exit(error);
+  std::string hint = "atom";
+  for (const CLI::App* app = &program.app; !app->get_subcommands().empty();) {
+    app = app->get_subcommands().front();
+    hint += " " + app->get_name();
+  }
+  console().error(fmt::format("{} (see: {} --help)", parse_error_sentence(error), hint));
+  return kUsage;
+}
+
+int run(int argc, char** argv) {
+  Program program;
+  add_verbs(program);
+  try {
+    program.app.parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return parse_failed(program, error);
+  }
+  const int code = program.run();
+  if (std::fflush(stdout) != 0 || std::ferror(stdout)) fail("cannot write to the standard output");
+  return code;
+}
+
+// Every exception ends here as one line and an exit code.
+int guarded(int argc, char** argv) {
+  try {
+    return run(argc, argv);
+  } catch (const Interrupted& interrupted) {
+    console().end_progress();
+    console().notice("interrupted");
+    return interrupted.exit_code();
+  } catch (const UsageError& error) {
+    console().error(error.what());
+    return kUsage;
+  } catch (const Error& error) {
+    console().error(error.what());
+    return kFailure;
+  } catch (const std::filesystem::filesystem_error& error) {
+    console().error(error.what());
+    return kFailure;
+  } catch (const std::bad_alloc&) {
+    console().error("not enough memory");
+    return kFailure;
+  } catch (const std::exception& error) {
+    console().error(fmt::format("internal error: {}", error.what()));
+    return kInternal;
+  }
+}
+
+}  // namespace
+}  // namespace atom::app
+
+int main(int argc, char** argv) { return atom::app::guarded(argc, argv); }

@@ -1,0 +1,193 @@
+#include "session.h"
+
+#include <signal.h>
+#include <sys/resource.h>
+
+#include <cstdio>
+#include <set>
+
+#include "backend/open.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "base/sha256.h"
+#include "console.h"
+#include "embedded_text.h"
+#include "text/unicode.h"
+
+namespace atom::app {
+namespace {
+
+volatile sig_atomic_t caught_signal = 0;
+
+void on_signal(int signal) { caught_signal = signal; }
+
+void catch_signals() {
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+}
+
+constexpr const char* kOutputGroup = "Output";
+constexpr const char* kComputeGroup = "Compute";
+
+std::string joined(const std::set<std::string>& words) {
+  if (words.size() == 1) return *words.begin();
+  std::string text = "mixed: ";
+  for (const std::string& word : words) text += (text.size() == 7 ? "" : ", ") + word;
+  return text;
+}
+
+// Word of one floating-point source tensor, for linears that are not quantized.
+std::string source_word(const checkpoint::ModelFiles& files, const std::string& module) {
+  const std::string name = module + ".weight";
+  if (!files.has(name)) return "16 bits";
+  const std::string_view word = tensor::dtype_name(files.tensor(name).dtype);
+  if (word == "F32") return "f32";
+  return word == "F16" ? "f16" : "bf16";
+}
+
+std::string with_kept(format::Format normal, format::Format kept, int channels) {
+  const std::string word = format::name(normal);
+  return channels == 0 ? word : fmt::format("{} + {} {}", word, channels, format::name(kept));
+}
+
+}  // namespace
+
+void add_output_options(CLI::App& verb, CommonOptions& options) {
+  flag_option(verb, "--json", options.json, {"", "Results as one JSON document", kOutputGroup});
+  flag_option(verb, "-q,--quiet", options.quiet, {"", "No progress and no notices", kOutputGroup});
+  flag_option(verb, "--no-color", options.no_color,
+              {"", "No colour (also: NO_COLOR, or no terminal)", kOutputGroup});
+}
+
+void add_compute_options(CLI::App& verb, CommonOptions& options) {
+  choice_option(verb, "--backend", options.backend, {"cpu", "reference"},
+                {"NAME", "cpu, or reference: the slow definition [cpu]", kComputeGroup});
+  choice_option(verb, "--isa", options.isa, {"baseline", "avx2", "avx512-vnni"},
+                {"LEVEL", "Force baseline, avx2 or avx512-vnni [best of the machine]", kComputeGroup});
+  whole_option(verb, "--threads", options.threads, {.min = 0, .max = 1024},
+               {"N", "Threads [0: all CPUs this process may use]", kComputeGroup});
+  flag_option(verb, "--pin", options.pin, {"", "Pin every thread to a CPU", kComputeGroup});
+}
+
+void start(const CommonOptions& options) {
+  console().configure({.quiet = options.quiet, .color = !options.no_color});
+  set_log_sink([](LogLevel level, const std::string& line) {
+    if (level == LogLevel::kDebug) return;
+    if (level == LogLevel::kInfo)
+      console().notice(line);
+    else
+      console().warning(line);
+  });
+  catch_signals();
+}
+
+bool interrupted() { return caught_signal != 0; }
+
+void check_interrupted() {
+  if (caught_signal != 0) throw Interrupted(caught_signal);
+}
+
+Runtime::Runtime(const CommonOptions& options)
+    : executor_({.threads = options.threads, .pin = options.pin}) {
+  if (options.backend != "cpu" && !options.isa.empty())
+    usage_fail("--isa: the {} backend has no instruction sets to choose", options.backend);
+  backend_ = backend::open_backend(options.backend, {.executor = &executor_, .isa = options.isa});
+}
+
+void Runtime::show_fallbacks() const {
+  for (const std::string& line : backend_->fallbacks()) console().notice(line);
+}
+
+model::ModelConfig load_config(const checkpoint::ModelFiles& files) {
+  return model::parse_config(files.config(), (files.folder() / "config.json").string());
+}
+
+text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
+                               const model::ModelConfig& config) {
+  if (!files.tokenizer_path())
+    fail("{}: the folder has no tokenizer.json", files.folder().string());
+  text::Tokenizer tokenizer = text::Tokenizer::from_file(*files.tokenizer_path());
+  const int64_t ids = static_cast<int64_t>(tokenizer.vocab_size());
+  if (ids > config.vocabulary)
+    fail("{}: the tokenizer has {} ids, but the model's vocab_size is {}",
+         files.tokenizer_path()->string(), ids, config.vocabulary);
+  if (ids < config.vocabulary)
+    console().notice(fmt::format("the tokenizer has {} ids, the model {}: the others are padding", ids,
+                                 config.vocabulary));
+  return tokenizer;
+}
+
+std::unique_ptr<model::Model> load_weights(const checkpoint::ModelFiles& files, Runtime& runtime,
+                                           std::optional<format::KvKind> kv) {
+  const auto progress = [](int done, int layers) {
+    check_interrupted();
+    console().progress(fmt::format("load      {} layer {}/{}",
+                                   progress_bar(static_cast<double>(done) / layers), done, layers));
+  };
+  auto model = model::load_model(files, runtime.backend(), {.kv = kv, .progress = progress});
+  console().end_progress();
+  return model;
+}
+
+TokenizedText tokenize_text(std::string name, std::string_view bytes,
+                            const text::Tokenizer& tokenizer) {
+  if (!text::is_valid_utf8(bytes)) {
+    size_t at = 0;
+    while (text::scan_utf8(bytes, at).kind == text::Utf8Unit::Kind::kCharacter)
+      at += text::scan_utf8(bytes, at).size;
+    fail("{}: the text is not UTF-8 at byte {}", name, at);
+  }
+  TokenizedText result = {.name = std::move(name),
+                          .sha256 = sha256_hex(std::as_bytes(std::span(bytes))),
+                          .ids = tokenizer.encode(bytes, {.add_special_tokens = true})};
+  return result;
+}
+
+TokenizedText tokenize_file(const std::string& path, const text::Tokenizer& tokenizer) {
+  return tokenize_text(path, read_file(path), tokenizer);
+}
+
+TokenizedText calibration_text(const std::string& path, const text::Tokenizer& tokenizer) {
+  if (!path.empty()) return tokenize_file(path, tokenizer);
+  return tokenize_text("embedded", embedded_calibration_text(), tokenizer);
+}
+
+FormatWords format_words(const checkpoint::ModelFiles& files, const model::ModelConfig& config,
+                         const model::Scheme& scheme) {
+  std::set<std::string> weights, inputs, kv;
+  for (const std::string& module : model::linear_modules(config)) {
+    const model::LinearScheme* linear = scheme.find(module);
+    if (linear == nullptr) {
+      weights.insert(source_word(files, module));
+      inputs.insert("f32");
+      continue;
+    }
+    weights.insert(with_kept(linear->weight, linear->kept_weight, linear->kept));
+    inputs.insert(with_kept(linear->input, linear->kept_input, linear->kept));
+  }
+  for (const format::KvKind kind : scheme.kv) kv.insert(std::string(format::name(kind)));
+  return {.weights = joined(weights), .inputs = joined(inputs), .kv = joined(kv)};
+}
+
+Json formats_json(const FormatWords& words, const backend::Backend& backend) {
+  return {{"weights", words.weights},
+          {"inputs", words.inputs},
+          {"kv", words.kv},
+          {"backend", backend.description()}};
+}
+
+void print_json(const Json& json) {
+  fmt::print("{}\n", json.dump(2, ' ', false, Json::error_handler_t::replace));
+}
+
+int64_t peak_rss() {
+  rusage usage = {};
+  ::getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+}  // namespace atom::app

@@ -1,0 +1,17 @@
+// The verbs of the program; each adds its options and what it runs.
+#pragma once
+
+#include "command_line.h"
+
+namespace atom::app {
+
+void add_quantize(Program& program);
+void add_eval(Program& program);                          // ppl and ablation
+void add_perplexity(Program& program, CLI::App& parent);  // eval ppl
+void add_ablation(Program& program, CLI::App& parent);    // eval ablation
+void add_generate(Program& program);
+void add_inspect(Program& program);
+void add_verify(Program& program);
+void add_doctor(Program& program);
+
+}  // namespace atom::app

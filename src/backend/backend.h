@@ -1,0 +1,96 @@
+// The device interface. `reference` defines every operation with plain loops (sums in f64); the
+// other backends compute the same, faster, and may differ only in the order of float additions
+// (docs/formats.md).
+//
+//   auto backend = open_backend("cpu", {.executor = &pool});
+//   auto w = backend->pack({&weight, 1}, input.segments);
+//   backend->norm({.x = h, .gain = g, .epsilon = 1e-5f, .y = a});
+//   backend->linear({.x = a, .weights = {&w, 1}, .y = y});
+//
+// Every producer of an Activation quantizes for its consumer, so a forward pass has no format
+// branches. A backend is used by one thread at a time; it outlives its buffers and packed weights.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/operations.h"
+
+namespace atom::backend {
+
+class Backend;
+
+// Owning handle of device memory (64-byte aligned at least). Movable.
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(Backend* backend, void* data, size_t bytes)
+      : backend_(backend), data_(data), bytes_(bytes) {}
+  Buffer(Buffer&& other) noexcept { *this = std::move(other); }
+  Buffer& operator=(Buffer&& other) noexcept;
+  ~Buffer();
+
+  void* data() const { return data_; }
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data_);
+  }
+  size_t bytes() const { return bytes_; }
+
+ private:
+  Backend* backend_ = nullptr;
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+
+  virtual std::string name() const = 0;  // "reference", "cpu"
+  virtual std::string description()
+      const = 0;  // device, instruction set, threads: for logs and doctor
+  // Notices about slower or less exact paths taken so far ("linear f16 x int4: input dequantized"),
+  // once each.
+  virtual std::vector<std::string> fallbacks() const { return {}; }
+
+  // Memory. allocate() does not clear. Error when the device has not enough.
+  Buffer allocate(size_t bytes);
+  virtual void upload(void* device, const void* host, size_t bytes) = 0;
+  virtual void download(void* host, const void* device, size_t bytes) = 0;
+  virtual void synchronize() = 0;
+
+  // Weights. Rows of the parts are concatenated (q, k, v become one linear); all have the segments
+  // of the first. `input` says how activations arrive. Error: a combination that this backend
+  // cannot compute.
+  virtual std::unique_ptr<PackedLinear> pack(std::span<const LinearWeight> parts,
+                                             const format::Segments& input) = 0;
+  virtual size_t activation_bytes(const InputSpec& spec, int rows) const = 0;
+
+  // Operations, in the order of a layer.
+  virtual void embed(const EmbedArgs& args) = 0;
+  virtual void norm(const NormArgs& args) = 0;
+  virtual void quantize(const QuantizeArgs& args) = 0;
+  virtual void linear(const LinearArgs& args) = 0;
+  virtual void attention(const AttentionArgs& args) = 0;
+  virtual void gate(const GateArgs& args) = 0;
+  virtual void route(const RouteArgs& args) = 0;
+  virtual void combine(const CombineArgs& args) = 0;
+  virtual void sample(const SampleArgs& args) = 0;
+
+  // What a linear sees: values in the linear's order, dequantized. y = [rows, k] f32.
+  virtual void dequantize(const Activation& x, float* y) = 0;
+  // Codes and scales for tests and reports, host memory: codes [rows, k] (0 for floating-point
+  // segments), scales [rows, groups(segments)], segment by segment.
+  virtual void export_codes(const Activation& x, int8_t* codes, float* scales) = 0;
+
+  // The raw side of allocate(), for Buffer and for decorators.
+  virtual void* allocate_bytes(size_t bytes) = 0;
+  virtual void free_bytes(void* data, size_t bytes) = 0;
+};
+
+}  // namespace atom::backend

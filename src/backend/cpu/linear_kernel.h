@@ -1,0 +1,339 @@
+// y = x * w^T over a range of rows and panels. Included by kernels.cc (see vec.h).
+//
+// K is cut into spans so that a span of one widened panel stays in L1 and a span of the rows in L2; partial
+// sums stay in f32 between spans, so the order of additions of an element does not depend on the cut.
+// Floating-point inputs: the panel is widened (or dequantized, s * q) to f32. Integer inputs: the panel is
+// widened to bytes. Every number of rows takes this one path.
+#pragma once
+
+inline constexpr int kFloatSpan = 256;  // k per widened panel: 16 KiB on AVX2, 32 KiB on AVX-512
+inline constexpr int kIntSpan = 1024;
+
+ATOM_INLINE bool is_integer(Element e) { return e == Element::kInt8 || e == Element::kInt4; }
+ATOM_INLINE int smaller(int a, int b) { return a < b ? a : b; }
+ATOM_INLINE int larger(int a, int b) { return a > b ? a : b; }
+ATOM_INLINE int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// k of an integer span: whole groups.
+ATOM_INLINE int int_span(const WeightSegment& w) {
+  return w.group >= kIntSpan ? w.group : kIntSpan / w.group * w.group;
+}
+
+// Hands out parts of the scratch memory, 64-byte aligned. With a null base it only counts.
+class Carver {
+ public:
+  explicit Carver(std::byte* base) : base_(base) {}
+  template <typename T>
+  T* take(int64_t count) {
+    T* part = base_ == nullptr ? nullptr : (T*)(base_ + used_);
+    used_ += (size_t)((count * (int64_t)sizeof(T) + 63) / 64 * 64);
+    return part;
+  }
+  size_t used() const { return used_; }
+
+ private:
+  std::byte* base_;
+  size_t used_ = 0;
+};
+
+struct LinearScratch {
+  float* sums = nullptr;       // [panels][rows][kColumns]
+  float* panel = nullptr;      // [kFloatSpan + 7][kColumns]
+  float* values = nullptr;     // [rows][kFloatSpan]
+  uint8_t* bytes = nullptr;    // [span / 4][kColumns][4]
+  int8_t* codes = nullptr;     // [rows][span]
+  float* w_scales = nullptr;   // [groups of a span][kColumns]
+  float* x_scales = nullptr;   // [rows][groups of a span]
+  int32_t* zeros = nullptr;    // [rows][groups of a span]
+  size_t bytes_used = 0;
+};
+
+static LinearScratch carve(const LinearTask& t, std::byte* base) {
+  Carver carver(base);
+  LinearScratch s;
+  const int64_t rows = t.row_end - t.row_begin;
+  s.sums = carver.take<float>((t.panel_end - t.panel_begin) * rows * kColumns);
+  int64_t span = 0, groups = 0;
+  bool floats = false;
+  for (int i = 0; i < 2; ++i) {
+    const WeightSegment& w = t.w[i];
+    if (w.size == 0) continue;
+    if (!is_integer(w.element) || !is_integer(t.x.at[i].element)) {
+      floats = true;
+      continue;
+    }
+    const int this_span = smaller(int_span(w), (w.size + 7) / 8 * 8);
+    span = span > this_span ? span : this_span;
+    const int this_groups = ceil_div(this_span, w.group);
+    groups = groups > this_groups ? groups : this_groups;
+  }
+  if (floats) {
+    s.panel = carver.take<float>(int64_t{kFloatSpan + 7} * kColumns);
+    s.values = carver.take<float>(rows * kFloatSpan);
+  }
+  if (span > 0) {
+    s.bytes = carver.take<uint8_t>((span + 8) * kColumns);
+    s.codes = carver.take<int8_t>(rows * (span + 8));
+    s.w_scales = carver.take<float>(groups * kColumns);
+    s.x_scales = carver.take<float>(rows * groups);
+    s.zeros = carver.take<int32_t>(rows * groups);
+  }
+  s.bytes_used = carver.used();
+  return s;
+}
+
+ATOM_INLINE int source_row(const LinearTask& t, int row) {
+  return t.row_index == nullptr ? row : t.row_index[row];
+}
+
+// ---- floating-point inputs ------------------------------------------------------------------------------
+
+// One vector of w's group scales, as f32.
+ATOM_INLINE F group_scale(const WeightSegment& w, int64_t panel, int group, int column) {
+  const uint8_t* scales = w.scales + panel * w.panel_scale_bytes;
+  const int at = group * kColumns + column;
+  return w.element == Element::kInt4 ? widen_f16((const uint16_t*)scales + at)
+                                     : load((const float*)scales + at);
+}
+
+// s * q of eight k. words[0]: the nibbles, or the bytes of the first four k; words[1]: bytes of the others.
+template <bool kNibbles>
+ATOM_INLINE void dequantize_octet(const I (&words)[2], F scale, float* to) {
+  for (int i = 0; i < 8; ++i) {
+    I code;
+    if constexpr (kNibbles)
+      code = ((words[0] >> (8 * (i % 4) + 4 * (i / 4))) & 15) - 8;
+    else
+      code = (words[i / 4] << (24 - 8 * (i % 4))) >> 24;
+    store(to + i * kColumns, to_float(code) * scale);
+  }
+}
+
+// Rows [k, k + span) of a panel as s * q; k is a multiple of 8. Writes whole octets.
+template <bool kNibbles>
+static void dequantize_panel(const WeightSegment& w, int64_t panel, int k, int span, float* to) {
+  constexpr int kOctet = kNibbles ? 4 * kColumns : 8 * kColumns;  // bytes of eight k
+  const uint8_t* from = w.panels + panel * w.panel_bytes + int64_t{k / 8} * kOctet;
+  for (int column = 0; column < kColumns; column += kLanes) {
+    int group = -1;
+    F scale{};
+    for (int i = 0; i < span; i += 8) {
+      if ((k + i) / w.group != group) {
+        group = (k + i) / w.group;
+        scale = group_scale(w, panel, group, column);
+      }
+      const uint8_t* at = from + int64_t{i / 8} * kOctet + 4 * column;
+      I words[2] = {load_as<I>(at), I{}};
+      if constexpr (!kNibbles) {
+        words[1] = load_as<I>(at + 4 * kColumns);
+        if constexpr (kByteOffset != 0)
+          for (I& word : words) word ^= (int32_t)0x80808080;
+      }
+      dequantize_octet<kNibbles>(words, scale, to + int64_t{i} * kColumns + column);
+    }
+  }
+}
+
+// f32 rows [k, k + span) of a panel, in `to` or in place.
+static const float* widen_panel(const WeightSegment& w, int64_t panel, int k, int span, float* to) {
+  const uint8_t* from = w.panels + panel * w.panel_bytes;
+  const int64_t begin = int64_t{k} * kColumns, count = int64_t{span} * kColumns;
+  switch (w.element) {
+    case Element::kF32:
+      return (const float*)from + begin;
+    case Element::kF16:
+      for (int64_t i = 0; i < count; i += kLanes)
+        store(to + i, widen_f16((const uint16_t*)from + begin + i));
+      break;
+    case Element::kBF16:
+      for (int64_t i = 0; i < count; i += kLanes)
+        store(to + i, widen_bf16((const uint16_t*)from + begin + i));
+      break;
+    case Element::kInt8:
+      dequantize_panel<false>(w, panel, k, span, to);
+      break;
+    case Element::kInt4:
+      dequantize_panel<true>(w, panel, k, span, to);
+      break;
+  }
+  return to;
+}
+
+// Rows of x over [k, k + span): in place when they lie evenly, otherwise gathered or dequantized.
+struct Values {
+  const float* at;
+  int64_t stride;
+};
+static Values input_values(const LinearTask& t, const InputSegment& x, int k, int span, float* to) {
+  if (!is_integer(x.element) && t.row_index == nullptr)
+    return {x.values + t.row_begin * x.stride + k, x.stride};
+  for (int row = t.row_begin; row < t.row_end; ++row) {
+    const int64_t from = source_row(t, row);
+    float* row_to = to + int64_t{row - t.row_begin} * kFloatSpan;
+    if (!is_integer(x.element)) {
+      __builtin_memcpy(row_to, x.values + from * x.stride + k, (size_t)span * sizeof(float));
+      continue;
+    }
+    for (int i = 0; i < span; ++i)
+      row_to[i] = x.scales[from * x.groups + (k + i) / x.group] * x.codes[from * x.stride + k + i];
+  }
+  return {to, kFloatSpan};
+}
+
+struct FloatSweep {
+  FloatTile tile;
+  template <int R>
+  ATOM_INLINE_MEMBER void run(int row) const {
+    FloatTile t = tile;
+    t.a += row * t.a_stride;
+    t.c += row * t.c_stride;
+    float_tile<R>(t);
+  }
+};
+
+static void float_segment(const LinearTask& t, int segment, const LinearScratch& s) {
+  const WeightSegment& w = t.w[segment];
+  const int rows = t.row_end - t.row_begin;
+  for (int k = 0; k < w.size; k += kFloatSpan) {
+    const int span = smaller(kFloatSpan, w.size - k);
+    const Values x = input_values(t, t.x.at[segment], k, span, s.values);
+    float* sums = s.sums;
+    for (int panel = t.panel_begin; panel < t.panel_end; ++panel, sums += rows * kColumns) {
+      const float* b = widen_panel(w, panel, k, span, s.panel);
+      for_tiles<kTileRows>(
+          0, rows, FloatSweep{{span, x.at, x.stride, b, kColumns, sums, kColumns}});
+    }
+  }
+}
+
+// ---- integer inputs ---------------------------------------------------------------------------------------
+
+struct Codes {
+  const int8_t* at;
+  int64_t stride;
+};
+static Codes input_codes(const LinearTask& t, const InputSegment& x, int k, int span, int8_t* to) {
+  if (t.row_index == nullptr) return {x.codes + t.row_begin * x.stride + k, x.stride};
+  const int bytes = (span + 7) / 8 * 8;
+  for (int row = t.row_begin; row < t.row_end; ++row)
+    __builtin_memcpy(to + int64_t{row - t.row_begin} * bytes,
+                     x.codes + source_row(t, row) * x.stride + k, (size_t)bytes);
+  return {to, bytes};
+}
+
+// Scale and zero-point correction of each row and weight group of a span.
+static void input_groups(const LinearTask& t, int segment, int k, int groups,
+                         const LinearScratch& s) {
+  const InputSegment& x = t.x.at[segment];
+  const WeightSegment& w = t.w[segment];
+  const int offset = w.element == Element::kInt4 ? 8 : kByteOffset;
+  for (int row = t.row_begin; row < t.row_end; ++row) {
+    const int64_t from = source_row(t, row);
+    for (int g = 0; g < groups; ++g) {
+      const int begin = k + g * w.group, end = smaller(begin + w.group, w.size);
+      int32_t sum = 0;
+      for (int i = begin / x.sum_span; i < ceil_div(end, x.sum_span); ++i)
+        sum += x.code_sums[from * x.sums + i];
+      const int64_t at = int64_t{row - t.row_begin} * groups + g;
+      s.zeros[at] = offset * sum;
+      s.x_scales[at] = x.scales[from * x.groups + begin / x.group];
+    }
+  }
+}
+
+// Bytes of the steps of [k, k + span): in place for int8, unpacked for int4.
+static const uint8_t* widen_codes(const WeightSegment& w, int64_t panel, int k, int span,
+                                  uint8_t* to) {
+  const uint8_t* from = w.panels + panel * w.panel_bytes;
+  if (w.element == Element::kInt8) return from + int64_t{k} * kColumns;
+  from += int64_t{k} * kColumns / 2;
+  for (int i = 0; i < span; i += 8, from += 4 * kColumns, to += 8 * kColumns) {
+    for (int column = 0; column < kColumns; column += kLanes) {
+      const I words = load_as<I>(from + 4 * column);
+      store(to + 4 * column, words & 0x0f0f0f0f);
+      store(to + 4 * column + 4 * kColumns, (words >> 4) & 0x0f0f0f0f);
+    }
+  }
+  return to - int64_t{ceil_div(span, 8)} * 8 * kColumns;
+}
+
+template <typename Dot>
+struct IntSweep {
+  IntTile tile;
+  template <int R>
+  ATOM_INLINE_MEMBER void run(int row) const {
+    IntTile t = tile;
+    t.x += row * t.x_stride;
+    t.x_scales += row * t.groups;
+    t.zeros += row * t.groups;
+    t.c += row * kColumns;
+    int_tile<R, Dot>(t);
+  }
+};
+
+static void int_segment(const LinearTask& t, int segment, const LinearScratch& s) {
+  const WeightSegment& w = t.w[segment];
+  const InputSegment& x = t.x.at[segment];
+  const int rows = t.row_end - t.row_begin, whole_span = int_span(w);
+  for (int k = 0; k < w.size; k += whole_span) {
+    const int span = smaller(whole_span, w.size - k);
+    const int groups = ceil_div(span, w.group);
+    const Codes codes = input_codes(t, x, k, span, s.codes);
+    input_groups(t, segment, k, groups, s);
+    float* sums = s.sums;
+    for (int panel = t.panel_begin; panel < t.panel_end; ++panel, sums += rows * kColumns) {
+      const uint8_t* bytes = widen_codes(w, panel, k, span, s.bytes);
+      for (int g = 0; g < groups; ++g)
+        for (int column = 0; column < kColumns; column += kLanes)
+          store(s.w_scales + g * kColumns + column,
+                group_scale(w, panel, k / w.group + g, column));
+      const int steps = ceil_div(span, 8) * 2;
+      IntTile tile{groups,  ceil_div(w.group, 4), steps, 0,         codes.at, codes.stride, bytes,
+                   s.w_scales, s.x_scales, s.zeros, sums};
+      if (groups == 1) tile.group_steps = steps;
+      if (w.element == Element::kInt4) {
+        tile.flush_steps = NibbleDot::flush_steps(x.element == Element::kInt4 ? 4 : 8);
+        for_tiles<kTileRows>(0, rows, IntSweep<NibbleDot>{tile});
+      } else {
+        tile.flush_steps = ByteDot::flush_steps(8);
+        for_tiles<kByteTileRows>(0, rows, IntSweep<ByteDot>{tile});
+      }
+    }
+  }
+}
+
+// ---- both ---------------------------------------------------------------------------------------------------
+
+static void write_sums(const LinearTask& t, const float* sums) {
+  for (int panel = t.panel_begin; panel < t.panel_end; ++panel) {
+    const int begin = panel * kColumns, columns = smaller(kColumns, t.n - begin);
+    for (int row = t.row_begin; row < t.row_end; ++row, sums += kColumns) {
+      float result[kColumns];
+      __builtin_memcpy(result, sums, sizeof result);
+      float* y = t.y + int64_t{row} * t.n + begin;
+      if (t.bias != nullptr)
+        for (int j = 0; j < kColumns; ++j) result[j] += t.bias[begin + j];
+      if (t.add)
+        for (int j = 0; j < columns; ++j) y[j] += result[j];
+      else
+        __builtin_memcpy(y, result, (size_t)columns * sizeof(float));
+    }
+  }
+}
+
+static size_t linear_scratch(const LinearTask& t) { return carve(t, nullptr).bytes_used; }
+
+static void linear(const LinearTask& t, std::byte* scratch) {
+  const LinearScratch s = carve(t, scratch);
+  const int64_t count =
+      int64_t{t.panel_end - t.panel_begin} * (t.row_end - t.row_begin) * kColumns;
+  __builtin_memset(s.sums, 0, (size_t)count * sizeof(float));
+  for (int i = 0; i < 2; ++i) {
+    if (t.w[i].size == 0) continue;
+    if (is_integer(t.w[i].element) && is_integer(t.x.at[i].element))
+      int_segment(t, i, s);
+    else
+      float_segment(t, i, s);
+  }
+  write_sums(t, s.sums);
+}

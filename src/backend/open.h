@@ -1,0 +1,26 @@
+// Makes a backend by name. Each backend folder defines its own maker; nothing above includes a
+// backend.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "backend/backend.h"
+#include "base/executor.h"
+
+namespace atom::backend {
+
+struct OpenOptions {
+  Executor* executor = nullptr;  // required by "cpu"; outlives the backend
+  std::string isa;  // "cpu": "", or one of "baseline", "avx2", "avx512-vnni" to force it
+};
+
+// "reference" | "cpu". Error: another word, or an instruction set that this machine lacks.
+std::unique_ptr<Backend> open_backend(std::string_view name, const OpenOptions& options);
+
+// Makers, defined by the backends.
+std::unique_ptr<Backend> make_reference_backend();
+std::unique_ptr<Backend> make_cpu_backend(const OpenOptions& options);
+
+}  // namespace atom::backend

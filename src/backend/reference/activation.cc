@@ -1,0 +1,88 @@
+#include "backend/reference/activation.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/error.h"
+#include "format/quantize.h"
+
+namespace atom::backend {
+namespace {
+
+// x holds one segment; a group's last values may be fewer than its size.
+void quantize_segment(std::span<const float> x, format::Format format, float clip, float* scales,
+                      int8_t* codes) {
+  const int size = static_cast<int>(x.size());
+  const int group = format::group_size(format, size);
+  for (int g = 0; g < format::groups(format, size); ++g) {
+    const int begin = g * group;
+    const std::span<const float> values = x.subspan(begin, std::min(group, size - begin));
+    const float largest = format::absmax(values);
+    if (format::is_int4(format)) {
+      scales[g] = format::int4_scale(largest, clip);
+      format::quantize_group(values, scales[g], format::Int4{}, codes + begin);
+    } else {
+      scales[g] = format::int8_scale(largest);
+      format::quantize_group(values, scales[g], format::Int8{}, codes + begin);
+    }
+  }
+}
+
+}  // namespace
+
+size_t activation_row_bytes(const format::Segments& segments) {
+  const size_t k = static_cast<size_t>(segments.k());
+  const size_t floats = k + static_cast<size_t>(format::groups(segments));
+  return (floats * sizeof(float) + k + 3) / 4 * 4;
+}
+
+ActivationRow row_of(const Activation& x, int row) {
+  const format::Segments& segments = x.spec->segments;
+  check(row >= 0 && row < x.rows, "a row outside the activation");
+  char* data =
+      static_cast<char*>(x.data) + activation_row_bytes(segments) * static_cast<size_t>(row);
+  ActivationRow r;
+  r.values = reinterpret_cast<float*>(data);
+  r.scales = r.values + segments.k();
+  r.codes = reinterpret_cast<int8_t*>(r.scales + format::groups(segments));
+  return r;
+}
+
+void quantize_row(std::span<const float> x, const Activation& y, int row) {
+  const InputSpec& spec = *y.spec;
+  check(static_cast<int>(x.size()) == spec.k(), "a row has k values");
+  std::vector<float> ordered(x.begin(), x.end());
+  if (spec.order != nullptr)
+    for (size_t i = 0; i < ordered.size(); ++i) ordered[i] = x[static_cast<size_t>(spec.order[i])];
+
+  const ActivationRow r = row_of(y, row);
+  int at = 0, scales_at = 0;
+  for (const format::Segment& segment : spec.segments.at) {
+    const std::span<const float> values = std::span(ordered).subspan(at, segment.size);
+    if (format::is_integer(segment.format)) {
+      quantize_segment(values, segment.format, spec.clip, r.scales + scales_at, r.codes + at);
+      std::fill_n(r.values + at, segment.size, 0.0f);
+    } else {
+      std::copy(values.begin(), values.end(), r.values + at);
+      std::fill_n(r.codes + at, segment.size, int8_t{0});
+    }
+    at += segment.size;
+    scales_at += format::groups(segment.format, segment.size);
+  }
+}
+
+void dequantize_row(const Activation& x, int row, std::span<float> y) {
+  const ActivationRow r = row_of(x, row);
+  int at = 0, scales_at = 0;
+  for (const format::Segment& segment : x.spec->segments.at) {
+    const int group = format::group_size(segment.format, segment.size);
+    for (int i = 0; i < segment.size; ++i)
+      y[at + i] = format::is_integer(segment.format)
+                      ? r.scales[scales_at + i / group] * static_cast<float>(r.codes[at + i])
+                      : r.values[at + i];
+    at += segment.size;
+    scales_at += format::groups(segment.format, segment.size);
+  }
+}
+
+}  // namespace atom::backend

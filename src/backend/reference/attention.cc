@@ -1,0 +1,197 @@
+// Attention: rotate, store K and V in the cache's format, attend to them as stored.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "backend/reference/activation.h"
+#include "backend/reference/reference_backend.h"
+#include "base/error.h"
+#include "format/quantize.h"
+
+namespace atom::backend {
+namespace {
+
+using format::KvLayout;
+
+enum Side { kKey = 0, kValue = 1 };
+
+// The pages of one sequence.
+class Cache {
+ public:
+  Cache(const AttentionArgs& args, const SequenceStep& sequence)
+      : layout_(args.layout),
+        pages_(static_cast<uint8_t*>(args.pages)),
+        table_(sequence.page_table) {}
+
+  // Writes x [head_dim] as the vector of one position and KV head.
+  void store(Side side, int head, int position, std::span<const float> x) const {
+    const Place place = find(side, head, position);
+    format::visit(layout_.kind, [&](auto kind) {
+      using Kv = decltype(kind);
+      if constexpr (Kv::kInteger) {
+        const format::KvParams params = format::kv_params(x, Kv::kHigh);
+        const float lo = format::f16_to_f32(params.lo);
+        const float inv_step = 1.0f / format::f16_to_f32(params.step);
+        std::memcpy(place.params, &params.lo, 2);
+        std::memcpy(place.params + 2, &params.step, 2);
+        std::memset(place.row, 0, static_cast<size_t>(layout_.row_bytes()));
+        for (size_t i = 0; i < x.size(); ++i) {
+          const auto code = static_cast<uint8_t>(format::kv_code(x[i], lo, inv_step, Kv::kHigh));
+          if constexpr (Kv::kBits == 8)
+            place.row[i] = code;
+          else
+            place.row[i / 2] = static_cast<uint8_t>(place.row[i / 2] | (code << (4 * (i % 2))));
+        }
+      } else {
+        for (size_t i = 0; i < x.size(); ++i) {
+          const uint16_t half = format::f32_to_f16(x[i]);
+          if constexpr (Kv::kBits == 16)
+            std::memcpy(place.row + 2 * i, &half, 2);
+          else
+            std::memcpy(place.row + 4 * i, &x[i], 4);
+        }
+      }
+    });
+  }
+
+  // The vector as stored: lo + step * code in f32, or the stored float.
+  std::vector<float> load(Side side, int head, int position) const {
+    const Place place = find(side, head, position);
+    std::vector<float> x(static_cast<size_t>(layout_.head_dim));
+    format::visit(layout_.kind, [&](auto kind) {
+      using Kv = decltype(kind);
+      if constexpr (Kv::kInteger) {
+        format::KvParams params;
+        std::memcpy(&params.lo, place.params, 2);
+        std::memcpy(&params.step, place.params + 2, 2);
+        const float lo = format::f16_to_f32(params.lo), step = format::f16_to_f32(params.step);
+        for (size_t i = 0; i < x.size(); ++i) {
+          const int code = Kv::kBits == 8 ? place.row[i] : (place.row[i / 2] >> (4 * (i % 2))) & 15;
+          x[i] = lo + step * static_cast<float>(code);
+        }
+      } else if constexpr (Kv::kBits == 16) {
+        for (size_t i = 0; i < x.size(); ++i) {
+          uint16_t half;
+          std::memcpy(&half, place.row + 2 * i, 2);
+          x[i] = format::f16_to_f32(half);
+        }
+      } else {
+        for (size_t i = 0; i < x.size(); ++i) {
+          float value;
+          std::memcpy(&value, place.row + 4 * i, 4);
+          x[i] = value;
+        }
+      }
+    });
+    return x;
+  }
+
+ private:
+  struct Place {
+    uint8_t* row;
+    uint8_t* params;
+  };
+  Place find(Side side, int head, int position) const {
+    uint8_t* page = pages_ + table_[position / layout_.tokens] * layout_.page_bytes();
+    const int token = position % layout_.tokens;
+    return {page + layout_.row_offset(side, head, token),
+            page + layout_.param_offset(side, head, token)};
+  }
+
+  const KvLayout& layout_;
+  uint8_t* pages_;
+  const int32_t* table_;
+};
+
+// Elements i and i + d/2 turn by the angle of the position; every product and sum is rounded.
+std::vector<float> rotate(std::span<const float> x, const AttentionArgs& args, int position) {
+  const size_t half = x.size() / 2;
+  const float* cos = args.rope_cos + static_cast<size_t>(position) * half;
+  const float* sin = args.rope_sin + static_cast<size_t>(position) * half;
+  std::vector<float> out(x.size());
+  for (size_t i = 0; i < half; ++i) {
+    out[i] = x[i] * cos[i] - x[i + half] * sin[i];
+    out[i + half] = x[i + half] * cos[i] + x[i] * sin[i];
+  }
+  return out;
+}
+
+// Softmax over scores, then the weighted sum of values. keys and values: [context][head_dim].
+std::vector<float> attend(std::span<const float> q, std::span<const std::vector<float>> keys,
+                          std::span<const std::vector<float>> values) {
+  std::vector<double> weights;
+  double largest = -std::numeric_limits<double>::infinity();
+  for (const std::vector<float>& k : keys) {
+    double score = 0;
+    for (size_t i = 0; i < q.size(); ++i) score += double{q[i]} * double{k[i]};
+    weights.push_back(score / std::sqrt(static_cast<double>(q.size())));
+    largest = std::max(largest, weights.back());
+  }
+  double mass = 0;
+  for (double& w : weights) {
+    w = std::exp(w - largest);  // a NaN score makes the mass, and with it every output, NaN
+    mass += w;
+  }
+  std::vector<double> sum(q.size());
+  for (size_t position = 0; position < values.size(); ++position)
+    for (size_t i = 0; i < sum.size(); ++i)
+      sum[i] += weights[position] / mass * double{values[position][i]};
+  return {sum.begin(), sum.end()};
+}
+
+}  // namespace
+
+void ReferenceBackend::attention(const AttentionArgs& args) {
+  const KvLayout& layout = args.layout;
+  const int d = layout.head_dim;
+  check(d % 2 == 0 && args.heads % layout.kv_heads == 0, "attention: heads or head_dim");
+  const size_t row_size = static_cast<size_t>(args.heads + 2 * layout.kv_heads) * d;
+  const auto head_of = [&](int row, int head) {
+    return std::span(args.qkv + row * row_size + static_cast<size_t>(head) * d, d);
+  };
+
+  // All of a step is stored before any of it is attended to.
+  for (const SequenceStep& sequence : args.sequences) {
+    const Cache cache(args, sequence);
+    for (int row = sequence.row_begin; row < sequence.row_end; ++row) {
+      const int position = sequence.position + row - sequence.row_begin;
+      for (int head = 0; head < layout.kv_heads; ++head) {
+        cache.store(kKey, head, position, rotate(head_of(row, args.heads + head), args, position));
+        cache.store(kValue, head, position, head_of(row, args.heads + layout.kv_heads + head));
+      }
+    }
+  }
+
+  const int group = args.heads / layout.kv_heads;
+  for (const SequenceStep& sequence : args.sequences) {
+    const Cache cache(args, sequence);
+    const int rows = sequence.row_end - sequence.row_begin;
+    std::vector<std::vector<float>> out(rows,
+                                        std::vector<float>(static_cast<size_t>(args.heads) * d));
+    for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) {
+      std::vector<std::vector<float>> keys, values;
+      for (int position = 0; position < sequence.position + rows; ++position) {
+        keys.push_back(cache.load(kKey, kv_head, position));
+        values.push_back(cache.load(kValue, kv_head, position));
+      }
+      for (int i = 0; i < rows; ++i) {
+        const int position = sequence.position + i;
+        const size_t context =
+            static_cast<size_t>(position) + 1;  // the row's own position included
+        for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
+          const std::vector<float> q =
+              rotate(head_of(sequence.row_begin + i, head), args, position);
+          const std::vector<float> o =
+              attend(q, std::span(keys).first(context), std::span(values).first(context));
+          std::copy(o.begin(), o.end(), out[i].begin() + static_cast<size_t>(head) * d);
+        }
+      }
+    }
+    for (int i = 0; i < rows; ++i) quantize_row(out[i], args.y, sequence.row_begin + i);
+  }
+}
+
+}  // namespace atom::backend

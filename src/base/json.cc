@@ -1,0 +1,217 @@
+#include "base/json.h"
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "base/error.h"
+
+namespace atom {
+namespace {
+
+constexpr size_t kShownBytes = 60;
+constexpr size_t kReasonBytes = 200;
+
+// Cuts before a continuation byte, so that the message stays valid UTF-8.
+std::string shortened(std::string text, size_t limit) {
+  if (text.size() <= limit) return text;
+  size_t end = limit;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xc0) == 0x80) --end;
+  text.resize(end);
+  return text + "...";
+}
+
+std::string shown(const Json& value) {
+  return shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace), kShownBytes);
+}
+
+// Builds the document from parse events. Containers under construction lie on an explicit stack, so
+// the depth costs no recursion; an object is checked for duplicate keys when it closes, by sorting,
+// because a lookup per key would be quadratic (and hashing can be attacked).
+class Builder final : public nlohmann::json_sax<Json> {
+ public:
+  explicit Builder(const JsonLimits& limits) : limits_(limits) {}
+
+  Json take() { return std::move(root_); }
+
+  bool null() override { return add(nullptr); }
+  bool boolean(bool value) override { return add(value); }
+  bool number_integer(number_integer_t value) override { return add(value); }
+  bool number_unsigned(number_unsigned_t value) override { return add(value); }
+  bool number_float(number_float_t value, const string_t&) override { return add(value); }
+  bool string(string_t& value) override { return add(std::move(value)); }
+  bool binary(binary_t&) override { return false; }
+
+  bool start_object(size_t) override { return open(true); }
+  bool start_array(size_t) override { return open(false); }
+
+  bool key(string_t& name) override {
+    open_.back().keys.push_back(std::move(name));
+    return true;
+  }
+
+  bool end_object() override {
+    Container closed = close();
+    refuse_duplicates(closed.keys);
+    Json value = Json::object();
+    // The base of the ordered map is a vector: appending there skips its linear search per key.
+    auto& fields = static_cast<Json::object_t::Container&>(value.get_ref<Json::object_t&>());
+    fields.reserve(closed.values.size());
+    for (size_t i = 0; i < closed.values.size(); ++i)
+      fields.emplace_back(std::move(closed.keys[i]), std::move(closed.values[i]));
+    return add(std::move(value));
+  }
+
+  bool end_array() override {
+    Container closed = close();
+    return add(Json::array_t(std::make_move_iterator(closed.values.begin()),
+                             std::make_move_iterator(closed.values.end())));
+  }
+
+  bool parse_error(size_t position, const std::string&,
+                   const nlohmann::detail::exception& error) override {
+    std::string text = error.what();
+    // The library opens with its own tag in brackets, which means nothing to a user.
+    if (const size_t end = text.find("] "); end != std::string::npos) text.erase(0, end + 2);
+    fail("{}: not valid JSON at byte {}: {}", limits_.source, position,
+         shortened(std::move(text), kReasonBytes));
+  }
+
+ private:
+  struct Container {
+    bool is_object = false;
+    std::vector<std::string> keys;
+    std::vector<Json> values;
+  };
+
+  bool open(bool is_object) {
+    if (open_.size() >= static_cast<size_t>(std::max(limits_.max_depth, 0)))
+      fail("{}: JSON is nested deeper than the limit of {} levels", limits_.source,
+           limits_.max_depth);
+    open_.push_back({.is_object = is_object, .keys = {}, .values = {}});
+    return true;
+  }
+
+  Container close() {
+    Container closed = std::move(open_.back());
+    open_.pop_back();
+    return closed;
+  }
+
+  template <typename T>
+  bool add(T&& value) {
+    if (open_.empty())
+      root_ = Json(std::forward<T>(value));
+    else
+      open_.back().values.emplace_back(std::forward<T>(value));
+    return true;
+  }
+
+  void refuse_duplicates(const std::vector<std::string>& keys) const {
+    std::vector<std::string_view> sorted(keys.begin(), keys.end());
+    std::sort(sorted.begin(), sorted.end());
+    const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+    if (twice != sorted.end())
+      fail("{}: JSON object has the key {} twice", limits_.source, shown(Json(*twice)));
+  }
+
+  JsonLimits limits_;
+  std::vector<Container> open_;
+  Json root_;
+};
+
+// The value of `key`, or nullptr when it is missing or null.
+const Json* find_field(const Json& object, std::string_view key, std::string_view source) {
+  if (!object.is_object())
+    fail("{}: must be a JSON object to hold the field \"{}\", but is {}", source, key,
+         shown(object));
+  const auto found = object.find(std::string(key));
+  if (found == object.end() || found->is_null()) return nullptr;
+  return &*found;
+}
+
+const Json& require_field(const Json& object, std::string_view key, std::string_view source) {
+  const Json* value = find_field(object, key, source);
+  if (value == nullptr) fail("{}: the field \"{}\" is missing", source, key);
+  return *value;
+}
+
+int64_t to_int(const Json& value, std::string_view key, const IntField& field) {
+  if (!value.is_number_integer())
+    fail("{}: the field \"{}\" must be an integer, but is {}", field.source, key, shown(value));
+  const bool too_large =
+      value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
+  if (too_large || value.get<int64_t>() < field.min || value.get<int64_t>() > field.max)
+    fail("{}: the field \"{}\" must be in [{}, {}], but is {}", field.source, key, field.min,
+         field.max, shown(value));
+  return value.get<int64_t>();
+}
+
+double to_number(const Json& value, std::string_view key, const NumberField& field) {
+  if (!value.is_number())
+    fail("{}: the field \"{}\" must be a number, but is {}", field.source, key, shown(value));
+  const double number = value.get<double>();
+  // Negated so that a NaN, should one ever get here, is refused too.
+  if (!(number >= field.min && number <= field.max))
+    fail("{}: the field \"{}\" must be in [{}, {}], but is {}", field.source, key, field.min,
+         field.max, shown(value));
+  return number;
+}
+
+std::string to_text(const Json& value, std::string_view key, std::string_view source) {
+  if (!value.is_string())
+    fail("{}: the field \"{}\" must be a string, but is {}", source, key, shown(value));
+  return value.get<std::string>();
+}
+
+}  // namespace
+
+Json parse_json(std::string_view text, const JsonLimits& limits) {
+  // The library's lexer takes a NUL byte for the end of the text and would ignore what follows.
+  if (const size_t nul = text.find('\0'); nul != std::string_view::npos)
+    fail("{}: not valid JSON at byte {}: a NUL byte", limits.source, nul + 1);
+  Builder builder(limits);
+  check(Json::sax_parse(text.begin(), text.end(), &builder), "a JSON event was refused silently");
+  return builder.take();
+}
+
+int64_t get_int(const Json& object, std::string_view key, const IntField& field) {
+  return to_int(require_field(object, key, field.source), key, field);
+}
+
+int64_t get_int_or(const Json& object, std::string_view key, int64_t otherwise,
+                   const IntField& field) {
+  const Json* value = find_field(object, key, field.source);
+  return value == nullptr ? otherwise : to_int(*value, key, field);
+}
+
+double get_number(const Json& object, std::string_view key, const NumberField& field) {
+  return to_number(require_field(object, key, field.source), key, field);
+}
+
+double get_number_or(const Json& object, std::string_view key, double otherwise,
+                     const NumberField& field) {
+  const Json* value = find_field(object, key, field.source);
+  return value == nullptr ? otherwise : to_number(*value, key, field);
+}
+
+std::string get_string(const Json& object, std::string_view key, std::string_view source) {
+  return to_text(require_field(object, key, source), key, source);
+}
+
+std::string get_string_or(const Json& object, std::string_view key, std::string_view otherwise,
+                          std::string_view source) {
+  const Json* value = find_field(object, key, source);
+  return value == nullptr ? std::string(otherwise) : to_text(*value, key, source);
+}
+
+bool get_bool_or(const Json& object, std::string_view key, bool otherwise,
+                 std::string_view source) {
+  const Json* value = find_field(object, key, source);
+  if (value == nullptr) return otherwise;
+  if (!value->is_boolean())
+    fail("{}: the field \"{}\" must be true or false, but is {}", source, key, shown(*value));
+  return value->get<bool>();
+}
+
+}  // namespace atom

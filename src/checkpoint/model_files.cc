@@ -1,0 +1,136 @@
+#include "checkpoint/model_files.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "checkpoint/file_name.h"
+
+namespace atom::checkpoint {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
+constexpr uint64_t kMaxIndexBytes = uint64_t{100} << 20;
+
+Json read_json_object(const fs::path& path, uint64_t max_bytes) {
+  const std::string source = path.string();
+  Json json = parse_json(read_file(path, max_bytes), {.source = source});
+  if (!json.is_object())
+    fail("{}: must hold a JSON object, but holds a {}", source, json.type_name());
+  return json;
+}
+
+// A symbolic link to nothing counts as present: opening it then names the reason.
+bool is_present(const fs::path& path) {
+  std::error_code code;
+  return fs::exists(fs::symlink_status(path, code));
+}
+
+std::optional<Json> read_json_if_present(const fs::path& path) {
+  if (!is_present(path)) return std::nullopt;
+  return read_json_object(path, kMaxConfigBytes);
+}
+
+[[noreturn]] void refuse_without_weights(const fs::path& folder) {
+  std::string pickle, other;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::string name = entry.path().filename().string();
+    std::string* kind = is_pickle_name(name) ? &pickle : is_weight_name(name) ? &other : nullptr;
+    if (kind != nullptr && (kind->empty() || name < *kind)) *kind = name;
+  }
+  if (!other.empty())
+    fail("{}: has neither model.safetensors nor model.safetensors.index.json, only {}",
+         folder.string(), other);
+  if (!pickle.empty())
+    fail(
+        "{}: has only pickle weights ({}), which can run code when loaded: convert them to "
+        "safetensors",
+        folder.string(), pickle);
+  fail("{}: has no weights: neither model.safetensors nor model.safetensors.index.json exists",
+       folder.string());
+}
+
+}  // namespace
+
+ModelFiles ModelFiles::open(const fs::path& folder) {
+  std::error_code code;
+  if (!fs::is_directory(folder, code))
+    fail("{}: not a model folder: {}", folder.string(),
+         fs::exists(folder, code) ? "it is a file" : "it does not exist");
+  ModelFiles model;
+  model.folder_ = folder;
+  model.config_ = read_json_object(folder / "config.json", kMaxConfigBytes);
+  model.generation_config_ = read_json_if_present(folder / "generation_config.json");
+  model.tokenizer_config_ = read_json_if_present(folder / "tokenizer_config.json");
+  if (fs::path tokenizer = folder / "tokenizer.json"; is_present(tokenizer))
+    model.tokenizer_path_ = std::move(tokenizer);
+  const fs::path single = folder / "model.safetensors";
+  const fs::path index = folder / "model.safetensors.index.json";
+  if (is_present(single))
+    model.open_single(single);
+  else if (is_present(index))
+    model.open_shards(index);
+  else
+    refuse_without_weights(folder);
+  model.finish();
+  return model;
+}
+
+void ModelFiles::open_single(const fs::path& path) {
+  files_.emplace_back(path);
+  for (const std::string& name : files_[0].names()) shard_of_.emplace(name, 0);
+}
+
+void ModelFiles::open_shards(const fs::path& index_path) {
+  const Json index = read_json_object(index_path, kMaxIndexBytes);
+  const auto weight_map = index.find("weight_map");
+  if (weight_map == index.end() || !weight_map->is_object() || weight_map->empty())
+    fail("{}: the field \"weight_map\" must be a JSON object with an entry per tensor",
+         index_path.string());
+  std::map<std::string, size_t> shards;  // file name -> index into files_
+  for (const auto& [name, value] : weight_map->items()) {
+    const std::string file = value.is_string() ? value.get<std::string>() : std::string();
+    if (!is_plain_file_name(file) || !file.ends_with(".safetensors"))
+      fail("{}: tensor \"{}\" must lie in a .safetensors file of the folder, not in {}",
+           index_path.string(), name, value.dump(-1, ' ', true).substr(0, 60));
+    const auto [shard, is_new] = shards.emplace(file, files_.size());
+    if (is_new) files_.emplace_back(folder_ / file);
+    if (!files_[shard->second].has(name))
+      fail("{}: tensor \"{}\" is not in the file {} that the index names", index_path.string(),
+           name, file);
+    shard_of_.emplace(name, shard->second);
+  }
+  std::map<std::string_view, size_t> holders;
+  for (size_t i = 0; i < files_.size(); ++i)
+    for (const std::string& name : files_[i].names()) {
+      const auto [holder, is_new] = holders.emplace(name, i);
+      if (!is_new)
+        fail("{}: tensor \"{}\" is in two files, {} and {}", index_path.string(), name,
+             files_[holder->second].path().filename().string(),
+             files_[i].path().filename().string());
+      if (!shard_of_.contains(name))
+        log_warning("{}: tensor \"{}\" of {} is not listed and is left out", index_path.string(),
+                    name, files_[i].path().filename().string());
+    }
+}
+
+void ModelFiles::finish() {
+  for (const auto& [name, shard] : shard_of_) names_.push_back(name);
+  for (const SafetensorsFile& file : files_) total_bytes_ += file.tensor_bytes();
+}
+
+tensor::TensorView ModelFiles::tensor(std::string_view name) const {
+  const auto found = shard_of_.find(name);
+  if (found == shard_of_.end()) fail("{}: the model has no tensor \"{}\"", folder_.string(), name);
+  return files_[found->second].find(name).value();
+}
+
+void ModelFiles::release(std::string_view name) const {
+  const auto found = shard_of_.find(name);
+  if (found != shard_of_.end()) files_[found->second].release(name);
+}
+
+}  // namespace atom::checkpoint

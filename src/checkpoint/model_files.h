@@ -1,0 +1,68 @@
+// A model folder as Hugging Face lays it out: config.json, tokenizer files, and weights in
+// model.safetensors or in shards listed by model.safetensors.index.json.
+//
+//   const ModelFiles model = ModelFiles::open("models/llama");       // every header is checked
+//   here const int64_t layers = get_int(model.config(), "num_hidden_layers", {.source = ...});
+//   const TensorView view = model.tensor("model.embed_tokens.weight");   // valid while `model`
+//   lives model.release("model.embed_tokens.weight");                          // done with its
+//   pages
+//
+// Const members may be called from several threads.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "checkpoint/safetensors.h"
+#include "tensor/tensor.h"
+
+namespace atom::checkpoint {
+
+class ModelFiles {
+ public:
+  // Error: no such folder, no config.json or one that is no JSON object, no weights, only pickle
+  // files (never opened: they run code), a defective or truncated weight file, an index that names
+  // anything but safetensors files of the folder, misses or doubles a tensor.
+  static ModelFiles open(const std::filesystem::path& folder);
+
+  const std::filesystem::path& folder() const { return folder_; }
+  const Json& config() const { return config_; }
+  // Contents of generation_config.json and tokenizer_config.json, when they exist.
+  const std::optional<Json>& generation_config() const { return generation_config_; }
+  const std::optional<Json>& tokenizer_config() const { return tokenizer_config_; }
+  // Path of tokenizer.json, when it exists.
+  const std::optional<std::filesystem::path>& tokenizer_path() const { return tokenizer_path_; }
+
+  const std::vector<std::string>& tensor_names() const { return names_; }  // ascending
+  bool has(std::string_view name) const { return shard_of_.contains(name); }
+  // Error: no such tensor (names tensor and folder), or a dtype that Atom does not read.
+  tensor::TensorView tensor(std::string_view name) const;
+  void release(std::string_view name) const;  // drops its pages; the bytes stay readable
+
+  uint64_t total_bytes() const { return total_bytes_; }  // of all weight files' tensors
+  const std::vector<SafetensorsFile>& files() const { return files_; }
+
+ private:
+  ModelFiles() = default;
+  void open_single(const std::filesystem::path& path);
+  void open_shards(const std::filesystem::path& index_path);
+  void finish();
+
+  std::filesystem::path folder_;
+  Json config_;
+  std::optional<Json> generation_config_;
+  std::optional<Json> tokenizer_config_;
+  std::optional<std::filesystem::path> tokenizer_path_;
+  std::vector<SafetensorsFile> files_;
+  std::map<std::string, size_t, std::less<>> shard_of_;  // tensor -> index into files_
+  std::vector<std::string> names_;
+  uint64_t total_bytes_ = 0;
+};
+
+}  // namespace atom::checkpoint

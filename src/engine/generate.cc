@@ -1,0 +1,149 @@
+#include "engine/generate.h"
+
+#include <algorithm>
+#include <chrono>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "kv/pool.h"
+#include "model/forward.h"
+
+namespace atom::engine {
+namespace {
+
+constexpr int kPrefillRows = 512;
+
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+void validate(const model::Model& model, std::span<const int32_t> prompt,
+              const GenerateOptions& options) {
+  if (prompt.empty()) fail("the prompt is empty");
+  if (options.max_tokens < 1) fail("{} new tokens are fewer than one", options.max_tokens);
+  const int64_t total = static_cast<int64_t>(prompt.size()) + options.max_tokens;
+  if (total > model.config.max_positions)
+    fail("{} tokens of prompt and {} new ones exceed the model's max_position_embeddings of {}",
+         prompt.size(), options.max_tokens, model.config.max_positions);
+  for (const int32_t id : prompt)
+    if (id < 0 || id >= model.config.vocabulary)
+      fail("token id {} of the prompt is outside the model's vocabulary of {}", id,
+           model.config.vocabulary);
+  if (!(options.temperature >= 0)) fail("a temperature of {} is negative", options.temperature);
+  if (options.top_k < 0) fail("a top_k of {} is negative", options.top_k);
+  if (!(options.top_p > 0 && options.top_p <= 1))
+    fail("a top_p of {} is outside (0, 1]", options.top_p);
+}
+
+// One sequence on one model: its pages, its position, the logits of its last row.
+class Sequence {
+ public:
+  Sequence(const model::Model& model, int rows, int positions)
+      : model_(model),
+        rows_(rows),
+        forward_(model.config, *model.backend, {.max_rows = rows, .max_positions = positions}),
+        pool_(make_pool(model, positions)),
+        pages_(model::consecutive_pages(0, pool_.pages())),
+        h_(model.backend->allocate(sizeof(float) * rows * model.config.hidden)),
+        logits_(model.backend->allocate(sizeof(float) * model.config.vocabulary)) {}
+
+  // Appends ids; afterwards the logits are those of the last one.
+  void append(std::span<const int32_t> ids) {
+    for (size_t begin = 0; begin < ids.size(); begin += rows_)
+      step(ids.subspan(begin, std::min<size_t>(rows_, ids.size() - begin)));
+    const int64_t last = static_cast<int64_t>((ids.size() - 1) % rows_);
+    forward_.head(*model_.ends, h_.as<float>() + last * model_.config.hidden, 1,
+                  logits_.as<float>());
+  }
+
+  int32_t sample(const backend::SampleRule& rule) {
+    int32_t id = -1;
+    model_.backend->sample({.logits = logits_.as<float>(),
+                            .rows = 1,
+                            .vocabulary = model_.config.vocabulary,
+                            .rules = &rule,
+                            .ids = &id});
+    if (id < 0) fail("the model gives logits that are not finite at position {}", position_ - 1);
+    return id;
+  }
+
+ private:
+  static kv::Pool make_pool(const model::Model& model, int positions) {
+    std::vector<format::KvLayout> layouts;
+    for (const format::KvKind kind : model.scheme.kv)
+      layouts.push_back(
+          {.kind = kind, .kv_heads = model.config.kv_heads, .head_dim = model.config.head_dim});
+    check(!layouts.empty(), "a model has layers");
+    const int pages = kv::pages_for(positions, layouts[0]);
+    return kv::Pool(*model.backend, std::move(layouts), pages);
+  }
+
+  void step(std::span<const int32_t> ids) {
+    const int rows = static_cast<int>(ids.size());
+    const backend::SequenceStep step = {
+        .row_begin = 0, .row_end = rows, .position = position_, .page_table = pages_.data()};
+    forward_.embed(*model_.ends, ids, h_.as<float>());
+    for (int layer = 0; layer < pool_.layers(); ++layer)
+      forward_.layer(*model_.layers[layer], pool_, layer, {&step, 1}, rows, h_.as<float>());
+    position_ += rows;
+  }
+
+  const model::Model& model_;
+  int rows_;
+  int position_ = 0;
+  model::Forward forward_;
+  kv::Pool pool_;
+  std::vector<int32_t> pages_;
+  backend::Buffer h_;       // f32 [rows, hidden]
+  backend::Buffer logits_;  // f32 [vocabulary]
+};
+
+bool contains(const std::vector<int>& ids, int32_t id) {
+  return std::find(ids.begin(), ids.end(), id) != ids.end();
+}
+
+}  // namespace
+
+GenerateResult generate(const model::Model& model, std::span<const int32_t> prompt,
+                        const GenerateOptions& options) {
+  validate(model, prompt, options);
+  const int prompt_size = static_cast<int>(prompt.size());
+  Sequence sequence(model, std::min(kPrefillRows, prompt_size), prompt_size + options.max_tokens);
+  Random random(options.seed);
+  GenerateResult result;
+
+  const Stopwatch prefill;
+  sequence.append(prompt);
+  model.backend->synchronize();
+  result.prefill_seconds = prefill.seconds();
+
+  const Stopwatch decode;
+  for (int done = 0; done < options.max_tokens;) {
+    const int32_t id = sequence.sample({.temperature = options.temperature,
+                                        .top_k = options.top_k,
+                                        .top_p = options.top_p,
+                                        .uniform = random.uniform()});
+    const bool ends = contains(model.config.eos_ids, id) || contains(options.eos_ids, id);
+    if (ends && !options.ignore_eos) {
+      result.finish_reason = "stop";
+      break;
+    }
+    result.ids.push_back(id);
+    ++done;
+    if (options.on_token && !options.on_token(id)) {
+      result.finish_reason = "cancelled";
+      break;
+    }
+    if (done < options.max_tokens) sequence.append({&id, 1});
+  }
+  result.decode_seconds = decode.seconds();
+  return result;
+}
+
+}  // namespace atom::engine

@@ -1,0 +1,81 @@
+#include "format/format.h"
+
+#include <array>
+
+#include "base/error.h"
+#include "format/list.h"
+
+namespace atom::format {
+namespace {
+
+constexpr std::array kFormats = {kF32, kF16, kBF16, kInt8, int4(32), int4(64), int4(128), int4(0)};
+constexpr std::array kKvKinds = {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4};
+
+}  // namespace
+
+std::string name(Format format) {
+  const std::string base = visit(format, [](auto f) { return std::string(decltype(f)::kName); });
+  if (!is_int4(format)) return base;
+  return format.group == 0 ? base + ".row" : base + ".g" + std::to_string(format.group);
+}
+
+Format parse_format(std::string_view word) {
+  for (const Format format : kFormats)
+    if (name(format) == word) return format;
+  fail("format '{}' is not one of f32, f16, bf16, int8, int4.g32, int4.g64, int4.g128, int4.row",
+       word);
+}
+
+bool is_integer(Format format) {
+  return visit(format, [](auto f) { return decltype(f)::kInteger; });
+}
+
+bool is_int4(Format format) { return format.kind == Kind::kInt4; }
+
+int bits(Format format) {
+  return visit(format, [](auto f) { return decltype(f)::kBits; });
+}
+
+int group_size(Format format, int size) {
+  return is_int4(format) && format.group != 0 ? format.group : size;
+}
+
+int groups(Format format, int size) {
+  if (!is_integer(format) || size == 0) return 0;
+  const int group = group_size(format, size);
+  return (size + group - 1) / group;
+}
+
+int64_t row_bytes(Format format, int size) {
+  return visit(format, [&](auto f) -> int64_t {
+    using F = decltype(f);
+    constexpr int kPerWord = static_cast<int>(sizeof(typename F::Storage)) * 8 / F::kBits;
+    return (int64_t{size} + kPerWord - 1) / kPerWord *
+           static_cast<int64_t>(sizeof(typename F::Storage));
+  });
+}
+
+int weight_scale_bytes(Format format) {
+  return visit(format, [](auto f) {
+    if constexpr (decltype(f)::kInteger)
+      return decltype(f)::kWeightScaleBytes;
+    else
+      return 0;
+  });
+}
+
+std::string_view name(KvKind kind) {
+  return visit(kind, [](auto f) { return std::string_view(decltype(f)::kName); });
+}
+
+KvKind parse_kv(std::string_view word) {
+  for (const KvKind kind : kKvKinds)
+    if (name(kind) == word) return kind;
+  fail("KV-cache format '{}' is not one of f32, f16, int8, int4", word);
+}
+
+int kv_bits(KvKind kind) {
+  return visit(kind, [](auto f) { return decltype(f)::kBits; });
+}
+
+}  // namespace atom::format

@@ -1,0 +1,56 @@
+// What the bits of a matrix mean: a run-time value with the words of docs/formats.md.
+//
+//   const Format f = parse_format("int4.g128");   // {.kind = Kind::kInt4, .group = 128}
+//   name(f);                                      // "int4.g128"
+//   groups(f, 384);                               // 3 scales per row
+//
+// Formats are listed once, in format/list.h; nothing outside this folder switches on Kind.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+
+namespace atom::format {
+
+enum class Kind : uint8_t { kF32, kF16, kBF16, kInt8, kInt4 };
+
+struct Format {
+  Kind kind = Kind::kF32;
+  int32_t group = 0;  // int4: values along K that share a scale; 0: the whole segment (".row")
+
+  bool operator==(const Format&) const = default;
+};
+
+inline constexpr Format kF32{Kind::kF32};
+inline constexpr Format kF16{Kind::kF16};
+inline constexpr Format kBF16{Kind::kBF16};
+inline constexpr Format kInt8{Kind::kInt8};
+constexpr Format int4(int32_t group) { return {Kind::kInt4, group}; }  // group 0: one scale per row
+
+// "f32" "f16" "bf16" "int8" "int4.g32" "int4.g64" "int4.g128" "int4.row". Error: any other word.
+Format parse_format(std::string_view word);
+std::string name(Format format);
+
+bool is_integer(Format format);  // codes and scales, as opposed to floating-point values
+bool is_int4(Format format);
+int bits(Format format);  // of one value, scales not counted
+
+// Values per scale when a segment has `size` values (size itself for one scale per row), and the
+// number of scales; the last group may be short. 0 groups for floating-point formats.
+int group_size(Format format, int size);
+int groups(Format format, int size);
+
+// Bytes of one row of `size` values in the checkpoint: int4 packs eight codes into an int32.
+int64_t row_bytes(Format format, int size);
+// Bytes of one scale of a weight in the checkpoint: f16 for int4, f32 for int8, 0 for floating
+// point.
+int weight_scale_bytes(Format format);
+
+// KV-cache formats: int8 and int4 are "lo + s * q" per token and KV head with f16 lo and s.
+enum class KvKind : uint8_t { kF32, kF16, kInt8, kInt4 };
+KvKind parse_kv(std::string_view word);  // "f32" "f16" "int8" "int4"; Error: any other word
+std::string_view name(KvKind kind);
+int kv_bits(KvKind kind);
+
+}  // namespace atom::format

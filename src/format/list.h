@@ -1,0 +1,129 @@
+// THE list of formats. visit() turns the run-time tag into a type once, so that code outside this
+// folder is written per property of a format and never per tag.
+//
+//   visit(format, [&](auto f) { using F = decltype(f); if constexpr (F::kInteger) ... });
+#pragma once
+
+#include <cstdint>
+#include <utility>
+
+#include "format/float16.h"
+#include "format/format.h"
+
+namespace atom::format {
+
+// Floating-point elements: Storage is the type in memory, widen() is exact.
+struct F32 {
+  using Storage = float;
+  static constexpr Kind kTag = Kind::kF32;
+  static constexpr const char* kName = "f32";
+  static constexpr bool kInteger = false;
+  static constexpr int kBits = 32;
+  static float widen(Storage v) { return v; }
+  static Storage narrow(float v) { return v; }
+};
+struct F16 {
+  using Storage = uint16_t;
+  static constexpr Kind kTag = Kind::kF16;
+  static constexpr const char* kName = "f16";
+  static constexpr bool kInteger = false;
+  static constexpr int kBits = 16;
+  static float widen(Storage v) { return f16_to_f32(v); }
+  static Storage narrow(float v) { return f32_to_f16(v); }
+};
+struct BF16 {
+  using Storage = uint16_t;
+  static constexpr Kind kTag = Kind::kBF16;
+  static constexpr const char* kName = "bf16";
+  static constexpr bool kInteger = false;
+  static constexpr int kBits = 16;
+  static float widen(Storage v) { return bf16_to_f32(v); }
+  static Storage narrow(float v) { return f32_to_bf16(v); }
+};
+
+// Integer elements, symmetric: value = scale * code. kDivisor maps absmax to the scale.
+struct Int8 {
+  using Storage = int8_t;
+  static constexpr Kind kTag = Kind::kInt8;
+  static constexpr const char* kName = "int8";
+  static constexpr bool kInteger = true;
+  static constexpr int kBits = 8;
+  static constexpr int kLow = -127;
+  static constexpr int kHigh = 127;
+  static constexpr float kDivisor = 127.0f;
+  static constexpr int kWeightScaleBytes = 4;  // f32, one per row
+};
+struct Int4 {
+  using Storage = uint32_t;  // eight codes + 8, low nibble first
+  static constexpr Kind kTag = Kind::kInt4;
+  static constexpr const char* kName = "int4";
+  static constexpr bool kInteger = true;
+  static constexpr int kBits = 4;
+  static constexpr int kLow = -8;
+  static constexpr int kHigh = 7;
+  static constexpr float kDivisor = 7.0f;
+  static constexpr int kWeightScaleBytes = 2;  // f16, one per row and group
+};
+
+template <typename Function>
+decltype(auto) visit(Kind kind, Function&& function) {
+  switch (kind) {
+    case Kind::kF16:
+      return std::forward<Function>(function)(F16{});
+    case Kind::kBF16:
+      return std::forward<Function>(function)(BF16{});
+    case Kind::kInt8:
+      return std::forward<Function>(function)(Int8{});
+    case Kind::kInt4:
+      return std::forward<Function>(function)(Int4{});
+    case Kind::kF32:
+      break;
+  }
+  return std::forward<Function>(function)(F32{});
+}
+
+template <typename Function>
+decltype(auto) visit(Format format, Function&& function) {
+  return visit(format.kind, std::forward<Function>(function));
+}
+
+// KV-cache elements; kInteger ones carry f16 lo and step per token and KV head.
+struct KvF32 {
+  static constexpr bool kInteger = false;
+  static constexpr int kBits = 32;
+  static constexpr const char* kName = "f32";
+};
+struct KvF16 {
+  static constexpr bool kInteger = false;
+  static constexpr int kBits = 16;
+  static constexpr const char* kName = "f16";
+};
+struct KvInt8 {
+  static constexpr bool kInteger = true;
+  static constexpr int kBits = 8;
+  static constexpr int kHigh = 255;
+  static constexpr const char* kName = "int8";
+};
+struct KvInt4 {
+  static constexpr bool kInteger = true;
+  static constexpr int kBits = 4;
+  static constexpr int kHigh = 15;
+  static constexpr const char* kName = "int4";
+};
+
+template <typename Function>
+decltype(auto) visit(KvKind kind, Function&& function) {
+  switch (kind) {
+    case KvKind::kF16:
+      return std::forward<Function>(function)(KvF16{});
+    case KvKind::kInt8:
+      return std::forward<Function>(function)(KvInt8{});
+    case KvKind::kInt4:
+      return std::forward<Function>(function)(KvInt4{});
+    case KvKind::kF32:
+      break;
+  }
+  return std::forward<Function>(function)(KvF32{});
+}
+
+}  // namespace atom::format

@@ -1,0 +1,167 @@
+#include "model/forward.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/error.h"
+
+namespace atom::model {
+namespace {
+
+void ensure(backend::Backend& backend, backend::Buffer& buffer, size_t bytes) {
+  if (buffer.bytes() < bytes) {
+    buffer = backend::Buffer();  // free first: the two need not fit together
+    buffer = backend.allocate(bytes);
+  }
+}
+
+// cos and sin of position * theta^(-2 i / head_dim), computed in f64, rounded once to f32.
+void rope_tables(const ModelConfig& config, int positions, std::vector<float>& cos_table,
+                 std::vector<float>& sin_table) {
+  const int half = config.head_dim / 2;
+  cos_table.resize(static_cast<size_t>(positions) * half);
+  sin_table.resize(cos_table.size());
+  for (int i = 0; i < half; ++i) {
+    const double frequency = std::pow(config.rope_theta, -2.0 * i / config.head_dim);
+    for (int p = 0; p < positions; ++p) {
+      cos_table[static_cast<size_t>(p) * half + i] = static_cast<float>(std::cos(p * frequency));
+      sin_table[static_cast<size_t>(p) * half + i] = static_cast<float>(std::sin(p * frequency));
+    }
+  }
+}
+
+}  // namespace
+
+Forward::Forward(const ModelConfig& config, backend::Backend& backend, const Options& options)
+    : config_(config), backend_(backend), options_(options) {
+  check(options.max_rows > 0 && options.max_positions > 0, "a forward needs rows and positions");
+  std::vector<float> cos_table, sin_table;
+  rope_tables(config, options.max_positions, cos_table, sin_table);
+  const size_t bytes = cos_table.size() * sizeof(float);
+  rope_cos_ = backend.allocate(bytes);
+  rope_sin_ = backend.allocate(bytes);
+  backend.upload(rope_cos_.data(), cos_table.data(), bytes);
+  backend.upload(rope_sin_.data(), sin_table.data(), bytes);
+
+  const size_t rows = static_cast<size_t>(options.max_rows);
+  const size_t routed = rows * config.experts_per_token;
+  ids_ = backend.allocate(rows * sizeof(int32_t));
+  qkv_ = backend.allocate(rows * config.qkv_size() * sizeof(float));
+  gate_up_ = backend.allocate(routed * 2 * config.intermediate * sizeof(float));
+  if (!config.mixture()) return;
+  plain_ = backend.allocate(rows * config.hidden * sizeof(float));
+  expert_out_ = backend.allocate(routed * config.hidden * sizeof(float));
+  router_logits_ = backend.allocate(rows * config.experts * sizeof(float));
+  row_index_ = backend.allocate(routed * sizeof(int32_t));
+  row_ends_ = backend.allocate(config.experts * sizeof(int32_t));
+  slots_ = backend.allocate(routed * sizeof(int32_t));
+  route_weights_ = backend.allocate(routed * sizeof(float));
+}
+
+void Forward::embed(const Ends& ends, std::span<const int32_t> ids, float* h) {
+  const int rows = static_cast<int>(ids.size());
+  check(rows <= options_.max_rows, "more rows than the forward was sized for");
+  for (const int32_t id : ids)
+    check(id >= 0 && id < config_.vocabulary, "token id outside the vocabulary");
+  backend_.upload(ids_.data(), ids.data(), ids.size_bytes());
+  backend_.embed({.ids = ids_.as<int32_t>(), .rows = rows, .table = ends.table, .y = h});
+}
+
+backend::Activation Forward::activation(const BoundSite& site, int rows) {
+  ensure(backend_, input_, backend_.activation_bytes(site.spec, rows));
+  return {input_.data(), &site.spec, rows};
+}
+
+void Forward::layer(const Layer& layer, kv::Pool& pool, int pool_layer,
+                    std::span<const backend::SequenceStep> sequences, int rows, float* h) {
+  check(rows <= options_.max_rows, "more rows than the forward was sized for");
+  for (const backend::SequenceStep& s : sequences)
+    check(s.position + (s.row_end - s.row_begin) <= options_.max_positions,
+          "a position beyond what the forward was sized for");
+  const backend::Activation x = activation(layer.qkv_input, rows);
+  backend_.norm(
+      {.x = h, .gain = layer.attention_norm.as<float>(), .epsilon = config_.norm_epsilon, .y = x});
+  const backend::PackedLinear* qkv = layer.qkv.get();
+  backend_.linear({.x = x, .weights = {&qkv, 1}, .y = qkv_.as<float>()});
+  const backend::Activation attended = activation(layer.out_input, rows);
+  backend_.attention({.qkv = qkv_.as<float>(),
+                      .rows = rows,
+                      .heads = config_.heads,
+                      .layout = pool.layout(pool_layer),
+                      .pages = pool.data(pool_layer),
+                      .rope_cos = rope_cos_.as<float>(),
+                      .rope_sin = rope_sin_.as<float>(),
+                      .sequences = sequences,
+                      .y = attended});
+  const backend::PackedLinear* out = layer.out.get();
+  backend_.linear({.x = attended, .weights = {&out, 1}, .y = h, .then = backend::Then::kAdd});
+  feed_forward(layer, rows, h);
+}
+
+void Forward::feed_forward(const Layer& layer, int rows, float* h) {
+  const backend::Activation x = activation(layer.ffn_input, rows);
+  float* plain = layer.router ? plain_.as<float>() : nullptr;
+  backend_.norm({.x = h,
+                 .gain = layer.ffn_norm.as<float>(),
+                 .epsilon = config_.norm_epsilon,
+                 .y = x,
+                 .plain = plain});
+  if (!layer.router) {
+    backend_.linear({.x = x, .weights = layer.gate_up_views, .y = gate_up_.as<float>()});
+    const backend::Activation gated = activation(layer.down_input, rows);
+    backend_.gate({.x = gate_up_.as<float>(), .y = gated});
+    backend_.linear({.x = gated, .weights = layer.down_views, .y = h, .then = backend::Then::kAdd});
+    return;
+  }
+  ensure(backend_, router_input_, backend_.activation_bytes(layer.router_input.spec, rows));
+  const backend::Activation routing{router_input_.data(), &layer.router_input.spec, rows};
+  backend_.quantize({.x = plain, .y = routing});
+  const backend::PackedLinear* router = layer.router.get();
+  backend_.linear({.x = routing, .weights = {&router, 1}, .y = router_logits_.as<float>()});
+  backend_.route({.logits = router_logits_.as<float>(),
+                  .rows = rows,
+                  .experts = config_.experts,
+                  .top_k = config_.experts_per_token,
+                  .renormalize = config_.family->renormalize ? 1 : 0,
+                  .row_index = row_index_.as<int32_t>(),
+                  .row_ends = row_ends_.as<int32_t>(),
+                  .slots = slots_.as<int32_t>(),
+                  .weights = route_weights_.as<float>()});
+  backend_.linear({.x = x,
+                   .weights = layer.gate_up_views,
+                   .row_ends = row_ends_.as<int32_t>(),
+                   .row_index = row_index_.as<int32_t>(),
+                   .y = gate_up_.as<float>()});
+  const int routed = rows * config_.experts_per_token;
+  ensure(backend_, expert_input_, backend_.activation_bytes(layer.down_input.spec, routed));
+  const backend::Activation gated{expert_input_.data(), &layer.down_input.spec, routed};
+  backend_.gate({.x = gate_up_.as<float>(), .y = gated});
+  backend_.linear({.x = gated,
+                   .weights = layer.down_views,
+                   .row_ends = row_ends_.as<int32_t>(),
+                   .y = expert_out_.as<float>()});
+  backend_.combine({.x = expert_out_.as<float>(),
+                    .slots = slots_.as<int32_t>(),
+                    .weights = route_weights_.as<float>(),
+                    .rows = rows,
+                    .top_k = config_.experts_per_token,
+                    .n = config_.hidden,
+                    .y = h});
+}
+
+void Forward::head(const Ends& ends, const float* h, int rows, float* logits) {
+  check(rows <= options_.max_rows, "more rows than the forward was sized for");
+  const backend::Activation x = activation(ends.head_input, rows);
+  backend_.norm(
+      {.x = h, .gain = ends.final_norm.as<float>(), .epsilon = config_.norm_epsilon, .y = x});
+  const backend::PackedLinear* head = ends.head.get();
+  backend_.linear({.x = x, .weights = {&head, 1}, .y = logits});
+}
+
+std::vector<int32_t> consecutive_pages(int first, int count) {
+  std::vector<int32_t> pages(count);
+  for (int i = 0; i < count; ++i) pages[i] = first + i;
+  return pages;
+}
+
+}  // namespace atom::model

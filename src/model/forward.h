@@ -1,0 +1,55 @@
+// The one transformer: embed, layers, head, over the device interface. No branch on a format or a
+// device.
+//
+//   Forward forward(model->config, backend, {.max_rows = 512, .max_positions = 2048});
+//   forward.embed(*model->ends, ids, h);
+//   for (int i = 0; i < layers; ++i) forward.layer(*model->layers[i], pool, i, step, h);
+//   forward.head(*model->ends, h, rows, logits);
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "backend/backend.h"
+#include "kv/pool.h"
+#include "model/weights.h"
+
+namespace atom::model {
+
+class Forward {
+ public:
+  struct Options {
+    int max_rows = 512;        // rows of one step
+    int max_positions = 2048;  // RoPE tables
+  };
+  Forward(const ModelConfig& config, backend::Backend& backend, const Options& options);
+
+  // h = [ids.size(), hidden] f32 on the backend. ids on the host, each in [0, vocabulary).
+  void embed(const Ends& ends, std::span<const int32_t> ids, float* h);
+  // Advances h [rows, hidden] in place through one layer; K and V go to the pages of `pool_layer`.
+  void layer(const Layer& layer, kv::Pool& pool, int pool_layer,
+             std::span<const backend::SequenceStep> sequences, int rows, float* h);
+  // logits = [rows, vocabulary] of the rows of h.
+  void head(const Ends& ends, const float* h, int rows, float* logits);
+
+  backend::Backend& backend() { return backend_; }
+  int max_rows() const { return options_.max_rows; }
+
+ private:
+  // The shared input buffer in the layout of `site`: each use ends before the next one begins.
+  backend::Activation activation(const BoundSite& site, int rows);
+  void feed_forward(const Layer& layer, int rows, float* h);
+
+  ModelConfig config_;
+  backend::Backend& backend_;
+  Options options_;
+  backend::Buffer rope_cos_, rope_sin_;  // f32 [max_positions, head_dim / 2]
+  backend::Buffer ids_, qkv_, input_, router_input_, expert_input_, gate_up_, expert_out_, plain_;
+  backend::Buffer router_logits_, row_index_, row_ends_, slots_, route_weights_;
+};
+
+// Page tables of sequences that own consecutive pages: 0, 1, 2, ...
+std::vector<int32_t> consecutive_pages(int first, int count);
+
+}  // namespace atom::model

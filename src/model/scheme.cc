@@ -1,0 +1,299 @@
+#include "model/scheme.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <set>
+
+#include "base/error.h"
+
+namespace atom::model {
+namespace {
+
+using format::Format;
+using format::KvKind;
+
+// One side of a group in compressed-tensors' words. `per_row` is its name for one scale per row:
+// "channel" for weights, "token" for activations.
+Json number_json(Format f, std::string_view per_row, bool dynamic) {
+  if (!format::is_integer(f)) return Json{{"num_bits", 16}, {"type", "float"}};
+  Json out{{"num_bits", format::bits(f)}, {"type", "int"}, {"symmetric", true}};
+  if (format::is_int4(f) && f.group != 0) {
+    out["strategy"] = "group";
+    out["group_size"] = f.group;
+  } else {
+    out["strategy"] = per_row;
+  }
+  out["dynamic"] = dynamic;
+  return out;
+}
+
+// Absent or null: unquantized.
+Format parse_number(const Json& group, std::string_view key, std::string_view per_row,
+                    std::string_view source) {
+  const auto it = group.find(key);
+  if (it == group.end() || it->is_null()) return format::kF32;
+  if (!it->is_object()) fail("{}: quantization_config '{}' must be an object", source, key);
+  const std::string type = get_string_or(*it, "type", "int", source);
+  const int64_t bits = get_int(*it, "num_bits", {.source = source, .min = 1, .max = 32});
+  if (type == "float" && bits == 16) return format::kF32;
+  const std::string strategy = get_string_or(*it, "strategy", "", source);
+  if (type == "int" && get_bool_or(*it, "symmetric", true, source)) {
+    if (bits == 8 && strategy == per_row) return format::kInt8;
+    if (bits == 4 && strategy == per_row) return format::int4(0);
+    if (bits == 4 && strategy == "group")
+      return format::parse_format(
+          "int4.g" +
+          std::to_string(get_int(*it, "group_size", {.source = source, .min = 1, .max = 4096})));
+  }
+  fail("{}: quantization_config '{}' holds {}, which no supported format expresses", source, key,
+       it->dump().substr(0, 120));
+}
+
+Json kv_json(KvKind kind) {
+  const int bits = format::kv_bits(kind);
+  if (bits >= 16) return nullptr;
+  return Json{{"num_bits", bits},
+              {"type", "int"},
+              {"symmetric", false},
+              {"strategy", "attn_head"},
+              {"dynamic", true}};
+}
+
+bool uniform(const std::vector<KvKind>& kv) {
+  return std::all_of(kv.begin(), kv.end(), [&](KvKind k) { return k == kv.front(); });
+}
+
+Json group_json(const LinearScheme& s, const std::vector<std::string>& targets) {
+  Json out;
+  out["targets"] = targets;
+  out["weights"] = number_json(s.weight, "channel", false);
+  out["input_activations"] =
+      format::is_integer(s.input) ? number_json(s.input, "token", true) : Json(nullptr);
+  if (format::is_int4(s.input)) out["input_activations"]["clip_ratio"] = s.clip;
+  if (s.kept > 0) {
+    out["kept_channels"] = s.kept;
+    out["kept_weights"] = number_json(s.kept_weight, "channel", false);
+    out["kept_input_activations"] =
+        format::is_integer(s.kept_input) ? number_json(s.kept_input, "token", true) : Json(nullptr);
+  }
+  return out;
+}
+
+LinearScheme parse_group(const Json& group, std::string_view source) {
+  LinearScheme s;
+  s.weight = parse_number(group, "weights", "channel", source);
+  s.input = parse_number(group, "input_activations", "token", source);
+  if (const auto it = group.find("input_activations"); it != group.end() && it->is_object())
+    s.clip = static_cast<float>(
+        get_number_or(*it, "clip_ratio", 1.0, {.source = source, .min = 1e-3, .max = 1.0}));
+  s.kept = static_cast<int>(
+      get_int_or(group, "kept_channels", 0, {.source = source, .min = 0, .max = 1 << 20}));
+  if (s.kept > 0) {
+    s.kept_weight = parse_number(group, "kept_weights", "channel", source);
+    s.kept_input = parse_number(group, "kept_input_activations", "token", source);
+  }
+  return s;
+}
+
+std::vector<KvKind> parse_kv(const Json& q, const ModelConfig& config, std::string_view source) {
+  KvKind all = KvKind::kF16;
+  if (const auto it = q.find("kv_cache_scheme"); it != q.end() && !it->is_null()) {
+    if (!it->is_object()) fail("{}: kv_cache_scheme must be an object or null", source);
+    const int64_t bits = get_int(*it, "num_bits", {.source = source, .min = 1, .max = 32});
+    const bool known = (bits == 4 || bits == 8) &&
+                       get_string_or(*it, "type", "", source) == "int" &&
+                       get_string_or(*it, "strategy", "", source) == "attn_head" &&
+                       !get_bool_or(*it, "symmetric", true, source);
+    if (!known)
+      fail("{}: kv_cache_scheme {} is not supported (int4 or int8 per attn_head, asymmetric)",
+           source, it->dump().substr(0, 120));
+    all = bits == 4 ? KvKind::kInt4 : KvKind::kInt8;
+  }
+  std::vector<KvKind> kv(config.layers, all);
+  if (const auto it = q.find("kv_cache_layers"); it != q.end() && !it->is_null()) {
+    if (!it->is_array() || static_cast<int>(it->size()) != config.layers)
+      fail("{}: kv_cache_layers must list one format for each of the {} layers", source,
+           config.layers);
+    for (int i = 0; i < config.layers; ++i) {
+      if (!(*it)[i].is_string()) fail("{}: kv_cache_layers[{}] must be a word", source, i);
+      kv[i] = format::parse_kv((*it)[i].get<std::string>());
+    }
+  }
+  return kv;
+}
+
+void refuse_unknown_keys(const Json& q, std::string_view source) {
+  static const std::set<std::string, std::less<>> known = {"quant_method",
+                                                           "format",
+                                                           "config_groups",
+                                                           "kv_cache_scheme",
+                                                           "ignore",
+                                                           "kv_cache_layers",
+                                                           "order_partitions",
+                                                           "quantization_status",
+                                                           "global_compression_ratio",
+                                                           "version",
+                                                           "provenance",
+                                                           "sparsity_config",
+                                                           "transform_config"};
+  for (const auto& [key, value] : q.items())
+    if (!known.contains(key)) fail("{}: quantization_config has the unknown key '{}'", source, key);
+  for (const char* key : {"sparsity_config", "transform_config"})
+    if (const auto it = q.find(key); it != q.end() && !it->is_null() && !it->empty())
+      fail("{}: quantization_config '{}' is not supported", source, key);
+  if (get_int_or(q, "order_partitions", 1, {.source = source}) != 1)
+    fail("{}: order_partitions {} is not supported (only 1)", source, q["order_partitions"].dump());
+}
+
+void assign_targets(const Json& group, const LinearScheme& linear, const ModelConfig& config,
+                    const std::set<std::string>& ignored, std::string_view source, Scheme& out) {
+  const std::vector<std::string> modules = linear_modules(config);
+  const std::set<std::string> known(modules.begin(), modules.end());
+  const auto targets = group.find("targets");
+  if (targets == group.end() || !targets->is_array())
+    fail("{}: a group of quantization_config has no list 'targets'", source);
+  for (const Json& target : *targets) {
+    const std::string word = target.is_string() ? target.get<std::string>() : target.dump();
+    if (word == "Linear") {
+      for (const std::string& module : modules)
+        if (!ignored.contains(module)) out.linears.emplace(module, linear);
+    } else if (known.contains(word) || word == "lm_head") {
+      if (!out.linears.emplace(word, linear).second)
+        fail("{}: quantization_config targets '{}' twice", source, word);
+    } else {
+      fail("{}: quantization_config target '{}' is no linear of this model", source,
+           word.substr(0, 120));
+    }
+  }
+}
+
+// compressed-tensors can say it: one scheme everywhere, no kept channels, 16-bit KV-cache and head.
+bool is_compressed_tensors(const Scheme& scheme, const ModelConfig& config) {
+  if (scheme.linears.size() != linear_modules(config).size() || scheme.linears.contains("lm_head"))
+    return false;
+  const LinearScheme& first = scheme.linears.begin()->second;
+  for (const auto& [module, linear] : scheme.linears)
+    if (!(linear == first)) return false;
+  const bool w8a8 = first.weight == format::kInt8 && first.input == format::kInt8;
+  const bool w4a16 =
+      format::is_int4(first.weight) && first.weight.group != 0 && !format::is_integer(first.input);
+  return first.kept == 0 && (w8a8 || w4a16) && uniform(scheme.kv) &&
+         format::kv_bits(scheme.kv[0]) >= 16;
+}
+
+}  // namespace
+
+format::Segments weight_segments(const LinearScheme& scheme, int k) {
+  return {{format::Segment{scheme.weight, k - scheme.kept},
+           format::Segment{scheme.kept_weight, scheme.kept}}};
+}
+
+format::Segments input_segments(const LinearScheme& scheme, int k) {
+  return {{format::Segment{scheme.input, k - scheme.kept},
+           format::Segment{scheme.kept_input, scheme.kept}}};
+}
+
+const LinearScheme* Scheme::find(const std::string& module) const {
+  const auto it = linears.find(module);
+  return it == linears.end() ? nullptr : &it->second;
+}
+
+std::string module_name(int layer, std::string_view below) {
+  return fmt::format("model.layers.{}.{}", layer, below);
+}
+
+std::string expert_module_name(int layer, std::string_view pattern, int expert) {
+  std::string below(pattern);
+  if (const size_t at = below.find("{}"); at != std::string::npos)
+    below.replace(at, 2, std::to_string(expert));
+  return module_name(layer, below);
+}
+
+std::vector<std::string> linear_modules(const ModelConfig& config) {
+  std::vector<std::string> out;
+  for (int i = 0; i < config.layers; ++i) {
+    for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"})
+      out.push_back(module_name(i, std::string("self_attn.") + name));
+    for (int e = 0; e < config.experts; ++e)
+      for (const std::string_view name :
+           {config.family->gate, config.family->up, config.family->down})
+        out.push_back(expert_module_name(i, name, e));
+  }
+  return out;
+}
+
+Scheme parse_scheme(const Json& config_json, const ModelConfig& config, KvKind plain_kv,
+                    std::string_view source) {
+  Scheme out;
+  out.kv.assign(config.layers, plain_kv);
+  const auto it = config_json.find("quantization_config");
+  if (it == config_json.end() || it->is_null()) return out;
+  if (!it->is_object()) fail("{}: quantization_config must be an object", source);
+  const std::string method = get_string_or(*it, "quant_method", "", source);
+  if (method != "atom" && method != "compressed-tensors")
+    fail("{}: quant_method '{}' is not supported (supported: atom, compressed-tensors)", source,
+         method);
+  refuse_unknown_keys(*it, source);
+  out.quantized = true;
+  out.compressed_tensors_names = method == "compressed-tensors";
+  std::set<std::string> ignored;
+  if (const auto list = it->find("ignore"); list != it->end() && list->is_array())
+    for (const Json& name : *list)
+      if (name.is_string()) ignored.insert(name.get<std::string>());
+  if (const auto groups = it->find("config_groups"); groups != it->end()) {
+    if (!groups->is_object()) fail("{}: config_groups must be an object", source);
+    for (const auto& [name, group] : groups->items()) {
+      if (!group.is_object()) fail("{}: config_groups '{}' must be an object", source, name);
+      assign_targets(group, parse_group(group, source), config, ignored, source, out);
+    }
+  }
+  out.kv = parse_kv(*it, config, source);
+  return out;
+}
+
+Json scheme_json(const Scheme& scheme, const ModelConfig& config) {
+  check(!scheme.kv.empty() && static_cast<int>(scheme.kv.size()) == config.layers,
+        "one KV format a layer");
+  std::vector<std::pair<LinearScheme, std::vector<std::string>>> groups;
+  std::vector<std::string> modules = linear_modules(config);
+  modules.emplace_back("lm_head");
+  std::vector<std::string> ignore;
+  for (const std::string& module : modules) {
+    const LinearScheme* linear = scheme.find(module);
+    if (linear == nullptr) {
+      ignore.push_back(module);
+      continue;
+    }
+    auto group =
+        std::find_if(groups.begin(), groups.end(), [&](auto& g) { return g.first == *linear; });
+    if (group == groups.end()) group = groups.insert(group, {*linear, {}});
+    group->second.push_back(module);
+  }
+  const bool common = is_compressed_tensors(scheme, config);
+  if (groups.size() == 1 && groups[0].second.size() == modules.size() - 1 && ignore.size() == 1)
+    groups[0].second = {"Linear"};
+  for (int i = 0; i < config.layers && config.mixture(); ++i)
+    ignore.push_back(module_name(i, config.family->router));
+
+  Json out;
+  out["quant_method"] = common ? "compressed-tensors" : "atom";
+  if (!common) out["version"] = 1;
+  const bool int8 = common && groups[0].first.weight == format::kInt8;
+  out["format"] = !common ? "atom" : int8 ? "int-quantized" : "pack-quantized";
+  out["quantization_status"] = "compressed";
+  out["config_groups"] = Json::object();
+  for (size_t i = 0; i < groups.size(); ++i)
+    out["config_groups"][fmt::format("group_{}", i)] =
+        group_json(groups[i].first, groups[i].second);
+  out["kv_cache_scheme"] = uniform(scheme.kv) ? kv_json(scheme.kv.front()) : Json(nullptr);
+  if (!uniform(scheme.kv)) {
+    out["kv_cache_layers"] = Json::array();
+    for (const KvKind kind : scheme.kv) out["kv_cache_layers"].push_back(format::name(kind));
+  }
+  if (!common) out["order_partitions"] = 1;
+  out["ignore"] = ignore;
+  return out;
+}
+
+}  // namespace atom::model

@@ -1,0 +1,68 @@
+// Checkpoint -> quantized checkpoint: calibrate, order, solve, write, layer by layer.
+//
+//   quantize({.input = &files, .output = "out", .recipe = recipe, .calibration = ids, ...},
+//   backend, pool);
+//
+// Memory holds one layer plus the calibration activations, whatever the number of layers. The same
+// input, recipe, calibration ids and seed give the same bytes for any number of threads. The output
+// appears complete under its final name or not at all; the input is only read.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "base/executor.h"
+#include "base/json.h"
+#include "checkpoint/model_files.h"
+#include "quantizer/recipe.h"
+
+namespace atom::quantizer {
+
+// What a long run tells while it works; called from the calling thread.
+struct Progress {
+  std::string phase;  // "calibrate" | "solve" | "write"
+  int layer = 0;
+  int layers = 0;
+  std::string module;       // module in work, may be empty
+  double error = -1;        // relative output error of the module, |dY|^2 / |Y|^2; -1: none yet
+  double seconds = 0;       // since the start
+  double eta_seconds = -1;  // -1: unknown
+  int64_t peak_rss = 0;     // bytes
+};
+
+struct QuantizeOptions {
+  const checkpoint::ModelFiles* input = nullptr;
+  std::filesystem::path output;
+  Recipe recipe;
+  std::span<const int32_t> calibration;  // ids of the whole calibration text, BOS included
+  std::string calibration_name;          // file name or "embedded", for messages
+  std::string calibration_sha256;
+  int samples = 128;    // windows
+  int sequence = 2048;  // tokens per window
+  uint64_t seed = 0;
+  std::function<void(const Progress&)> progress;  // may be empty
+};
+
+struct QuantizeReport {
+  int64_t input_bytes = 0;     // tensors of the source
+  int64_t output_bytes = 0;    // tensors written
+  double bits_per_weight = 0;  // bits of all quantized linears (scales counted) / their weights
+  double seconds = 0;
+  double forward_seconds =
+      0;  // of it: one FP pass over the calibration tokens (the calibrate phase)
+  int64_t peak_rss = 0;
+  std::vector<std::string> notices;
+  Json json;  // the same and per-module errors; written as report.json
+};
+
+// Error: calibration shorter than one window (names both lengths), an output that exists or lies in
+// the input, an input that is already quantized, NaN weights, disk full.
+QuantizeReport quantize(const QuantizeOptions& options, backend::Backend& backend,
+                        Executor& executor);
+
+}  // namespace atom::quantizer

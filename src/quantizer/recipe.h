@@ -1,0 +1,56 @@
+// The decision how to quantize: formats and solver settings, as a person can read and edit them
+// (JSON, docs/formats.md). A preset is a recipe; --recipe FILE overrides single fields of the
+// preset.
+//
+//   Recipe recipe = preset("w4a4");
+//   apply_json(recipe, parse_json(text, {.source = path}), path);   // unknown fields are refused
+//   const Json normalized = to_json(recipe);                        // goes into the checkpoint
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "format/format.h"
+#include "model/config.h"
+#include "model/scheme.h"
+
+namespace atom::quantizer {
+
+enum class Rounding { kNearest, kGptq };
+enum class Order { kNone, kEnergy };
+
+struct Recipe {
+  std::string preset = "w4a4";  // w16a16 | w8a8 | w4a16 | w4a4: bits of weights and inputs
+  std::string method = "published";
+  Rounding rounding = Rounding::kGptq;
+  int group = 128;             // 32 | 64 | 128, or 0 for "row": values of int4 that share a scale
+  float clip_weights = 0.85f;  // (0, 1], of int4 groups
+  float clip_activations = 0.9f;  // (0, 1], of int4 groups
+  int kept = 128;                 // channels in kept_format, a multiple of 16; w4a4 only
+  format::Format kept_format =
+      format::kInt8;  // int8 or f16 (f16: weight as in the source, input unquantized)
+  Order order = Order::kEnergy;
+  std::string transform = "none";
+  std::vector<format::KvKind> kv = {format::KvKind::kInt4};  // one for all layers, or one per layer
+  format::Format head =
+      format::kF16;  // f16: as in the source; int8; int4.g128 (inputs stay unquantized)
+};
+
+// Error: unknown name.
+Recipe preset(std::string_view name);
+std::vector<std::string> preset_names();
+
+// Overrides fields. Error naming source, field and value: unknown field, wrong type, value out of
+// range.
+void apply_json(Recipe& recipe, const Json& json, std::string_view source);
+Json to_json(const Recipe& recipe);
+
+// The formats that the recipe gives the model. Kept channels are clamped per linear to what it has
+// (a multiple of 16 that leaves the normal segment at least one channel, or the whole input when
+// narrower than that): each clamp adds a sentence to `notices`. Error: kv list of the wrong length.
+model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
+                        std::vector<std::string>& notices);
+
+}  // namespace atom::quantizer

@@ -1,0 +1,102 @@
+// Unicode normal forms (UAX 15) and lower case.
+#include <utf8proc.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "base/error.h"
+#include "text/normalizer_parts.h"
+#include "text/unicode.h"
+
+namespace atom::text {
+namespace {
+
+bool is_ascii(std::string_view text) {
+  for (const char c : text) {
+    if (static_cast<uint8_t>(c) >= 0x80) return false;
+  }
+  return true;
+}
+
+// `options`: utf8proc's decomposition and composition flags.
+std::string normal_form(std::string_view text, int options) {
+  const auto flags = static_cast<utf8proc_option_t>(options);
+  const auto* bytes = reinterpret_cast<const utf8proc_uint8_t*>(text.data());
+  const auto length = static_cast<utf8proc_ssize_t>(text.size());
+  // Decomposition yields at most 18 code points for one (UAX 15); most text yields one.
+  std::vector<utf8proc_int32_t> points(text.size() + 32);
+  auto count = utf8proc_decompose(bytes, length, points.data(),
+                                  static_cast<utf8proc_ssize_t>(points.size()), flags);
+  if (count > static_cast<utf8proc_ssize_t>(points.size())) {
+    points.resize(static_cast<size_t>(count));
+    count = utf8proc_decompose(bytes, length, points.data(), count, flags);
+  }
+  check(count >= 0, "utf8proc accepts valid UTF-8");
+  count = utf8proc_normalize_utf32(points.data(), count, flags);
+  check(count >= 0, "utf8proc composes what it decomposed");
+  std::string out;
+  out.reserve(text.size());
+  for (utf8proc_ssize_t i = 0; i < count; ++i) {
+    append_utf8(out, static_cast<uint32_t>(points[static_cast<size_t>(i)]));
+  }
+  return out;
+}
+
+class NormalForm final : public Normalizer {
+ public:
+  NormalForm(int options, std::string_view source) : options_(options), source_(source) {}
+  void apply(NormalizedText& text) const override {
+    if (is_ascii(text.text)) return;
+    const size_t start = normal_form(text.text.substr(0, text.start_bytes), options_).size();
+    text.text = normal_form(text.text, options_);
+    check_growth(text.text.size(), text.max_bytes, source_);
+    text.start_bytes = std::min(start, text.text.size());
+  }
+
+ private:
+  int options_;
+  std::string source_;
+};
+
+class Lowercase final : public Normalizer {
+ public:
+  explicit Lowercase(std::string_view source) : source_(source) {}
+  void apply(NormalizedText& text) const override {
+    std::string out;
+    out.reserve(text.text.size());
+    size_t start = 0;
+    for (size_t at = 0; at < text.text.size();) {
+      const CodePoint c = decode_utf8(text.text, at);
+      append_lowercase(out, c.value);
+      at += c.size;
+      if (at <= text.start_bytes) start = out.size();
+    }
+    check_growth(out.size(), text.max_bytes, source_);
+    text.text = std::move(out);
+    text.start_bytes = start;
+  }
+
+ private:
+  std::string source_;
+};
+
+}  // namespace
+
+NormalizerPtr make_nfc(const Json&, std::string_view source) {
+  return std::make_unique<NormalForm>(UTF8PROC_STABLE | UTF8PROC_COMPOSE, source);
+}
+NormalizerPtr make_nfd(const Json&, std::string_view source) {
+  return std::make_unique<NormalForm>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE, source);
+}
+NormalizerPtr make_nfkc(const Json&, std::string_view source) {
+  return std::make_unique<NormalForm>(UTF8PROC_STABLE | UTF8PROC_COMPOSE | UTF8PROC_COMPAT, source);
+}
+NormalizerPtr make_nfkd(const Json&, std::string_view source) {
+  return std::make_unique<NormalForm>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
+                                      source);
+}
+NormalizerPtr make_lowercase(const Json&, std::string_view source) {
+  return std::make_unique<Lowercase>(source);
+}
+
+}  // namespace atom::text

@@ -1,0 +1,48 @@
+#include "text/pre_tokenizer.h"
+
+#include <utility>
+
+#include "text/component.h"
+#include "text/pre_tokenizer_parts.h"
+
+namespace atom::text {
+namespace {
+
+// Applies its parts in order.
+class SequencePreTokenizer final : public PreTokenizer {
+ public:
+  explicit SequencePreTokenizer(std::vector<PreTokenizerPtr> parts) : parts_(std::move(parts)) {}
+  void apply(Pieces& pieces) const override {
+    for (const PreTokenizerPtr& part : parts_) part->apply(pieces);
+  }
+
+ private:
+  std::vector<PreTokenizerPtr> parts_;
+};
+
+// Recursion is bounded by the depth limit of the JSON parser.
+PreTokenizerPtr make_sequence(const Json& json, std::string_view source) {
+  return std::make_unique<SequencePreTokenizer>(
+      make_parts(json, {"pretokenizers", source}, &make_pre_tokenizer));
+}
+
+constexpr Factory<PreTokenizer> kFactories[] = {
+    {"Sequence", &make_sequence},       {"Split", &make_split},
+    {"ByteLevel", &make_byte_level},    {"Metaspace", &make_metaspace},
+    {"Digits", &make_digits},           {"Punctuation", &make_punctuation},
+    {"Whitespace", &make_whitespace},   {"WhitespaceSplit", &make_whitespace_split},
+};
+
+}  // namespace
+
+Pieces whole_text(std::string text, const PieceLimits& limits) {
+  Pieces pieces{std::move(text), {}, limits.start_bytes, limits.max_bytes};
+  if (!pieces.text.empty()) pieces.spans.push_back({0, pieces.text.size()});
+  return pieces;
+}
+
+std::unique_ptr<const PreTokenizer> make_pre_tokenizer(const Json& json, std::string_view source) {
+  return make_component<PreTokenizer>(json, source, kFactories);
+}
+
+}  // namespace atom::text

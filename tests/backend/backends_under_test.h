@@ -1,0 +1,167 @@
+// What the tests of the device operations share: the backends of this machine, guarded device
+// memory, and activations with their codes read back.
+//
+//   class Linear : public BackendTest {};
+//   TEST_P(Linear, ...) { Guarded y(*backend, rows * n * 4); backend->linear({..., .y =
+//   y.as<float>()}); } INSTANTIATE_TEST_SUITE_P(All, Linear, ::testing::ValuesIn(candidates()),
+//   candidate_name);
+//
+// Every test runs for `reference` and for `cpu` with each instruction set that the machine has.
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/open.h"
+#include "base/error.h"
+#include "base/executor.h"
+
+namespace atom::backend {
+
+inline Executor& two_threads() {
+  static Executor pool({.threads = 2});
+  return pool;
+}
+
+struct Candidate {
+  std::string name;
+  std::string isa;
+};
+
+// "cpu" without a forced instruction set has to open; forced ones may be missing here.
+inline std::vector<Candidate> candidates() {
+  std::vector<Candidate> result = {{"reference", ""}, {"cpu", ""}};
+  for (const char* isa : {"baseline", "avx2", "avx512-vnni"}) {
+    try {
+      open_backend("cpu", {.executor = &two_threads(), .isa = isa});
+      result.push_back({"cpu", isa});
+    } catch (const Error&) {
+    }
+  }
+  return result;
+}
+
+inline std::string candidate_name(const ::testing::TestParamInfo<Candidate>& info) {
+  std::string name = info.param.name + (info.param.isa.empty() ? "" : "_") + info.param.isa;
+  for (char& c : name)
+    if (c == '-') c = '_';
+  return name;
+}
+
+class BackendTest : public ::testing::TestWithParam<Candidate> {
+ protected:
+  static std::unique_ptr<Backend> open(Executor& executor) {
+    return open_backend(GetParam().name, {.executor = &executor, .isa = GetParam().isa});
+  }
+  const std::unique_ptr<Backend> backend = open(two_threads());
+  const std::unique_ptr<Backend> reference = make_reference_backend();
+};
+
+// Device memory between two bands of sentinels, which the destructor expects untouched. Starts as
+// all ones: NaN in every floating-point type, so that reading before writing shows.
+class Guarded {
+ public:
+  Guarded(Backend& backend, size_t bytes) : backend_(backend), bytes_(bytes) {
+    std::vector<uint8_t> all(2 * kGuard + bytes, kSentinel);
+    std::memset(all.data() + kGuard, 0xff, bytes);
+    buffer_ = backend.allocate(all.size());
+    backend.upload(buffer_.data(), all.data(), all.size());
+  }
+  template <typename T>
+  Guarded(Backend& backend, const std::vector<T>& values)
+      : Guarded(backend, values.size() * sizeof(T)) {
+    backend.upload(data(), values.data(), bytes_);
+  }
+  ~Guarded() {
+    std::vector<uint8_t> all(2 * kGuard + bytes_);
+    backend_.download(all.data(), buffer_.data(), all.size());
+    size_t touched = 0;
+    for (size_t i = 0; i < kGuard; ++i)
+      touched += (all[i] != kSentinel) + (all[kGuard + bytes_ + i] != kSentinel);
+    EXPECT_EQ(touched, 0u) << "bytes written outside a buffer of " << bytes_;
+  }
+  Guarded(const Guarded&) = delete;
+  Guarded& operator=(const Guarded&) = delete;
+
+  void* data() const { return buffer_.as<uint8_t>() + kGuard; }
+  template <typename T>
+  T* as() const {
+    return static_cast<T*>(data());
+  }
+  template <typename T>
+  std::vector<T> values() const {
+    std::vector<T> result(bytes_ / sizeof(T));
+    backend_.synchronize();
+    backend_.download(result.data(), data(), result.size() * sizeof(T));
+    return result;
+  }
+
+ private:
+  static constexpr size_t kGuard = 256;  // keeps the alignment of allocate()
+  static constexpr uint8_t kSentinel = 0xa5;
+  Backend& backend_;
+  size_t bytes_;
+  Buffer buffer_;
+};
+
+// A linear's input to be written by a producer.
+class Input {
+ public:
+  Input(Backend& backend, const format::Segments& segments, int rows,
+        const std::vector<int32_t>& order = {}, float clip = 1)
+      : backend_(backend),
+        order_(backend, order),
+        spec_{.segments = segments,
+              .clip = clip,
+              .order = order.empty() ? nullptr : order_.as<int32_t>()},
+        rows_(rows),
+        data_(backend, backend.activation_bytes(spec_, rows)) {}
+
+  Activation activation() const { return {.data = data_.data(), .spec = &spec_, .rows = rows_}; }
+  const InputSpec& spec() const { return spec_; }
+  int rows() const { return rows_; }
+
+  struct Codes {
+    std::vector<int8_t> codes;  // [rows, k]
+    std::vector<float> scales;  // [rows, groups]
+  };
+  Codes codes() const {
+    const size_t rows = static_cast<size_t>(rows_);
+    Codes c;
+    c.codes.resize(rows * static_cast<size_t>(spec_.k()));
+    c.scales.resize(rows * static_cast<size_t>(format::groups(spec_.segments)));
+    backend_.export_codes(activation(), c.codes.data(), c.scales.data());
+    return c;
+  }
+  std::vector<float> dequantized() const {
+    Guarded y(backend_,
+              static_cast<size_t>(rows_) * static_cast<size_t>(spec_.k()) * sizeof(float));
+    backend_.dequantize(activation(), y.as<float>());
+    return y.values<float>();
+  }
+  void quantize(const std::vector<float>& x) const {
+    const Guarded device(backend_, x);
+    backend_.quantize({.x = device.as<float>(), .y = activation()});
+    backend_.synchronize();
+  }
+
+ private:
+  Backend& backend_;
+  Guarded order_;
+  InputSpec spec_;
+  int rows_;
+  Guarded data_;
+};
+
+// [normal][kept] of k channels.
+inline format::Segments split(format::Format normal, format::Format kept_format, int k, int kept) {
+  if (kept == 0) return format::whole(normal, k);
+  return {{format::Segment{normal, k - kept}, format::Segment{kept_format, kept}}};
+}
+
+}  // namespace atom::backend

@@ -1,0 +1,383 @@
+// Backend::pack and Backend::linear on every backend.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <bit>
+#include <cmath>
+#include <utility>
+
+#include "backend/backends_under_test.h"
+#include "backend/linear_cases.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "testing/compare.h"
+#include "testing/expect_error.h"
+
+namespace atom::backend {
+namespace {
+
+using atom::testing::all_within;
+using atom::testing::between;
+using atom::testing::same_bits;
+using atom::testing::same_values;
+using format::Format;
+using format::int4;
+using format::kBF16;
+using format::kF16;
+using format::kF32;
+using format::kInt8;
+
+struct Formats {
+  Format weight, input, kept_weight, kept_input;
+};
+
+// Every combination that a linear computes.
+constexpr std::array kFormats = {
+    Formats{kF32, kF32, kF32, kF32},
+    Formats{kF16, kF32, kF16, kF32},
+    Formats{kBF16, kF32, kBF16, kF32},
+    Formats{kF16, kF16, kInt8, kF16},
+    Formats{int4(128), kF32, kInt8, kF32},
+    Formats{int4(32), kF32, kF16, kF32},
+    Formats{int4(0), kF32, kInt8, kF32},
+    Formats{kInt8, kF32, kBF16, kF32},
+    Formats{kF16, kInt8, kF16, kInt8},
+    Formats{kBF16, int4(128), kBF16, kInt8},
+    Formats{kF32, int4(0), kF16, kF32},
+    Formats{int4(128), int4(128), kInt8, kInt8},
+    Formats{int4(64), int4(64), kInt8, kInt8},
+    Formats{int4(32), int4(32), kInt8, kInt8},
+    Formats{int4(0), int4(0), kInt8, kInt8},
+    Formats{int4(128), int4(128), kF16, kF32},
+    Formats{int4(128), int4(128), kF16, kInt8},
+    Formats{kInt8, kInt8, kInt8, kInt8},
+    Formats{int4(128), kInt8, kInt8, kInt8},
+    Formats{int4(64), kInt8, kInt8, kInt8},
+    Formats{int4(32), kInt8, kInt8, kInt8},
+};
+
+constexpr std::array kRows = {1, 2, 3, 5, 63, 64, 65, 127, 129};
+constexpr std::array kOutputs = {1, 15, 16, 17, 130};
+constexpr std::array kInputs = {16, 72, 128, 129, 200, 384, 1000};
+constexpr std::array kKept = {0, 16, 32, 128};
+
+struct Case {
+  Formats formats;
+  int m, n, k, kept;
+  bool has_bias;
+  Then then;
+  Data data;
+
+  format::Segments weight() const { return split(formats.weight, formats.kept_weight, k, kept); }
+  format::Segments input() const { return split(formats.input, formats.kept_input, k, kept); }
+  std::string label() const {
+    return fmt::format("{} x {}, kept {} of {} x {}, m {} n {} k {}{}{}{}",
+                       format::name(formats.weight), format::name(formats.input), kept,
+                       format::name(formats.kept_weight), format::name(formats.kept_input), m, n, k,
+                       has_bias ? ", bias" : "", then == Then::kAdd ? ", add" : "",
+                       data == Data::kExact ? ", exact" : "");
+  }
+};
+
+size_t all_size(const Case& c) { return static_cast<size_t>(c.m) * static_cast<size_t>(c.n); }
+
+// One linear on one backend, from host data.
+struct Result {
+  std::vector<float> y;
+  Input::Codes codes;
+  std::vector<float> values;
+};
+
+std::vector<LinearWeight> parts_of(const HostWeight& w) {
+  if (w.n < 100) return {w.rows(0, w.n)};
+  return {w.rows(0, 65), w.rows(65, 66), w.rows(66, w.n)};  // as q, k and v
+}
+
+Result run_dense(Backend& backend, const Case& c, const HostWeight& w, const std::vector<float>& x,
+                 const std::vector<int32_t>& order, const std::vector<float>& before) {
+  const Input input(backend, c.input(), c.m, order, c.data == Data::kExact ? 1.0f : 0.9f);
+  input.quantize(x);
+  const std::unique_ptr<PackedLinear> packed = backend.pack(parts_of(w), c.input());
+  EXPECT_EQ(packed->n(), c.n);
+  EXPECT_EQ(packed->k(), c.k);
+  const Guarded y(backend, before);
+  const PackedLinear* weights[] = {packed.get()};
+  backend.linear({.x = input.activation(), .weights = weights, .y = y.as<float>(), .then = c.then});
+  return {y.values<float>(), input.codes(), input.dequantized()};
+}
+
+// Row `row` of a run's input.
+InputRow input_row(const format::Segments& segments, const Result& run, int row) {
+  return {.segments = &segments,
+          .codes = run.codes.codes.data() + row * segments.k(),
+          .scales = run.codes.scales.data() + row * format::groups(segments),
+          .values = run.values.data() + row * segments.k()};
+}
+
+class Linear : public BackendTest {
+ protected:
+  void check_case(const Case& c, Random& random) {
+    SCOPED_TRACE(c.label());
+    const std::vector<int32_t> order =
+        c.m % 2 == 1 ? atom::testing::permutation(random, c.k) : std::vector<int32_t>();
+    const HostWeight w = make_weight(random, {c.n, c.weight(), c.has_bias, c.data});
+    const std::vector<float> x = make_rows(random, c.input(), c.m, order, c.data);
+    std::vector<float> before(static_cast<size_t>(c.m) * static_cast<size_t>(c.n), NAN);
+    if (c.then == Then::kAdd)
+      for (float& v : before) v = static_cast<float>(between(random, -32, 32)) / 8;
+    const Result run = run_dense(*backend, c, w, x, order, before);
+
+    std::vector<float> expected;
+    std::vector<double> bounds;
+    for (int row = 0; row < c.m; ++row) {
+      for (int n = 0; n < c.n; ++n) {
+        const ExactOutput y = exact_output(w, n, input_row(c.input(), run, row));
+        const double bias = c.has_bias ? double{w.bias[n]} : 0;
+        const double old = c.then == Then::kAdd ? double{before[expected.size()]} : 0;
+        const double sum = c.then == Then::kAdd ? old + double{static_cast<float>(y.value + bias)}
+                                                : y.value + bias;
+        expected.push_back(static_cast<float>(sum));
+        bounds.push_back(error_bound(y, bias, old));
+        if (c.data == Data::kExact) {  // units of 2^-5 that fit 24 bits in any order of addition
+          ASSERT_LT((y.products + std::abs(bias) + std::abs(old)) * 32, 1 << 24);
+        }
+      }
+    }
+    if (c.data == Data::kExact)
+      EXPECT_TRUE(same_bits(expected, run.y));
+    else
+      EXPECT_TRUE(all_within(expected, run.y, bounds));
+
+    const Result same = run_dense(*reference, c, w, x, order, before);
+    EXPECT_TRUE(same_values<int8_t>(same.codes.codes, run.codes.codes));
+    EXPECT_TRUE(same_bits(same.codes.scales, run.codes.scales));
+    EXPECT_TRUE(same_bits(same.values, run.values));
+    EXPECT_TRUE(all_within(same.y, run.y, bounds));
+  }
+
+  // All formats, kept sizes and k; rows, outputs, bias and accumulation in turn.
+  void check_all(Data data) {
+    Random random(21);
+    int turn = 0;
+    for (const Formats& formats : kFormats)
+      for (const int k : kInputs)
+        for (const int kept : kKept) {
+          if (kept > k) continue;
+          const Case c{.formats = formats,
+                       .m = kRows[static_cast<size_t>(turn) % kRows.size()],
+                       .n = kOutputs[static_cast<size_t>(turn / 2) % kOutputs.size()],
+                       .k = k,
+                       .kept = kept,
+                       .has_bias = random.below(2) == 1,
+                       .then = random.below(2) == 1 ? Then::kAdd : Then::kStore,
+                       .data = data};
+          check_case(c, random);
+          if (HasFatalFailure()) return;
+          ++turn;
+        }
+  }
+};
+
+TEST_P(Linear, StaysWithinTheErrorOfF32Sums) { check_all(Data::kNormal); }
+
+TEST_P(Linear, IsExactWhereNothingRounds) { check_all(Data::kExact); }
+
+TEST_P(Linear, TakesEveryNumberOfRowsAndOutputs) {
+  Random random(22);
+  for (const int m : kRows)
+    for (const int n : kOutputs) {
+      check_case({kFormats[11], m, n, 384, 128, true, Then::kAdd, Data::kNormal}, random);
+      check_case({kFormats[1], m, n, 200, 0, false, Then::kStore, Data::kNormal}, random);
+    }
+}
+
+TEST_P(Linear, RefusesOtherFormats) {
+  Random random(23);
+  struct Pair {
+    Format weight, input;
+  };
+  for (const auto& [weight, input] :
+       {Pair{kInt8, int4(128)}, Pair{int4(128), int4(64)}, Pair{int4(32), int4(128)},
+        Pair{int4(0), int4(128)}, Pair{int4(128), int4(0)}}) {
+    const HostWeight w = make_weight(random, {.n = 4, .segments = format::whole(weight, 256)});
+    const LinearWeight part = w.rows(0, 4);
+    atom::testing::expect_error(
+        [&] {
+          backend->pack({&part, 1}, format::whole(input, 256));
+        },
+        {format::name(weight), format::name(input)});
+  }
+  // Segments of different sizes, and parts that differ.
+  const HostWeight w = make_weight(random, {.n = 4, .segments = split(int4(128), kInt8, 256, 32)});
+  const HostWeight other =
+      make_weight(random, {.n = 4, .segments = split(int4(128), kInt8, 256, 16)});
+  const LinearWeight parts[] = {w.rows(0, 4), other.rows(0, 4)};
+  EXPECT_THROW(backend->pack({parts, 1}, split(int4(128), kInt8, 256, 16)), Error);
+  EXPECT_THROW(backend->pack(parts, w.segments), Error);
+}
+
+// Golden values: docs/formats.md, section 5, by an independent script.
+TEST_P(Linear, GivesTheGoldenBits) {
+  const Json c = parse_json(read_file(ATOM_TEST_DATA "/format/golden.json"))["linear"];
+  const auto hex = [](const Json& text, int digits) {
+    std::vector<uint32_t> words;
+    const std::string s = text.get<std::string>();
+    for (size_t i = 0; i < s.size(); i += static_cast<size_t>(digits))
+      words.push_back(
+          static_cast<uint32_t>(std::stoul(s.substr(i, static_cast<size_t>(digits)), nullptr, 16)));
+    return words;
+  };
+  const auto append = [](std::vector<uint8_t>& to, const auto& values) {
+    for (const auto& v : values) append_bytes(to, v);
+  };
+  HostWeight w;
+  w.n = static_cast<int>(c["kept_weight"].size());
+  const int kept = c["kept"].get<int>(), k = static_cast<int>(c["x_codes"][0].size());
+  const Format format = format::parse_format(c["format"].get<std::string>());
+  w.segments = split(format, kInt8, k, kept);
+  std::vector<float> x, expected;
+  for (int n = 0; n < w.n; ++n) {
+    append(w.at[0].stored, hex(c["weight_packed"][n], 8));
+    for (const uint32_t bits : hex(c["weight_scale"][n], 4))
+      append_bytes(w.at[0].stored_scales, static_cast<uint16_t>(bits));
+    append(w.at[1].stored, c["kept_weight"][n].get<std::vector<int8_t>>());
+  }
+  append(w.at[1].stored_scales, hex(c["kept_scale"], 8));
+  for (const uint32_t bits : hex(c["bias"], 8)) w.bias.push_back(std::bit_cast<float>(bits));
+  std::vector<int8_t> codes;
+  for (size_t row = 0; row < c["x"].size(); ++row) {
+    for (const uint32_t bits : hex(c["x"][row], 8)) x.push_back(std::bit_cast<float>(bits));
+    for (const uint32_t bits : hex(c["y"][row], 8)) expected.push_back(std::bit_cast<float>(bits));
+    for (const Json& code : c["x_codes"][row]) codes.push_back(code.get<int8_t>());
+  }
+
+  const Case one{.formats = {format, format, kInt8, kInt8},
+                 .m = static_cast<int>(c["x"].size()),
+                 .n = w.n,
+                 .k = k,
+                 .kept = kept,
+                 .has_bias = true,
+                 .then = Then::kStore,
+                 .data = Data::kExact};
+  const Result run = run_dense(*backend, one, w, x, {}, std::vector<float>(expected.size(), NAN));
+  EXPECT_TRUE(same_values<int8_t>(codes, run.codes.codes));
+  EXPECT_TRUE(same_bits(expected, run.y));
+}
+
+// A row that is not a number makes its own outputs NaN and touches no other row.
+TEST_P(Linear, KeepsBadRowsApart) {
+  Random random(24);
+  for (const Formats& formats : kFormats) {
+    const Case c{formats, 7, 33, 384, 128, true, Then::kStore, Data::kNormal};
+    SCOPED_TRACE(c.label());
+    const HostWeight w = make_weight(random, {c.n, c.weight(), c.has_bias, c.data});
+    std::vector<float> x = make_rows(random, c.input(), c.m, {}, c.data);
+    const std::vector<float> before(static_cast<size_t>(c.m * c.n), NAN);
+    const Result good = run_dense(*backend, c, w, x, {}, before);
+    x[2 * 384 + 5] = NAN;    // normal segment
+    x[4 * 384 + 300] = NAN;  // kept segment
+    const Result bad = run_dense(*backend, c, w, x, {}, before);
+    for (int row = 0; row < c.m; ++row)
+      for (int n = 0; n < c.n; ++n) {
+        const size_t i = static_cast<size_t>(row * c.n + n);
+        if (row == 2 || row == 4)
+          ASSERT_TRUE(std::isnan(bad.y[i])) << row << " " << n;
+        else
+          ASSERT_TRUE(same_bits(good.y[i], bad.y[i])) << row << " " << n;
+      }
+  }
+}
+
+// A row has the same bits alone, in any batch, and for any number of threads.
+TEST_P(Linear, DoesNotMixRows) {
+  Executor one({.threads = 1}), five({.threads = 5});
+  const std::unique_ptr<Backend> others[] = {open(one), open(five)};
+  Random random(25);
+  for (const Formats& formats : kFormats) {
+    Case c{formats, 129, 130, 200, 32, true, Then::kStore, Data::kNormal};
+    SCOPED_TRACE(c.label());
+    const HostWeight w = make_weight(random, {c.n, c.weight(), c.has_bias, c.data});
+    const std::vector<float> x = make_rows(random, c.input(), c.m, {}, c.data);
+    const Result all = run_dense(*backend, c, w, x, {}, std::vector<float>(all_size(c), NAN));
+    for (const auto& other : others)
+      EXPECT_TRUE(
+          same_bits(all.y, run_dense(*other, c, w, x, {}, std::vector<float>(all_size(c), NAN)).y));
+    for (const auto& [begin, count] :
+         {std::pair{0, 1}, {64, 1}, {128, 1}, {60, 2}, {1, 3}, {7, 8}, {30, 63}}) {
+      c.m = count;
+      const std::vector<float> some(x.begin() + begin * c.k, x.begin() + (begin + count) * c.k);
+      const Result part = run_dense(*backend, c, w, some, {}, std::vector<float>(all_size(c), NAN));
+      const auto of_all = std::span(all.y).subspan(static_cast<size_t>(begin * c.n), part.y.size());
+      EXPECT_TRUE(same_bits(of_all, part.y)) << begin << " " << count;
+    }
+  }
+}
+
+struct Experts {
+  std::vector<int32_t> row_ends, row_index;  // row_index empty: the identity
+};
+
+void check_experts(Backend& backend, const Case& c, const Experts& experts, Random& random) {
+  SCOPED_TRACE(c.label());
+  std::vector<HostWeight> host;
+  std::vector<std::unique_ptr<PackedLinear>> packed;
+  std::vector<const PackedLinear*> weights;
+  for (size_t e = 0; e < experts.row_ends.size(); ++e) {
+    host.push_back(make_weight(random, {c.n, c.weight(), c.has_bias, c.data}));
+    packed.push_back(backend.pack(parts_of(host.back()), c.input()));
+    weights.push_back(packed.back().get());
+  }
+  const Input input(backend, c.input(), c.m);
+  input.quantize(make_rows(random, c.input(), c.m, {}, c.data));
+  const int rows = experts.row_ends.back();
+  std::vector<float> before(static_cast<size_t>(rows * c.n), NAN);
+  if (c.then == Then::kAdd) before = atom::testing::normal_values(random, before.size());
+  const Guarded row_ends(backend, experts.row_ends), row_index(backend, experts.row_index);
+  const Guarded y(backend, before);
+  backend.linear({.x = input.activation(),
+                  .weights = weights,
+                  .row_ends = row_ends.as<int32_t>(),
+                  .row_index = experts.row_index.empty() ? nullptr : row_index.as<int32_t>(),
+                  .y = y.as<float>(),
+                  .then = c.then});
+
+  const Result run{y.values<float>(), input.codes(), input.dequantized()};
+  std::vector<float> expected;
+  std::vector<double> bounds;
+  size_t e = 0;
+  for (int row = 0; row < rows; ++row) {
+    while (row >= experts.row_ends[e]) ++e;
+    const int from = experts.row_index.empty() ? row : experts.row_index[static_cast<size_t>(row)];
+    for (int n = 0; n < c.n; ++n) {
+      const ExactOutput sum = exact_output(host[e], n, input_row(c.input(), run, from));
+      const double bias = c.has_bias ? double{host[e].bias[n]} : 0;
+      const double old = c.then == Then::kAdd ? double{before[expected.size()]} : 0;
+      bounds.push_back(error_bound(sum, bias, old));
+      expected.push_back(static_cast<float>(old + sum.value + bias));
+    }
+  }
+  EXPECT_TRUE(all_within(expected, run.y, bounds));
+}
+
+TEST_P(Linear, ServesExperts) {
+  Random random(26);
+  const Experts spread{{0, 3, 3, 20, 21, 21, 90}, {}};
+  Experts gathered = spread;
+  for (int i = 0; i < 90; ++i) gathered.row_index.push_back(between(random, 0, 44));
+  const Experts one_of_many{{0, 0, 1, 1}, {3}}, first{{2, 2}, {1, 0}};
+  for (const Formats& formats : kFormats) {
+    check_experts(*backend, {formats, 90, 17, 384, 128, false, Then::kStore, Data::kNormal}, spread,
+                  random);
+    check_experts(*backend, {formats, 45, 130, 200, 32, true, Then::kStore, Data::kNormal},
+                  gathered, random);
+    check_experts(*backend, {formats, 4, 16, 128, 0, false, Then::kAdd, Data::kNormal}, one_of_many,
+                  random);
+    check_experts(*backend, {formats, 2, 1, 72, 16, true, Then::kStore, Data::kNormal}, first,
+                  random);
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Linear, ::testing::ValuesIn(candidates()), candidate_name);
+
+}  // namespace
+}  // namespace atom::backend

@@ -1,0 +1,88 @@
+#include "format/format.h"
+
+#include <gtest/gtest.h>
+
+#include <string>
+#include <vector>
+
+#include "format/kv_page.h"
+#include "format/linear_format.h"
+#include "testing/expect_error.h"
+
+namespace atom::format {
+namespace {
+
+constexpr Format kAll[] = {kF32, kF16, kBF16, kInt8, int4(32), int4(64), int4(128), int4(0)};
+
+TEST(Format, NamesRoundTrip) {
+  for (const Format format : kAll) EXPECT_EQ(parse_format(name(format)), format);
+  EXPECT_EQ(name(int4(128)), "int4.g128");
+  EXPECT_EQ(name(int4(0)), "int4.row");
+  EXPECT_EQ(name(kBF16), "bf16");
+  for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4})
+    EXPECT_EQ(parse_kv(name(kind)), kind);
+  EXPECT_EQ(name(KvKind::kInt4), "int4");
+}
+
+TEST(Format, RefusesOtherWords) {
+  for (const char* word : {"", "int4", "int4.", "int4.g", "int4.g16", "int4.g0", "int4.g128 ",
+                           "INT8", "f64", "int8.g128", "int4.g128.p", "e2m1.g32", "nvfp4"})
+    testing::expect_error([&] { parse_format(word); },
+                          {std::string("'") + word + "'", "int4.g128"});
+  for (const char* word : {"", "bf16", "int4.g128", "int2", "F16"})
+    testing::expect_error([&] { parse_kv(word); }, {std::string("'") + word + "'", "int8"});
+}
+
+TEST(Format, CountsGroups) {
+  EXPECT_EQ(groups(int4(128), 384), 3);
+  EXPECT_EQ(groups(int4(128), 385), 4);
+  EXPECT_EQ(groups(int4(128), 16), 1);
+  EXPECT_EQ(groups(int4(0), 385), 1);
+  EXPECT_EQ(groups(kInt8, 385), 1);
+  EXPECT_EQ(groups(kF16, 385), 0);
+  for (const Format format : kAll) EXPECT_EQ(groups(format, 0), 0) << name(format);
+  EXPECT_EQ(group_size(int4(32), 100), 32);
+  EXPECT_EQ(group_size(int4(0), 100), 100);
+  EXPECT_EQ(group_size(kInt8, 100), 100);
+  EXPECT_EQ(groups(Segments{{Segment{int4(32), 100}, Segment{kInt8, 16}}}), 5);
+}
+
+TEST(Format, CountsBytes) {
+  EXPECT_EQ(row_bytes(kF32, 9), 36);
+  EXPECT_EQ(row_bytes(kF16, 9), 18);
+  EXPECT_EQ(row_bytes(kInt8, 9), 9);
+  EXPECT_EQ(row_bytes(int4(32), 8), 4);
+  EXPECT_EQ(row_bytes(int4(32), 9), 8);
+  EXPECT_EQ(row_bytes(int4(32), 0), 0);
+  EXPECT_EQ(row_bytes(kF32, 2147483647), int64_t{4} * 2147483647);
+  EXPECT_EQ(weight_scale_bytes(int4(0)), 2);
+  EXPECT_EQ(weight_scale_bytes(kInt8), 4);
+  EXPECT_EQ(weight_scale_bytes(kBF16), 0);
+  EXPECT_EQ(bits(int4(64)), 4);
+  EXPECT_EQ(bits(kBF16), 16);
+  EXPECT_TRUE(is_integer(kInt8));
+  EXPECT_FALSE(is_integer(kF32));
+}
+
+// Every byte of a page belongs to exactly one row or parameter, and nothing lies outside.
+TEST(KvLayout, TilesThePage) {
+  for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4}) {
+    const KvLayout layout{.kind = kind, .kv_heads = 3, .head_dim = 18, .tokens = 5};
+    std::vector<int> used(static_cast<size_t>(layout.page_bytes()), 0);
+    const auto mark = [&](int64_t offset, int64_t bytes) {
+      for (int64_t i = 0; i < bytes; ++i) ++used.at(static_cast<size_t>(offset + i));
+    };
+    for (int side = 0; side < 2; ++side)
+      for (int head = 0; head < layout.kv_heads; ++head)
+        for (int token = 0; token < layout.tokens; ++token) {
+          mark(layout.row_offset(side, head, token), layout.row_bytes());
+          mark(layout.param_offset(side, head, token), layout.param_bytes());
+        }
+    for (const int count : used) EXPECT_EQ(count, 1) << name(kind);
+  }
+  const KvLayout int4_page{.kind = KvKind::kInt4, .kv_heads = 8, .head_dim = 128, .tokens = 64};
+  EXPECT_EQ(int4_page.page_bytes(), 2 * 8 * 64 * (64 + 4));
+}
+
+}  // namespace
+}  // namespace atom::format

@@ -1,10 +1,13 @@
 #include "command_line.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <cstdlib>
-#include <map>
+#include <string_view>
+
+#include "console.h"
 
 namespace atom::app {
 namespace {

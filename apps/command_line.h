@@ -1,24 +1,30 @@
-// The vocabulary of the command line: typed options with one-sentence refusals, help in one style, ATOM_*
-// variables, exit codes.
+// The vocabulary of the command line: typed options with one-sentence refusals, help in one style,
+// ATOM_* variables, exit codes.
 //
-//   CLI::App* verb = add_verb(program, "verify", "Check the files of a model against its manifest");
-//   text_option(*verb, "--kv", kv, {"FORMAT", "KV-cache format: f16, int8 or int4"});
-//   whole_option(*verb, "--windows", windows, {.min = 1, .max = 1000}, {"N", "Only the first N windows"});
-//   on_run(program, *verb, [options] { return verify(*options); });
+//   CLI::App* verb = add_verb(program, "verify", "Check the files of a model against its
+//   manifest"); text_option(*verb, "--kv", kv, {"FORMAT", "KV-cache format: f16, int8 or int4"});
+//   whole_option(verb, "--windows", windows, {.min = 1, .max = 1000}, {"N", "Only the first N
+//   windows"}); on_run(program, *verb, [options] { return verify(*options); });
 //
-// Every "--some-option" is also read from ATOM_SOME_OPTION; the command line wins. Only this folder reads
-// the environment.
+// Every "--some-option" is also read from ATOM_SOME_OPTION; the command line wins. Only this folder
+// reads the environment.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <cstdint>
 #include <functional>
-#include <initializer_list>
+#include <memory>
 #include <optional>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "base/error.h"
+
+// The parser (CLI11) is slow to compile: only command_line.cc sees it.
+namespace CLI {
+class App;
+class Option;
+}  // namespace CLI
 
 namespace atom::app {
 
@@ -42,24 +48,48 @@ template <typename... Args>
 }
 
 // The parser and what the chosen verb will run.
-struct Program {
-  CLI::App app;
-  std::function<int()> run;  // exit code
+class Program {
+ public:
+  struct Texts {
+    std::string name;
+    std::string version;
+    std::string description;
+    std::string footer;  // of the help
+  };
+  explicit Program(const Texts& texts);
+  ~Program();
+
+  CLI::App& app() { return *app_; }
+  void set_run(std::function<int()> run) { run_ = std::move(run); }
+  // Reads the command line and runs the verb; its exit code. What the parser refuses is printed as one error.
+  int run(int argc, char** argv);
+
+ private:
+  std::unique_ptr<CLI::App> app_;
+  std::function<int()> run_;
 };
 
 struct Help {
   std::string value;  // placeholder of the value: "N", "FILE"
   std::string text;
   std::string group = "Options";
+  bool required = false;
 };
 
-CLI::App* add_verb(CLI::App& parent, std::string name, std::string text);
+struct Verb {
+  std::string name;
+  std::string text;    // one line
+  std::string footer;  // below the options in its help
+};
+CLI::App& add_verb(CLI::App& parent, const Verb& verb);
+CLI::App& add_verb_group(CLI::App& parent, const Verb& verb);  // one of its own verbs must follow
 void on_run(Program& program, CLI::App& verb, std::function<int()> run);
 
 // Positional argument, required.
 void argument(CLI::App& verb, const std::string& name, std::string& value, const std::string& text);
 
-CLI::Option* text_option(CLI::App& verb, const std::string& name, std::string& value, const Help& help);
+CLI::Option* text_option(CLI::App& verb, const std::string& name, std::string& value,
+                         const Help& help);
 CLI::Option* texts_option(CLI::App& verb, const std::string& name, std::vector<std::string>& values,
                           const Help& help);  // may be repeated
 // One of several words.
@@ -72,8 +102,8 @@ struct WholeRange {
   int64_t max = INT32_MAX;
   int64_t multiple = 1;
 };
-CLI::Option* whole_option(CLI::App& verb, const std::string& name, int& value, const WholeRange& range,
-                          const Help& help);
+CLI::Option* whole_option(CLI::App& verb, const std::string& name, int& value,
+                          const WholeRange& range, const Help& help);
 CLI::Option* whole_option(CLI::App& verb, const std::string& name, std::optional<int>& value,
                           const WholeRange& range, const Help& help);
 CLI::Option* seed_option(CLI::App& verb, uint64_t& seed, const Help& help);
@@ -86,17 +116,15 @@ struct NumberRange {
 CLI::Option* number_option(CLI::App& verb, const std::string& name, std::optional<double>& value,
                            const NumberRange& range, const Help& help);
 
-// Parses; a word that is no number of the range throws UsageError with a sentence that begins with `name`.
+// Parses; a word that is no number of the range throws UsageError with a sentence that begins with
+// `name`.
 int64_t parse_whole(const std::string& name, const std::string& word, const WholeRange& range);
 double parse_number(const std::string& name, const std::string& word, const NumberRange& range);
 
 // "--max-tokens" -> "ATOM_MAX_TOKENS"
 std::string environment_name(std::string_view option);
 
-// Help in one style; the footer documents exit codes and variables.
-void set_style(CLI::App& app);
-
-// One sentence of what the parser refused, with the variable named when the value came from one.
-std::string parse_error_sentence(const CLI::ParseError& error);
+// One of the two must be given, not both.
+void require_one_of(CLI::App& verb, CLI::Option* a, CLI::Option* b);
 
 }  // namespace atom::app

@@ -146,8 +146,8 @@ void print_table(const Table& table) {
   const auto render = [&](const std::vector<std::string>& row) {
     std::string text;
     for (size_t i = 0; i < row.size(); ++i) {
-      const bool left = std::find(table.left.begin(), table.left.end(), static_cast<int>(i)) !=
-                        table.left.end();
+      const bool left =
+          std::find(table.left.begin(), table.left.end(), static_cast<int>(i)) != table.left.end();
       text += (i == 0 ? "  " : "   ") + padded(row[i], widths[i], left);
     }
     text.erase(text.find_last_not_of(' ') + 1);

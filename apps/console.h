@@ -1,8 +1,8 @@
 // What the program shows: errors, notices and one live progress line on stderr, results on stdout.
 //
 //   console().configure({.quiet = false, .color = true});
-//   console().progress("layer 3 of 6 ...");       // redrawn in place on a terminal, sparse lines elsewhere
-//   console().notice("kept channels clamped");    // the live line moves below it
+//   console().progress("layer 3 of 6 ...");       // redrawn in place on a terminal, sparse lines
+//   elsewhere console().notice("kept channels clamped");    // the live line moves below it
 //   print_table(table);
 //
 // One console per process, used by the main thread.
@@ -22,11 +22,11 @@ class Console {
  public:
   struct Options {
     bool quiet = false;  // no progress and no notices; errors and warnings stay
-    bool color = true;   // wanted; used on a terminal only, and not when NO_COLOR or TERM=dumb says so
+    bool color =
+        true;  // wanted; used on a terminal only, and not when NO_COLOR or TERM=dumb says so
   };
   void configure(const Options& options);
-  // Whether the words CI and TERM=dumb allow a line that is redrawn.
-  bool live() const { return live_; }
+  bool live() const { return live_; }  // one line that is redrawn, as opposed to lines now and then
   bool quiet() const { return options_.quiet; }
 
   void error(std::string_view sentence);    // "atom: error: <sentence>", control characters escaped
@@ -54,6 +54,16 @@ class Console {
 
 Console& console();
 
+class Stopwatch {
+ public:
+  double seconds() const {
+    return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+  }
+
+ private:
+  std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
 // Columns are as wide as their widest cell; the first is left-aligned, the others right-aligned
 // unless `left` names them.
 struct Table {
@@ -71,9 +81,9 @@ struct Fact {
 void print_facts(const std::vector<Fact>& facts);  // to stdout
 void print_heading(std::string_view text);         // to stdout
 
-std::string human_bytes(int64_t bytes);       // "21.0 MiB"
-std::string human_count(int64_t count);       // "11.0 M"
-std::string human_seconds(double seconds);    // "1:05", "1:02:03", "3.2 s" below ten seconds
+std::string human_bytes(int64_t bytes);        // "21.0 MiB"
+std::string human_count(int64_t count);        // "11.0 M"
+std::string human_seconds(double seconds);     // "1:05", "1:02:03", "3.2 s" below ten seconds
 std::string printable(std::string_view text);  // control characters as \xNN
 std::string progress_bar(double fraction);     // "[=====>    ]"
 

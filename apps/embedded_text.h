@@ -1,5 +1,5 @@
-// The calibration text inside the program (examples/text/calibration.txt), so that `atom quantize IN OUT` needs
-// no other file.
+// The calibration text inside the program (examples/text/calibration.txt), so that `atom quantize
+// IN OUT` needs no other file.
 #pragma once
 
 #include <string_view>

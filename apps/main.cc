@@ -51,6 +51,7 @@ int parse_failed(const Program& program, const CLI::ParseError& error) {
 }
 
 int run(int argc, char** argv) {
+  console().configure({});
   Program program;
   add_verbs(program);
   try {

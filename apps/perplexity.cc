@@ -72,14 +72,13 @@ int run(const Options& options) {
   const auto progress = [&](int done, int windows, double so_far) {
     check_interrupted();
     const double elapsed = clock.seconds();
-    console().progress(fmt::format(
-        "evaluate  {} window {}/{}  perplexity {:.3f}  {} elapsed, {} left",
-        progress_bar(static_cast<double>(done) / windows), done, windows, so_far,
-        human_seconds(elapsed), human_seconds(elapsed / done * (windows - done))));
+    console().progress(
+        fmt::format("evaluate  {} window {}/{}  perplexity {:.3f}  {} elapsed, {} left",
+                    progress_bar(static_cast<double>(done) / windows), done, windows, so_far,
+                    human_seconds(elapsed), human_seconds(elapsed / done * (windows - done))));
   };
   const eval::PerplexityResult result = eval::perplexity(
-      *model, text.ids,
-      {.context = context, .max_windows = options.windows, .progress = progress});
+      *model, text.ids, {.context = context, .max_windows = options.windows, .progress = progress});
   console().end_progress();
   runtime.show_fallbacks();
   report(options, context, result, format_words(files, config, model->scheme), runtime.backend());

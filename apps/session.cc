@@ -66,8 +66,9 @@ void add_output_options(CLI::App& verb, CommonOptions& options) {
 void add_compute_options(CLI::App& verb, CommonOptions& options) {
   choice_option(verb, "--backend", options.backend, {"cpu", "reference"},
                 {"NAME", "cpu, or reference: the slow definition [cpu]", kComputeGroup});
-  choice_option(verb, "--isa", options.isa, {"baseline", "avx2", "avx512-vnni"},
-                {"LEVEL", "Force baseline, avx2 or avx512-vnni [best of the machine]", kComputeGroup});
+  choice_option(
+      verb, "--isa", options.isa, {"baseline", "avx2", "avx512-vnni"},
+      {"LEVEL", "Force baseline, avx2 or avx512-vnni [best of the machine]", kComputeGroup});
   whole_option(verb, "--threads", options.threads, {.min = 0, .max = 1024},
                {"N", "Threads [0: all CPUs this process may use]", kComputeGroup});
   flag_option(verb, "--pin", options.pin, {"", "Pin every thread to a CPU", kComputeGroup});
@@ -106,6 +107,11 @@ model::ModelConfig load_config(const checkpoint::ModelFiles& files) {
   return model::parse_config(files.config(), (files.folder() / "config.json").string());
 }
 
+model::Scheme load_scheme(const checkpoint::ModelFiles& files, const model::ModelConfig& config) {
+  return model::parse_scheme(files.config(), config, format::KvKind::kF32,
+                             (files.folder() / "config.json").string());
+}
+
 text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
                                const model::ModelConfig& config) {
   if (!files.tokenizer_path())
@@ -116,8 +122,8 @@ text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
     fail("{}: the tokenizer has {} ids, but the model's vocab_size is {}",
          files.tokenizer_path()->string(), ids, config.vocabulary);
   if (ids < config.vocabulary)
-    console().notice(fmt::format("the tokenizer has {} ids, the model {}: the others are padding", ids,
-                                 config.vocabulary));
+    console().notice(fmt::format("the tokenizer has {} ids, the model {}: the others are padding",
+                                 ids, config.vocabulary));
   return tokenizer;
 }
 
@@ -156,18 +162,22 @@ TokenizedText calibration_text(const std::string& path, const text::Tokenizer& t
   return tokenize_text("embedded", embedded_calibration_text(), tokenizer);
 }
 
+FormatWords linear_words(const checkpoint::ModelFiles& files, const model::Scheme& scheme,
+                         const std::string& module) {
+  const model::LinearScheme* linear = scheme.find(module);
+  if (linear == nullptr) return {.weights = source_word(files, module), .inputs = "f32", .kv = ""};
+  return {.weights = with_kept(linear->weight, linear->kept_weight, linear->kept),
+          .inputs = with_kept(linear->input, linear->kept_input, linear->kept),
+          .kv = ""};
+}
+
 FormatWords format_words(const checkpoint::ModelFiles& files, const model::ModelConfig& config,
                          const model::Scheme& scheme) {
   std::set<std::string> weights, inputs, kv;
   for (const std::string& module : model::linear_modules(config)) {
-    const model::LinearScheme* linear = scheme.find(module);
-    if (linear == nullptr) {
-      weights.insert(source_word(files, module));
-      inputs.insert("f32");
-      continue;
-    }
-    weights.insert(with_kept(linear->weight, linear->kept_weight, linear->kept));
-    inputs.insert(with_kept(linear->input, linear->kept_input, linear->kept));
+    const FormatWords words = linear_words(files, scheme, module);
+    weights.insert(words.weights);
+    inputs.insert(words.inputs);
   }
   for (const format::KvKind kind : scheme.kv) kv.insert(std::string(format::name(kind)));
   return {.weights = joined(weights), .inputs = joined(inputs), .kv = joined(kv)};

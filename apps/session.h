@@ -1,5 +1,5 @@
-// What verbs share once the command line is read: threads and backend, a model with its tokenizer, texts,
-// interruption, JSON out.
+// What verbs share once the command line is read: threads and backend, a model with its tokenizer,
+// texts, interruption, JSON out.
 #pragma once
 
 #include <cstdint>
@@ -29,8 +29,9 @@ struct CommonOptions {
   bool quiet = false;
   bool no_color = false;
 };
-void add_output_options(CLI::App& verb, CommonOptions& options);   // --json --quiet --no-color
-void add_compute_options(CLI::App& verb, CommonOptions& options);  // --backend --isa --threads --pin
+void add_output_options(CLI::App& verb, CommonOptions& options);  // --json --quiet --no-color
+void add_compute_options(CLI::App& verb,
+                         CommonOptions& options);  // --backend --isa --threads --pin
 
 // Configures the console and the log, catches Ctrl-C. First call of every verb.
 void start(const CommonOptions& options);
@@ -61,11 +62,12 @@ class Runtime {
   std::unique_ptr<backend::Backend> backend_;
 };
 
-// Tokenizer of a model folder. Error: no tokenizer.json, or one with more ids than the model has rows. Fewer
-// are a notice.
+// Tokenizer of a model folder. Error: no tokenizer.json, or one with more ids than the model has
+// rows. Fewer are a notice.
 text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
                                const model::ModelConfig& config);
 model::ModelConfig load_config(const checkpoint::ModelFiles& files);
+model::Scheme load_scheme(const checkpoint::ModelFiles& files, const model::ModelConfig& config);
 std::unique_ptr<model::Model> load_weights(const checkpoint::ModelFiles& files, Runtime& runtime,
                                            std::optional<format::KvKind> kv);
 
@@ -87,6 +89,9 @@ struct FormatWords {
   std::string inputs;
   std::string kv;
 };
+// Of one linear.
+FormatWords linear_words(const checkpoint::ModelFiles& files, const model::Scheme& scheme,
+                         const std::string& module);
 FormatWords format_words(const checkpoint::ModelFiles& files, const model::ModelConfig& config,
                          const model::Scheme& scheme);
 Json formats_json(const FormatWords& words, const backend::Backend& backend);

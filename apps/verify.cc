@@ -25,9 +25,8 @@ void print_report(const checkpoint::ManifestReport& report) {
 Json report_json(const std::string& model, const checkpoint::ManifestReport& report) {
   Json files = Json::array();
   for (const checkpoint::FileResult& file : report.files)
-    files.push_back({{"name", file.name},
-                     {"state", file_state_text(file.state)},
-                     {"detail", file.detail}});
+    files.push_back(
+        {{"name", file.name}, {"state", file_state_text(file.state)}, {"detail", file.detail}});
   return {{"model", model},
           {"ok", report.ok()},
           {"files", std::move(files)},
@@ -53,7 +52,8 @@ int run(const Options& options) {
 }  // namespace
 
 void add_verify(Program& program) {
-  CLI::App* verb = add_verb(program.app, "verify", "Check the files of a model against its manifest");
+  CLI::App* verb =
+      add_verb(program.app, "verify", "Check the files of a model against its manifest");
   verb->footer(
       "Reads every file that atom_manifest.json lists and compares size and SHA-256. Exit code 1\n"
       "on any difference, on missing files and on weights that the manifest does not list.\n"

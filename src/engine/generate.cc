@@ -11,8 +11,6 @@
 namespace atom::engine {
 namespace {
 
-constexpr int kPrefillRows = 512;
-
 class Stopwatch {
  public:
   double seconds() const {
@@ -25,6 +23,7 @@ class Stopwatch {
 
 void validate(const model::Model& model, std::span<const int32_t> prompt,
               const GenerateOptions& options) {
+  check(options.max_rows > 0, "a step has rows");
   if (prompt.empty()) fail("the prompt is empty");
   if (options.max_tokens < 1) fail("{} new tokens are fewer than one", options.max_tokens);
   const int64_t total = static_cast<int64_t>(prompt.size()) + options.max_tokens;
@@ -114,7 +113,8 @@ GenerateResult generate(const model::Model& model, std::span<const int32_t> prom
                         const GenerateOptions& options) {
   validate(model, prompt, options);
   const int prompt_size = static_cast<int>(prompt.size());
-  Sequence sequence(model, std::min(kPrefillRows, prompt_size), prompt_size + options.max_tokens);
+  Sequence sequence(model, std::min(options.max_rows, prompt_size),
+                    prompt_size + options.max_tokens);
   Random random(options.seed);
   GenerateResult result;
 

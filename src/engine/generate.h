@@ -17,6 +17,7 @@ struct GenerateOptions {
   int top_k = 0;             // 0: all
   float top_p = 1.0f;
   uint64_t seed = 0;
+  int max_rows = 512;  // rows of one prefill step; does not change the result on cpu
   bool ignore_eos = false;
   std::vector<int32_t>
       eos_ids;  // that end the text besides the model's own (generation_config.json)

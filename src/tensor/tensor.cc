@@ -97,7 +97,9 @@ void check_access(DType dtype, bool matches, const void* data, size_t alignment)
   if (!matches) [[unlikely]]
     invariant_failed(fmt::format("a {} tensor read as another type", dtype_name(dtype)),
                      std::source_location::current());
-  check(reinterpret_cast<uintptr_t>(data) % alignment == 0, "tensor bytes are not aligned");
+  if (reinterpret_cast<uintptr_t>(data) % alignment != 0) [[unlikely]]
+    fail("a {} tensor of the file lies at an address that is no multiple of {}", dtype_name(dtype),
+         alignment);
 }
 
 HostTensor::HostTensor(DType dtype, Shape shape)

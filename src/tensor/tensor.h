@@ -67,8 +67,8 @@ bool is_readable_as(DType dtype, std::type_identity<uint8_t>);
 bool is_readable_as(DType dtype, std::type_identity<int32_t>);
 bool is_readable_as(DType dtype, std::type_identity<int64_t>);
 
-// The checks of TensorView::as and HostTensor::as: throws InvariantError when `matches` is false,
-// the address is not aligned for the type, or the byte count is not that of the shape.
+// The checks of TensorView::as and HostTensor::as. InvariantError: `matches` is false. Error: the
+// address is not aligned for the type, which only the layout of a foreign file can bring about.
 void check_access(DType dtype, bool matches, const void* data, size_t alignment);
 
 struct TensorView {
@@ -78,7 +78,8 @@ struct TensorView {
 
   int64_t elements() const { return shape.elements(); }
 
-  // The elements as T. InvariantError: dtype is not that of T, or the bytes are not aligned for T.
+  // The elements as T. InvariantError: dtype is not that of T. Error: the bytes are not aligned for
+  // T (widen() and HostTensor(view) take any address).
   template <typename T>
   std::span<const T> as() const {
     check_access(dtype, is_readable_as(dtype, std::type_identity<T>()), bytes.data(), alignof(T));

@@ -49,8 +49,8 @@ std::vector<AddedToken> added_tokens_from_json(const Json& json, int32_t max_id,
     const Json& entry = json[i];
     if (!entry.is_object()) fail("{}: must be an object", place);
     AddedToken token;
-    token.id = static_cast<int32_t>(
-        get_int(entry, "id", {.source = place, .min = 0, .max = max_id}));
+    token.id =
+        static_cast<int32_t>(get_int(entry, "id", {.source = place, .min = 0, .max = max_id}));
     token.content = get_string(entry, "content", place);
     if (token.content.empty() || token.content.size() > kMaxContentBytes) {
       fail("{}: content must have 1 to {} bytes and has {}", place, kMaxContentBytes,

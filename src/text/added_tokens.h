@@ -26,8 +26,8 @@ struct AddedToken {
   bool rstrip = false;       // takes the white space after it
 };
 
-// The "added_tokens" array, null means none. Error: wrong fields, ids outside [0, max_id], ids or contents
-// that occur twice, contents longer than 4096 bytes.
+// The "added_tokens" array, null means none. Error: wrong fields, ids outside [0, max_id], ids or
+// contents that occur twice, contents longer than 4096 bytes.
 std::vector<AddedToken> added_tokens_from_json(const Json& json, int32_t max_id,
                                                std::string_view source);
 
@@ -40,7 +40,8 @@ struct TextPart {
 class AddedTokenMatcher {
  public:
   AddedTokenMatcher() = default;
-  // tokens.size() == contents.size(); an empty content never matches; of equal contents the first counts.
+  // tokens.size() == contents.size(); an empty content never matches; of equal contents the first
+  // counts.
   AddedTokenMatcher(std::vector<AddedToken> tokens, const std::vector<std::string>& contents);
 
   // Replaces `parts`; text parts are not empty. Thread-safe.
@@ -54,8 +55,8 @@ class AddedTokenMatcher {
   Match longest_at(std::string_view text, size_t at) const;
 
   std::vector<AddedToken> tokens_;
-  std::vector<int32_t> token_of_node_;                   // -1: no content ends here
-  std::unordered_map<uint64_t, uint32_t> child_;         // node << 8 | byte -> node
+  std::vector<int32_t> token_of_node_;            // -1: no content ends here
+  std::unordered_map<uint64_t, uint32_t> child_;  // node << 8 | byte -> node
   std::vector<uint8_t> starts_ = std::vector<uint8_t>(256, 0);
 };
 

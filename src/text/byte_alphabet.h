@@ -1,5 +1,6 @@
-// The byte alphabet of byte-level BPE (Radford et al. 2019, GPT-2): every byte has a printable character.
-// Printable Latin-1 bytes stand for themselves, the 68 others for U+0100 and up in byte order.
+// The byte alphabet of byte-level BPE (Radford et al. 2019, GPT-2): every byte has a printable
+// character. Printable Latin-1 bytes stand for themselves, the 68 others for U+0100 and up in byte
+// order.
 #pragma once
 
 #include <array>

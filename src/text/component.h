@@ -18,8 +18,8 @@ struct Factory {
   std::unique_ptr<const Component> (*make)(const Json& json, std::string_view source);
 };
 
-// Picks the factory by the "type" of the object. Null for JSON null. Error: not an object, no type, type
-// without a factory.
+// Picks the factory by the "type" of the object. Null for JSON null. Error: not an object, no type,
+// type without a factory.
 template <typename Component>
 std::unique_ptr<const Component> make_component(const Json& json, std::string_view source,
                                                 std::span<const Factory<Component>> factories) {
@@ -42,7 +42,8 @@ struct PartsField {
   std::string_view source;
 };
 
-// The parts of a Sequence: the array under `key`, each made by `make`. Error: not an array, null entries.
+// The parts of a Sequence: the array under `key`, each made by `make`. Error: not an array, null
+// entries.
 template <typename Component>
 std::vector<std::unique_ptr<const Component>> make_parts(
     const Json& json, const PartsField& field,

@@ -42,8 +42,8 @@ void Merger::run_short(const MergeTable& table, std::vector<int32_t>& symbols) {
 }
 
 void Merger::run_long(const MergeTable& table, std::vector<int32_t>& symbols) {
-  // A doubly linked list over positions; a merge keeps the left position and drops the right one. A queue
-  // entry is stale when its position no longer starts a pair of that rank.
+  // A doubly linked list over positions; a merge keeps the left position and drops the right one. A
+  // queue entry is stale when its position no longer starts a pair of that rank.
   const auto count = static_cast<uint32_t>(symbols.size());
   rank_.assign(count, kNoMerge);
   next_.resize(count);

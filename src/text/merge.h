@@ -1,5 +1,5 @@
-// Byte-pair merging of one word (Sennrich et al. 2016): joins the pair of lowest rank, the leftmost of equal
-// ones, until no pair has a rank. O(n log n) in the number of symbols.
+// Byte-pair merging of one word (Sennrich et al. 2016): joins the pair of lowest rank, the leftmost
+// of equal ones, until no pair has a rank. O(n log n) in the number of symbols.
 //
 //   MergeTable table(rank_count);
 //   table.add(a, b, {.rank = 0, .token = ab});
@@ -27,7 +27,9 @@ class MergeTable {
     ranks_.assign(a, b, merge.rank);
     token_[merge.rank] = merge.token;
   }
-  uint32_t rank(int32_t a, int32_t b) const { return ranks_.find(a, b); }  // PairMap::kNone: no merge
+  uint32_t rank(int32_t a, int32_t b) const {
+    return ranks_.find(a, b);
+  }  // PairMap::kNone: no merge
   int32_t token(uint32_t rank) const { return token_[rank]; }
 
  private:

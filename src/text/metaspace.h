@@ -15,8 +15,8 @@ struct Metaspace {
   bool split;            // cut before each replacement
 };
 
-// add_prefix_space = false is the older spelling of prepend_scheme = never. Error: other scheme, both
-// fields in contradiction.
+// add_prefix_space = false is the older spelling of prepend_scheme = never. Error: other scheme,
+// both fields in contradiction.
 Metaspace metaspace_from_json(const Json& json, std::string_view source);
 
 }  // namespace atom::text

@@ -29,9 +29,11 @@ NormalizerPtr make_sequence(const Json& json, std::string_view source) {
 }
 
 constexpr Factory<Normalizer> kFactories[] = {
-    {"Sequence", &make_sequence}, {"Prepend", &make_prepend},     {"Replace", &make_replace},
-    {"NFC", &make_nfc},           {"NFD", &make_nfd},             {"NFKC", &make_nfkc},
-    {"NFKD", &make_nfkd},         {"Lowercase", &make_lowercase}, {"Strip", &make_strip},
+    {"Sequence", &make_sequence}, {"Prepend", &make_prepend},
+    {"Replace", &make_replace},   {"NFC", &make_nfc},
+    {"NFD", &make_nfd},           {"NFKC", &make_nfkc},
+    {"NFKD", &make_nfkd},         {"Lowercase", &make_lowercase},
+    {"Strip", &make_strip},
 };
 
 }  // namespace

@@ -4,7 +4,8 @@
 //   NormalizedText text{.text = "a b", .start_bytes = 1, .max_bytes = 1 << 20};
 //   normalizer->apply(text);
 //
-// A new component is a class in its own file, a line in normalizer_parts.h and a row in normalizer.cc.
+// A new component is a class in its own file, a line in normalizer_parts.h and a row in
+// normalizer.cc.
 #pragma once
 
 #include <memory>

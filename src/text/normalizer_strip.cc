@@ -38,8 +38,9 @@ class Strip final : public Normalizer {
 }  // namespace
 
 NormalizerPtr make_strip(const Json& json, std::string_view source) {
-  return std::make_unique<Strip>(StripSides{.left = get_bool_or(json, "strip_left", false, source),
-                                            .right = get_bool_or(json, "strip_right", false, source)});
+  return std::make_unique<Strip>(
+      StripSides{.left = get_bool_or(json, "strip_left", false, source),
+                 .right = get_bool_or(json, "strip_right", false, source)});
 }
 
 }  // namespace atom::text

@@ -66,7 +66,8 @@ Replaced replace_matches(std::string_view text, size_t prefix, const Replacement
     if (part.begin < prefix && part.end >= prefix && !part.is_match) {
       out.prefix = out.text.size() + (prefix - part.begin);
     }
-    out.text += part.is_match ? replacement.content : text.substr(part.begin, part.end - part.begin);
+    out.text +=
+        part.is_match ? replacement.content : text.substr(part.begin, part.end - part.begin);
     if (part.is_match && part.end <= prefix) out.prefix = out.text.size();
     if (out.text.size() > replacement.max_bytes) {
       fail("{}: replacing makes the text longer than {} bytes", replacement.source,

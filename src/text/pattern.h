@@ -1,11 +1,11 @@
 // The "pattern" of tokenizer.json: {"String": "..."} or {"Regex": "..."}.
 //
 //   const Pattern spaces = pattern_from_json(json["pattern"], "tokenizer.json: normalizer");
-//   PatternSearch search(spaces);              // scratch of one thread; must not outlive the pattern
-//   search.split("a b", parts);                // {0,1,no} {1,2,match} {2,3,no}
+//   PatternSearch search(spaces);              // scratch of one thread; must not outlive the
+//   pattern search.split("a b", parts);                // {0,1,no} {1,2,match} {2,3,no}
 //
-// Texts must be valid UTF-8. Matches follow Oniguruma's find_iter: leftmost, not overlapping, and no empty
-// match directly at the end of the match before.
+// Texts must be valid UTF-8. Matches follow Oniguruma's find_iter: leftmost, not overlapping, and
+// no empty match directly at the end of the match before.
 #pragma once
 
 #include <optional>
@@ -19,7 +19,7 @@
 namespace atom::text {
 
 struct Pattern {
-  std::string literal;         // used when there is no regex; not empty
+  std::string literal;  // used when there is no regex; not empty
   std::optional<Regex> regex;
 };
 
@@ -53,8 +53,8 @@ struct Replacement {
   std::string_view source;  // named when the result gets longer
 };
 
-// Replaces every match. `prefix`: how many bytes at the front of the result come from bytes of `text`
-// before `prefix`. Error: result beyond max_bytes, regex limits.
+// Replaces every match. `prefix`: how many bytes at the front of the result come from bytes of
+// `text` before `prefix`. Error: result beyond max_bytes, regex limits.
 struct Replaced {
   std::string text;
   size_t prefix;

@@ -27,10 +27,10 @@ PreTokenizerPtr make_sequence(const Json& json, std::string_view source) {
 }
 
 constexpr Factory<PreTokenizer> kFactories[] = {
-    {"Sequence", &make_sequence},       {"Split", &make_split},
-    {"ByteLevel", &make_byte_level},    {"Metaspace", &make_metaspace},
-    {"Digits", &make_digits},           {"Punctuation", &make_punctuation},
-    {"Whitespace", &make_whitespace},   {"WhitespaceSplit", &make_whitespace_split},
+    {"Sequence", &make_sequence},     {"Split", &make_split},
+    {"ByteLevel", &make_byte_level},  {"Metaspace", &make_metaspace},
+    {"Digits", &make_digits},         {"Punctuation", &make_punctuation},
+    {"Whitespace", &make_whitespace}, {"WhitespaceSplit", &make_whitespace_split},
 };
 
 }  // namespace

@@ -1,4 +1,5 @@
-// Pre-tokenizers that split at classes of characters: Digits, Punctuation, Whitespace, WhitespaceSplit.
+// Pre-tokenizers that split at classes of characters: Digits, Punctuation, Whitespace,
+// WhitespaceSplit.
 #include "text/pre_tokenizer_parts.h"
 #include "text/split_behavior.h"
 #include "text/unicode.h"

@@ -12,7 +12,8 @@ namespace atom::text {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 1 << 16;
-constexpr uint32_t kMatchSteps = 10'000'000;  // backtracking steps of one match; plus 8 per subject byte
+constexpr uint32_t kMatchSteps =
+    10'000'000;  // backtracking steps of one match; plus 8 per subject byte
 constexpr uint32_t kMatchDepth = 100'000;
 constexpr uint32_t kHeapKib = 64 * 1024;
 constexpr size_t kJitStackBytes = 1 << 20;
@@ -60,8 +61,8 @@ Regex Regex::compile(std::string_view pattern, std::string_view source) {
   // Ruby's ^ and $ match at every line, hence PCRE2_MULTILINE.
   const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
   auto compiled = std::make_shared<Code>();
-  compiled->code = pcre2_compile(units(translated), translated.size(), options, &error, &offset,
-                                 context.get());
+  compiled->code =
+      pcre2_compile(units(translated), translated.size(), options, &error, &offset, context.get());
   if (compiled->code == nullptr) {
     fail("{}: the regular expression '{}' is not supported: {}", source, pattern,
          message_of(error));

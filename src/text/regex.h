@@ -4,9 +4,9 @@
 //   RegexSearch search(words);                 // scratch of one thread, cheap to keep
 //   std::optional<Span> hit = search.next(text, 0);
 //
-// Patterns are untrusted: pattern size, match steps, depth, heap and JIT stack are bounded, and a limit
-// that is hit is an Error. Subjects must be valid UTF-8. A Regex is immutable and shared by threads; a
-// RegexSearch belongs to one thread and must not outlive its Regex.
+// Patterns are untrusted: pattern size, match steps, depth, heap and JIT stack are bounded, and a
+// limit that is hit is an Error. Subjects must be valid UTF-8. A Regex is immutable and shared by
+// threads; a RegexSearch belongs to one thread and must not outlive its Regex.
 #pragma once
 
 #include <cstddef>
@@ -24,8 +24,8 @@ struct Span {
 
 class Regex {
  public:
-  // Error: syntax, constructs whose meaning differs between the two engines, size. `source` names the
-  // file and field in messages.
+  // Error: syntax, constructs whose meaning differs between the two engines, size. `source` names
+  // the file and field in messages.
   static Regex compile(std::string_view pattern, std::string_view source);
 
  private:
@@ -40,7 +40,8 @@ class RegexSearch {
   ~RegexSearch();
   RegexSearch(RegexSearch&&) noexcept;
 
-  // Leftmost match that starts at or after `from`; lookbehind sees the text before. Error: a limit was hit.
+  // Leftmost match that starts at or after `from`; lookbehind sees the text before. Error: a limit
+  // was hit.
   std::optional<Span> next(std::string_view text, size_t from);
 
  private:
@@ -49,8 +50,10 @@ class RegexSearch {
   std::unique_ptr<Scratch> scratch_;
 };
 
-// Rewrites Oniguruma's Ruby syntax to PCRE2 where the same text means something else (\s, \w, \h, (?m),
-// {,n}, isolated options). Error: what has no equivalent (class intersections, nested classes, verbs, ...).
+// Rewrites Oniguruma's Ruby syntax to PCRE2 where the same text means something else (\s, \w, \h,
+// (?m),
+// {,n}, isolated options). Error: what has no equivalent (class intersections, nested classes,
+// verbs, ...).
 std::string translate_regex(std::string_view pattern, std::string_view source);
 
 }  // namespace atom::text

@@ -167,7 +167,8 @@ class Translator {
       flags += peek(i) == 'm' ? 's' : peek(i);  // Ruby's m is "the dot matches a newline"
     }
     const char end = peek(i);
-    if (i == 2 || (end != ':' && end != ')')) unsupported("a group that begins with (?" + std::string(1, peek(2)));
+    if (i == 2 || (end != ':' && end != ')'))
+      unsupported("a group that begins with (?" + std::string(1, peek(2)));
     out_ += "(?" + flags + ":";
     at_ += i + 1;
     // An option alone holds to the end of its group, alternatives included.

@@ -7,7 +7,8 @@
 namespace atom::text {
 namespace {
 
-// Joins neighbours of a cover. Walking forward, a part joins the piece before it when `joins` says so.
+// Joins neighbours of a cover. Walking forward, a part joins the piece before it when `joins` says
+// so.
 template <typename Joins>
 void join_forward(const std::vector<MatchPart>& parts, size_t offset, std::vector<Span>& spans,
                   Joins&& joins) {
@@ -60,8 +61,9 @@ void append_pieces(const std::vector<MatchPart>& parts, SplitBehavior behavior, 
       break;
   }
   const auto empty = [](const Span& span) { return span.begin == span.end; };
-  spans.erase(std::remove_if(spans.begin() + static_cast<std::ptrdiff_t>(first), spans.end(), empty),
-              spans.end());
+  spans.erase(
+      std::remove_if(spans.begin() + static_cast<std::ptrdiff_t>(first), spans.end(), empty),
+      spans.end());
 }
 
 }  // namespace atom::text

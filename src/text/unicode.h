@@ -29,7 +29,8 @@ struct Utf8Unit {
   uint32_t size;  // bytes: the character, the maximal invalid subpart, or all that is left
 };
 
-// at < bytes.size(). kIncomplete: a valid beginning of a character that the end of `bytes` cuts off.
+// at < bytes.size(). kIncomplete: a valid beginning of a character that the end of `bytes` cuts
+// off.
 Utf8Unit scan_utf8(std::string_view bytes, size_t at);
 
 // Decodes the character at `at` of text that is valid UTF-8; at < valid.size().

@@ -14,8 +14,8 @@ constexpr size_t kIdsPerToken = 4;
 }  // namespace
 
 void Vocabulary::limit_for(size_t count) {
-  const size_t wanted = std::min<size_t>(kIdsPerToken * std::min<size_t>(count, kLargestIdLimit),
-                                         kLargestIdLimit);
+  const size_t wanted =
+      std::min<size_t>(kIdsPerToken * std::min<size_t>(count, kLargestIdLimit), kLargestIdLimit);
   max_id_ = std::max(kSmallestIdLimit, static_cast<int32_t>(wanted));
 }
 

@@ -4,7 +4,8 @@
 //   vocabulary.find("the");                    // id, or -1
 //   vocabulary.token(5);                       // empty for an id without a token
 //
-// Ids need not be dense: files with unused ids exist. Immutable after loading, so shared by threads.
+// Ids need not be dense: files with unused ids exist. Immutable after loading, so shared by
+// threads.
 #pragma once
 
 #include <cstdint>

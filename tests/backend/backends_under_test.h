@@ -13,6 +13,7 @@
 
 #include <cstring>
 #include <memory>
+#include <ostream>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,14 +24,18 @@
 
 namespace atom::backend {
 
-inline Executor& two_threads() {
-  static Executor pool({.threads = 2});
+inline Executor& three_threads() {
+  static Executor pool(
+      {.threads = 3});  // the most that a test uses: TBB takes the least of all pools
   return pool;
 }
 
 struct Candidate {
   std::string name;
   std::string isa;
+
+  std::string word() const { return name + (isa.empty() ? "" : "_") + isa; }
+  friend void PrintTo(const Candidate& c, std::ostream* out) { *out << c.word(); }
 };
 
 // "cpu" without a forced instruction set has to open; forced ones may be missing here.
@@ -38,7 +43,7 @@ inline std::vector<Candidate> candidates() {
   std::vector<Candidate> result = {{"reference", ""}, {"cpu", ""}};
   for (const char* isa : {"baseline", "avx2", "avx512-vnni"}) {
     try {
-      open_backend("cpu", {.executor = &two_threads(), .isa = isa});
+      open_backend("cpu", {.executor = &three_threads(), .isa = isa});
       result.push_back({"cpu", isa});
     } catch (const Error&) {
     }
@@ -47,7 +52,7 @@ inline std::vector<Candidate> candidates() {
 }
 
 inline std::string candidate_name(const ::testing::TestParamInfo<Candidate>& info) {
-  std::string name = info.param.name + (info.param.isa.empty() ? "" : "_") + info.param.isa;
+  std::string name = info.param.word();
   for (char& c : name)
     if (c == '-') c = '_';
   return name;
@@ -58,7 +63,7 @@ class BackendTest : public ::testing::TestWithParam<Candidate> {
   static std::unique_ptr<Backend> open(Executor& executor) {
     return open_backend(GetParam().name, {.executor = &executor, .isa = GetParam().isa});
   }
-  const std::unique_ptr<Backend> backend = open(two_threads());
+  const std::unique_ptr<Backend> backend = open(three_threads());
   const std::unique_ptr<Backend> reference = make_reference_backend();
 };
 

@@ -12,19 +12,19 @@ namespace {
 
 TEST(OpenBackend, KnowsTwoNames) {
   EXPECT_EQ(open_backend("reference", {})->name(), "reference");
-  EXPECT_EQ(open_backend("cpu", {.executor = &two_threads(), .isa = ""})->name(), "cpu");
+  EXPECT_EQ(open_backend("cpu", {.executor = &three_threads(), .isa = ""})->name(), "cpu");
   atom::testing::expect_error([] { open_backend("cuda", {}); }, {"'cuda'", "reference", "cpu"});
   atom::testing::expect_error([] { open_backend("", {}); }, {"''", "reference", "cpu"});
 }
 
 TEST(OpenBackend, RefusesUnknownInstructionSets) {
   atom::testing::expect_error(
-      [] { open_backend("cpu", {.executor = &two_threads(), .isa = "mmx"}); }, {"mmx"});
+      [] { open_backend("cpu", {.executor = &three_threads(), .isa = "mmx"}); }, {"mmx"});
 }
 
 TEST(OpenBackend, DescribesTheDevice) {
   for (const Candidate& c : candidates()) {
-    const auto backend = open_backend(c.name, {.executor = &two_threads(), .isa = c.isa});
+    const auto backend = open_backend(c.name, {.executor = &three_threads(), .isa = c.isa});
     EXPECT_FALSE(backend->description().empty());
     EXPECT_NE(backend->description().find(c.isa), std::string::npos);
     EXPECT_TRUE(backend->fallbacks().empty());

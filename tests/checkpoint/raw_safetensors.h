@@ -35,7 +35,9 @@ inline std::string one_element_tensors(std::initializer_list<std::string_view> n
                           data.size(), data.size() + 4);
     data += std::string("\x00\x00\x80\x3f", 4);
   }
-  return raw_safetensors(header + "}", data);
+  header += "}";
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  return raw_safetensors(header, data);
 }
 
 }  // namespace atom::checkpoint

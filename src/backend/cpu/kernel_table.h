@@ -1,9 +1,9 @@
-// The kernels of one instruction set as a table of functions over plain structs. kernels.cc is compiled once
-// per set; isa.cc picks a table at start. A kernel runs on one thread, on memory that the caller owns; scratch
-// memory is the calling worker's and holds nothing between calls.
+// The kernels of one instruction set as a table of functions over plain structs. kernels.cc is
+// compiled once per set; isa.cc picks a table at start. A kernel runs on one thread, on memory that
+// the caller owns; scratch memory is the calling worker's and holds nothing between calls.
 //
-// Numerics of every kernel: an output element always goes through the same operations in the same order,
-// whatever rows, chunks or threads surround it.
+// Numerics of every kernel: an output element always goes through the same operations in the same
+// order, whatever rows, chunks or threads surround it.
 #pragma once
 
 #include <cstddef>
@@ -14,16 +14,17 @@ namespace atom::backend::cpu {
 // Elements of a stored value.
 enum class Element : uint8_t { kF32, kF16, kBF16, kInt8, kInt4 };
 
-// One segment of an activation of `rows` rows. Floating-point: values. Integer: codes with scales, and sums of
-// `sum_span` codes each (the zero point of unsigned weights costs offset * sum). Codes beyond `size` are 0.
+// One segment of an activation of `rows` rows. Floating-point: values. Integer: codes with scales,
+// and sums of `sum_span` codes each (the zero point of unsigned weights costs offset * sum). Codes
+// beyond `size` are 0.
 struct InputSegment {
   Element element = Element::kF32;
-  int size = 0;            // channels
-  int group = 0;           // values per scale
-  int groups = 0;          // scales of a row
-  int sum_span = 0;        // codes per sum
-  int sums = 0;            // sums of a row
-  int64_t stride = 0;      // of rows: floats or bytes
+  int size = 0;        // channels
+  int group = 0;       // values per scale
+  int groups = 0;      // scales of a row
+  int sum_span = 0;    // codes per sum
+  int sums = 0;        // sums of a row
+  int64_t stride = 0;  // of rows: floats or bytes
   float* values = nullptr;
   int8_t* codes = nullptr;
   float* scales = nullptr;       // [rows, groups]
@@ -40,7 +41,8 @@ struct Input {
 // One segment of a weight in panels of `panel_columns` outputs, one after the other.
 //   floating point  [k][columns]
 //   int8            [ceil(size / 8) * 2][columns][4 k], code + byte_offset
-//   int4            [ceil(size / 8)][columns][4 bytes]: k .. k + 3 in the low nibbles, k + 4 .. k + 7 in the
+//   int4            [ceil(size / 8)][columns][4 bytes]: k .. k + 3 in the low nibbles, k + 4 .. k +
+//   7 in the
 //                   high ones, code + 8
 // Scales: [groups][columns], f16 for int4 and f32 for int8.
 struct WeightSegment {
@@ -67,7 +69,8 @@ struct LinearTask {
   int add = 0;         // y += instead of y =
 };
 
-// Queries of one KV head: rows [row_begin, row_end) of the step at positions position, position + 1, ...
+// Queries of one KV head: rows [row_begin, row_end) of the step at positions position, position +
+// 1, ...
 struct AttentionTask {
   const float* qkv = nullptr;
   int heads = 0, kv_heads = 0, head_dim = 0;
@@ -105,7 +108,7 @@ struct KernelTable {
   size_t (*attention_scratch)(const AttentionTask&);
   void (*attention)(const AttentionTask&, std::byte* scratch);
 
-  float (*largest)(const float* x, int size);  // NaN when there is one
+  float (*largest)(const float* x, int size);                  // NaN when there is one
   double (*sum_exp)(const float* x, int size, float largest);  // sum of e^(x - largest)
 };
 

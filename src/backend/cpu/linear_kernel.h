@@ -1,9 +1,9 @@
 // y = x * w^T over a range of rows and panels. Included by kernels.cc (see vec.h).
 //
-// K is cut into spans so that a span of one widened panel stays in L1 and a span of the rows in L2; partial
-// sums stay in f32 between spans, so the order of additions of an element does not depend on the cut.
-// Floating-point inputs: the panel is widened (or dequantized, s * q) to f32. Integer inputs: the panel is
-// widened to bytes. Every number of rows takes this one path.
+// K is cut into spans so that a span of one widened panel stays in L1 and a span of the rows in L2;
+// partial sums stay in f32 between spans, so the order of additions of an element does not depend
+// on the cut. Floating-point inputs: the panel is widened (or dequantized, s * q) to f32. Integer
+// inputs: the panel is widened to bytes. Every number of rows takes this one path.
 #pragma once
 
 inline constexpr int kFloatSpan = 256;  // k per widened panel: 16 KiB on AVX2, 32 KiB on AVX-512
@@ -37,14 +37,14 @@ class Carver {
 };
 
 struct LinearScratch {
-  float* sums = nullptr;       // [panels][rows][kColumns]
-  float* panel = nullptr;      // [kFloatSpan + 7][kColumns]
-  float* values = nullptr;     // [rows][kFloatSpan]
-  uint8_t* bytes = nullptr;    // [span / 4][kColumns][4]
-  int8_t* codes = nullptr;     // [rows][span]
-  float* w_scales = nullptr;   // [groups of a span][kColumns]
-  float* x_scales = nullptr;   // [rows][groups of a span]
-  int32_t* zeros = nullptr;    // [rows][groups of a span]
+  float* sums = nullptr;      // [panels][rows][kColumns]
+  float* panel = nullptr;     // [kFloatSpan + 7][kColumns]
+  float* values = nullptr;    // [rows][kFloatSpan]
+  uint8_t* bytes = nullptr;   // [span / 4][kColumns][4]
+  int8_t* codes = nullptr;    // [rows][span]
+  float* w_scales = nullptr;  // [groups of a span][kColumns]
+  float* x_scales = nullptr;  // [rows][groups of a span]
+  int32_t* zeros = nullptr;   // [rows][groups of a span]
   size_t bytes_used = 0;
 };
 
@@ -86,7 +86,8 @@ ATOM_INLINE int source_row(const LinearTask& t, int row) {
   return t.row_index == nullptr ? row : t.row_index[row];
 }
 
-// ---- floating-point inputs ------------------------------------------------------------------------------
+// ---- floating-point inputs
+// ------------------------------------------------------------------------------
 
 // One vector of w's group scales, as f32.
 ATOM_INLINE F group_scale(const WeightSegment& w, int64_t panel, int group, int column) {
@@ -96,7 +97,8 @@ ATOM_INLINE F group_scale(const WeightSegment& w, int64_t panel, int group, int 
                                      : load((const float*)scales + at);
 }
 
-// s * q of eight k. words[0]: the nibbles, or the bytes of the first four k; words[1]: bytes of the others.
+// s * q of eight k. words[0]: the nibbles, or the bytes of the first four k; words[1]: bytes of the
+// others.
 template <bool kNibbles>
 ATOM_INLINE void dequantize_octet(const I (&words)[2], F scale, float* to) {
   for (int i = 0; i < 8; ++i) {
@@ -200,13 +202,14 @@ static void float_segment(const LinearTask& t, int segment, const LinearScratch&
     float* sums = s.sums;
     for (int panel = t.panel_begin; panel < t.panel_end; ++panel, sums += rows * kColumns) {
       const float* b = widen_panel(w, panel, k, span, s.panel);
-      for_tiles<kTileRows>(
-          0, rows, FloatSweep{{span, x.at, x.stride, b, kColumns, sums, kColumns}});
+      for_tiles<kTileRows>(0, rows,
+                           FloatSweep{{span, x.at, x.stride, b, kColumns, sums, kColumns}});
     }
   }
 }
 
-// ---- integer inputs ---------------------------------------------------------------------------------------
+// ---- integer inputs
+// ---------------------------------------------------------------------------------------
 
 struct Codes {
   const int8_t* at;
@@ -285,11 +288,10 @@ static void int_segment(const LinearTask& t, int segment, const LinearScratch& s
       const uint8_t* bytes = widen_codes(w, panel, k, span, s.bytes);
       for (int g = 0; g < groups; ++g)
         for (int column = 0; column < kColumns; column += kLanes)
-          store(s.w_scales + g * kColumns + column,
-                group_scale(w, panel, k / w.group + g, column));
+          store(s.w_scales + g * kColumns + column, group_scale(w, panel, k / w.group + g, column));
       const int steps = ceil_div(span, 8) * 2;
-      IntTile tile{groups,  ceil_div(w.group, 4), steps, 0,         codes.at, codes.stride, bytes,
-                   s.w_scales, s.x_scales, s.zeros, sums};
+      IntTile tile{groups, ceil_div(w.group, 4), steps,      0,       codes.at, codes.stride,
+                   bytes,  s.w_scales,           s.x_scales, s.zeros, sums};
       if (groups == 1) tile.group_steps = steps;
       if (w.element == Element::kInt4) {
         tile.flush_steps = NibbleDot::flush_steps(x.element == Element::kInt4 ? 4 : 8);
@@ -302,7 +304,8 @@ static void int_segment(const LinearTask& t, int segment, const LinearScratch& s
   }
 }
 
-// ---- both ---------------------------------------------------------------------------------------------------
+// ---- both
+// ---------------------------------------------------------------------------------------------------
 
 static void write_sums(const LinearTask& t, const float* sums) {
   for (int panel = t.panel_begin; panel < t.panel_end; ++panel) {
@@ -325,8 +328,7 @@ static size_t linear_scratch(const LinearTask& t) { return carve(t, nullptr).byt
 
 static void linear(const LinearTask& t, std::byte* scratch) {
   const LinearScratch s = carve(t, scratch);
-  const int64_t count =
-      int64_t{t.panel_end - t.panel_begin} * (t.row_end - t.row_begin) * kColumns;
+  const int64_t count = int64_t{t.panel_end - t.panel_begin} * (t.row_end - t.row_begin) * kColumns;
   __builtin_memset(s.sums, 0, (size_t)count * sizeof(float));
   for (int i = 0; i < 2; ++i) {
     if (t.w[i].size == 0) continue;

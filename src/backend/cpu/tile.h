@@ -16,15 +16,16 @@ struct FloatTile {
 
 template <int R>
 void float_tile(const FloatTile& t) {
+  const float* b = t.b;
+  const float* a = t.a;
+  float* c = t.c;
+  const int64_t a_stride = t.a_stride, b_stride = t.b_stride, c_stride = t.c_stride;
   F sum[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-    sum[r][0] = load(t.c + r * t.c_stride);
-    sum[r][1] = load(t.c + r * t.c_stride + kLanes);
+    sum[r][0] = load(c + r * c_stride);
+    sum[r][1] = load(c + r * c_stride + kLanes);
   }
-  const float* b = t.b;
-  const float* a = t.a;
-  const int64_t a_stride = t.a_stride, b_stride = t.b_stride;
   for (const float* end = a + t.k; a != end; ++a, b += b_stride) {
     const F b0 = load(b), b1 = load(b + kLanes);
 #pragma GCC unroll 16
@@ -36,13 +37,14 @@ void float_tile(const FloatTile& t) {
   }
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) {
-    store(t.c + r * t.c_stride, sum[r][0]);
-    store(t.c + r * t.c_stride + kLanes, sum[r][1]);
+    store(c + r * c_stride, sum[r][0]);
+    store(c + r * c_stride + kLanes, sum[r][1]);
   }
 }
 
-// c[r, j] = fma(float(isum), w_scales[g, j] * x_scales[r, g], c[r, j]) for each group g in ascending order;
-// isum = sum over the group of x * (code + offset), less zero[r, g] = offset * sum of x.
+// c[r, j] = fma(float(isum), w_scales[g, j] * x_scales[r, g], c[r, j]) for each group g in
+// ascending order; isum = sum over the group of x * (code + offset), less zero[r, g] = offset * sum
+// of x.
 struct IntTile {
   int groups;       // in this call
   int group_steps;  // steps of four k per group

@@ -1,10 +1,11 @@
-// The vector operations of the kernels, once per instruction set: AVX-512 with VNNI, AVX2 with FMA and F16C,
-// or the compiler's generic vectors of four lanes. Arithmetic, shifts, comparisons and selections use the
-// compiler's vector operators, so only what those lack stands here.
+// The vector operations of the kernels, once per instruction set: AVX-512 with VNNI, AVX2 with FMA
+// and F16C, or the compiler's generic vectors of four lanes. Arithmetic, shifts, comparisons and
+// selections use the compiler's vector operators, so only what those lack stands here.
 //
-// Included by kernels.cc alone, inside the anonymous namespace of one instruction set: nothing here may be
-// merged by the linker with a copy compiled for another set, so no standard inline function is used either.
-// A selection `a < b ? a : b` takes b when one of them is NaN; the kernels rely on that.
+// Included by kernels.cc alone, inside the anonymous namespace of one instruction set: nothing here
+// may be merged by the linker with a copy compiled for another set, so no standard inline function
+// is used either. A selection `a < b ? a : b` takes b when one of them is NaN; the kernels rely on
+// that.
 #pragma once
 
 #define ATOM_INLINE static inline __attribute__((always_inline))
@@ -18,11 +19,11 @@ inline constexpr int kLanes = 8;
 inline constexpr int kLanes = 4;
 #endif
 
-typedef float F __attribute__((vector_size(4 * kLanes)));        // NOLINT: vector types want typedef
-typedef int32_t I __attribute__((vector_size(4 * kLanes)));      // NOLINT
-typedef float HalfF __attribute__((vector_size(2 * kLanes)));    // NOLINT
-typedef double D __attribute__((vector_size(4 * kLanes)));       // NOLINT: half as many lanes
-typedef int64_t L __attribute__((vector_size(4 * kLanes)));      // NOLINT
+typedef float F __attribute__((vector_size(4 * kLanes)));      // NOLINT: vector types want typedef
+typedef int32_t I __attribute__((vector_size(4 * kLanes)));    // NOLINT
+typedef float HalfF __attribute__((vector_size(2 * kLanes)));  // NOLINT
+typedef double D __attribute__((vector_size(4 * kLanes)));     // NOLINT: half as many lanes
+typedef int64_t L __attribute__((vector_size(4 * kLanes)));    // NOLINT
 inline constexpr int kHalfLanes = kLanes / 2;
 
 template <typename V, typename T>
@@ -81,15 +82,14 @@ ATOM_INLINE I dot_bytes(I acc, I w, I a) {
   return acc;
 }
 
-// ---- what differs -------------------------------------------------------------------------------------
+// ---- what differs
+// -------------------------------------------------------------------------------------
 
 #if defined(__AVX512VNNI__)
 
 ATOM_INLINE F fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 ATOM_INLINE I round_to_int(F v) { return (I)_mm512_cvtps_epi32(v); }
-ATOM_INLINE F widen_f16(const uint16_t* from) {
-  return _mm512_cvtph_ps(load_as<__m256i>(from));
-}
+ATOM_INLINE F widen_f16(const uint16_t* from) { return _mm512_cvtph_ps(load_as<__m256i>(from)); }
 ATOM_INLINE void narrow_f16(uint16_t* to, F v) {
   store(to, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
 }
@@ -152,18 +152,22 @@ ATOM_INLINE I widen_u4(const uint8_t* from) {
 struct NibbleDot {
   using Sum = __m256i;  // sixteen s16
   ATOM_INLINE Sum step(Sum sum, I w, I a) {
-    return _mm256_add_epi16(sum, _mm256_maddubs_epi16((__m256i)w, (__m256i)a));
+    // As intrinsics GCC 12 takes all the products first and spills.
+    __m256i pairs;
+    asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(sum), "=&x"(pairs) : "x"(w), "x"(a));
+    return sum;
   }
   ATOM_INLINE I finish(Sum sum) { return (I)_mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
   // A step adds at most 2 * 15 * |code| in magnitude: 240 for int4 inputs, 3810 for int8.
   static constexpr int flush_steps(int input_bits) { return input_bits == 4 ? 128 : 8; }
 };
-// s8 weights: |a| * (w with the sign of a). No code is -128, so no pair saturates (2 * 127 * 127 < 2^15).
+// s8 weights: |a| * (w with the sign of a). No code is -128, so no pair saturates (2 * 127 * 127 <
+// 2^15).
 struct ByteDot {
   using Sum = I;
   ATOM_INLINE Sum step(Sum sum, I w, I a) {
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)a),
-                                               _mm256_sign_epi8((__m256i)w, (__m256i)a));
+    const __m256i pairs =
+        _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)a), _mm256_sign_epi8((__m256i)w, (__m256i)a));
     return sum + (I)_mm256_madd_epi16(pairs, _mm256_set1_epi16(1));
   }
   ATOM_INLINE I finish(Sum sum) { return sum; }
@@ -234,7 +238,8 @@ inline constexpr int kTileRows = 4, kByteTileRows = 4;
 
 ATOM_INLINE F widen_bf16(const uint16_t* from) { return (F)(widen_u16(from) << 16); }
 
-// ---- exponentials -------------------------------------------------------------------------------------
+// ---- exponentials
+// -------------------------------------------------------------------------------------
 
 // 2^n / 2 twice, so that the ends of the range (denormal, infinite) are rounded once.
 ATOM_INLINE F scale_by_power(F v, I n) {
@@ -242,8 +247,8 @@ ATOM_INLINE F scale_by_power(F v, I n) {
   return v * (F)((half + 127) << 23) * (F)((n - half + 127) << 23);
 }
 
-// e^x to about 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2 and ln 2 in two parts, e^r by a polynomial.
-// exp(0) is 1, exp(-infinity) is 0, a NaN stays one.
+// e^x to about 1 ulp: x = n ln 2 + r with |r| <= ln 2 / 2 and ln 2 in two parts, e^r by a
+// polynomial. exp(0) is 1, exp(-infinity) is 0, a NaN stays one.
 ATOM_INLINE F exp(F x) {
   x = min(broadcast(89.0f), x);
   x = max(broadcast(-105.0f), x);
@@ -262,17 +267,20 @@ ATOM_INLINE F exp(F x) {
   return x == x ? scale_by_power(p, n) : x;
 }
 
-// e^x in f64 for x <= 0, relative error below 1e-9; 0 below -700, a NaN stays one.
+inline constexpr double kInverseFactorial[] = {1.0,         1.0,          0.5,          1.0 / 6,
+                                               1.0 / 24,    1.0 / 120,    1.0 / 720,    1.0 / 5040,
+                                               1.0 / 40320, 1.0 / 362880, 1.0 / 3628800};
+
+// e^x in f64 for x <= 0, relative error below 1e-14; 0 below -700, a NaN stays one.
 ATOM_INLINE D exp(D x) {
   const D magic = broadcast(0x1.8p52);  // adding it rounds to an integer, held in the low bits
   const D inside = x < -700.0 ? broadcast(-700.0) : x;
   const D shifted = inside * 1.4426950408889634 + magic;
   const D n = shifted - magic;
   const D r = (inside - n * 0x1.62e42fefa3800p-1) - n * 0x1.ef35793c76730p-45;
-  D p = broadcast(1.0 / 40320);
-  const double inverse_factorial[] = {1.0 / 5040, 1.0 / 720, 1.0 / 120, 1.0 / 24,
-                                      1.0 / 6,    0.5,       1.0,       1.0};
-  for (const double c : inverse_factorial) p = p * r + c;
+  D p = broadcast(1.0 / 39916800);  // 1 / 11!
+#pragma GCC unroll 16
+  for (int i = 11; i > 0; --i) p = p * r + kInverseFactorial[i - 1];
   const D power = (D)(((L)shifted << 52) + (L)broadcast(1.0));
   return x < -700.0 ? D{} : p * power;
 }

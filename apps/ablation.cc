@@ -1,0 +1,283 @@
+// atom eval ablation: what each step of the published method buys, as one table.
+#include <stdlib.h>
+
+#include <array>
+#include <cmath>
+
+#include "console.h"
+#include "eval/perplexity.h"
+#include "quantize_run.h"
+#include "session.h"
+#include "verbs.h"
+
+namespace atom::app {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string model;
+  std::vector<std::string> texts;
+  std::string calibration;
+  int windows = 0;
+  int samples = 128;
+  int kept = 128;
+  std::optional<int> context;
+  std::optional<int> sequence;
+  uint64_t seed = 0;
+};
+
+// A step and what it changes; the steps accumulate.
+struct Step {
+  const char* name;
+  void (*change)(quantizer::Recipe& recipe, int kept);
+};
+
+constexpr std::array kSteps = {
+    Step{"W4A4 round to nearest, per channel and token",
+         [](quantizer::Recipe& recipe, int) {
+           recipe = quantizer::preset("w4a4");
+           recipe.rounding = quantizer::Rounding::kNearest;
+           recipe.group = 0;
+           recipe.clip_weights = 1;
+           recipe.clip_activations = 1;
+           recipe.kept = 0;
+           recipe.order = quantizer::Order::kNone;
+           recipe.kv = {format::KvKind::kF16};
+         }},
+    Step{"+ ordered channels, the last kept in f16",
+         [](quantizer::Recipe& recipe, int kept) {
+           recipe.order = quantizer::Order::kEnergy;
+           recipe.kept = kept;
+           recipe.kept_format = format::kF16;
+         }},
+    Step{"+ kept channels in int8",
+         [](quantizer::Recipe& recipe, int) { recipe.kept_format = format::kInt8; }},
+    Step{"+ groups of 128", [](quantizer::Recipe& recipe, int) { recipe.group = 128; }},
+    Step{"+ clip 0.85 weights, 0.9 inputs",
+         [](quantizer::Recipe& recipe, int) {
+           recipe.clip_weights = 0.85f;
+           recipe.clip_activations = 0.9f;
+         }},
+    Step{"+ GPTQ",
+         [](quantizer::Recipe& recipe, int) { recipe.rounding = quantizer::Rounding::kGptq; }},
+    Step{"+ KV-cache int4",
+         [](quantizer::Recipe& recipe, int) { recipe.kv = {format::KvKind::kInt4}; }},
+};
+
+// A folder for the quantized models, removed at the end.
+class WorkFolder {
+ public:
+  WorkFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "atom-ablation-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr) fail("{}: cannot make a temporary folder", name);
+    path_ = name;
+  }
+  ~WorkFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  WorkFolder(const WorkFolder&) = delete;
+  WorkFolder& operator=(const WorkFolder&) = delete;
+  const std::filesystem::path& path() const { return path_; }
+
+ private:
+  std::filesystem::path path_;
+};
+
+struct Row {
+  std::string name;
+  std::vector<double> perplexity;  // per text
+  double bits_per_weight = 16;
+  double seconds = 0;  // quantization
+};
+
+// The models of the steps, one after the other, scored on all texts.
+class Ablation {
+ public:
+  explicit Ablation(const Options& options)
+      : options_(options),
+        files_(checkpoint::ModelFiles::open(options.model)),
+        config_(load_config(files_)),
+        context_(options.context.value_or(std::min(2048, config_.max_positions))),
+        sequence_(sequence_length(options.sequence, config_)) {
+    if (context_ > config_.max_positions)
+      fail("--context: {} exceeds the model's max_position_embeddings of {}", context_,
+           config_.max_positions);
+    const text::Tokenizer tokenizer = load_tokenizer(files_, config_);
+    for (const std::string& path : options.texts) {
+      texts_.push_back(tokenize_file(path, tokenizer));
+      if (texts_.back().ids.size() < static_cast<size_t>(context_))
+        fail("{}: the text has {} tokens, fewer than one window of {}", path,
+             texts_.back().ids.size(), context_);
+    }
+    calibration_ = calibration_text(options.calibration, tokenizer);
+  }
+
+  std::vector<Row> run(Runtime& runtime) {
+    std::vector<Row> rows;
+    rows.push_back(source_row(runtime));
+    quantizer::Recipe recipe;
+    for (size_t i = 0; i < kSteps.size(); ++i) {
+      kSteps[i].change(recipe, options_.kept);
+      rows.push_back(step_row(runtime, recipe, i));
+    }
+    return rows;
+  }
+
+  int context() const { return context_; }
+  int sequence() const { return sequence_; }
+  const TokenizedText& calibration() const { return calibration_; }
+
+ private:
+  Row source_row(Runtime& runtime) {
+    Row row = {.name = "source checkpoint"};
+    const auto model = load_weights(files_, runtime, std::nullopt);
+    score(*model, "source", row);
+    return row;
+  }
+
+  Row step_row(Runtime& runtime, const quantizer::Recipe& recipe, size_t index) {
+    Row row = {.name = kSteps[index].name};
+    const std::string label = fmt::format("step {}/{}", index + 1, kSteps.size());
+    const std::filesystem::path folder = work_.path() / fmt::format("step-{}", index + 1);
+    const quantizer::QuantizeReport report = run_quantize({.input = &files_,
+                                                           .output = folder,
+                                                           .recipe = recipe,
+                                                           .calibration = &calibration_,
+                                                           .samples = options_.samples,
+                                                           .sequence = sequence_,
+                                                           .seed = options_.seed,
+                                                           .label = label},
+                                                          runtime);
+    row.bits_per_weight = report.bits_per_weight;
+    row.seconds = report.seconds;
+    {
+      const checkpoint::ModelFiles quantized = checkpoint::ModelFiles::open(folder);
+      score(*load_weights(quantized, runtime, std::nullopt), label, row);
+    }
+    std::error_code ignored;
+    std::filesystem::remove_all(folder, ignored);
+    return row;
+  }
+
+  void score(const model::Model& model, const std::string& label, Row& row) {
+    for (const TokenizedText& text : texts_) {
+      const auto progress = [&](int done, int windows, double so_far) {
+        check_interrupted();
+        console().progress(fmt::format("{:<9} {} window {}/{}  perplexity {:.3f}  {}  {} elapsed",
+                                       label, progress_bar(static_cast<double>(done) / windows),
+                                       done, windows, so_far, text.name,
+                                       human_seconds(clock_.seconds())));
+      };
+      row.perplexity.push_back(
+          eval::perplexity(
+              model, text.ids,
+              {.context = context_, .max_windows = options_.windows, .progress = progress})
+              .perplexity);
+    }
+    console().end_progress();
+  }
+
+  const Options& options_;
+  checkpoint::ModelFiles files_;
+  model::ModelConfig config_;
+  int context_;
+  int sequence_;
+  std::vector<TokenizedText> texts_;
+  TokenizedText calibration_;
+  WorkFolder work_;
+  Stopwatch clock_;
+};
+
+std::string perplexity_text(double value) {
+  return value < 1e5 ? fmt::format("{:.4f}", value) : fmt::format("{:.3e}", value);
+}
+
+void print_rows(const Options& options, const std::vector<Row>& rows) {
+  Table table = {.header = {"step"}};
+  for (const std::string& path : options.texts)
+    table.header.push_back(std::filesystem::path(path).filename().string());
+  table.header.insert(table.header.end(), {"bits/weight", "quantized in"});
+  for (const Row& row : rows) {
+    std::vector<std::string> cells = {row.name};
+    for (const double value : row.perplexity) cells.push_back(perplexity_text(value));
+    cells.push_back(fmt::format("{:.3f}", row.bits_per_weight));
+    cells.push_back(row.seconds > 0 ? human_seconds(row.seconds) : "");
+    table.rows.push_back(std::move(cells));
+  }
+  print_table(table);
+}
+
+Json rows_json(const Options& options, const Ablation& ablation, const std::vector<Row>& rows,
+               const backend::Backend& backend) {
+  Json list = Json::array();
+  for (const Row& row : rows)
+    list.push_back({{"step", row.name},
+                    {"perplexity", row.perplexity},
+                    {"bits_per_weight", row.bits_per_weight},
+                    {"quantize_seconds", row.seconds}});
+  return {{"model", options.model},
+          {"texts", options.texts},
+          {"context", ablation.context()},
+          {"windows", options.windows},
+          {"calibration", ablation.calibration().name},
+          {"samples", options.samples},
+          {"sequence", ablation.sequence()},
+          {"seed", options.seed},
+          {"backend", backend.description()},
+          {"rows", std::move(list)}};
+}
+
+int run(const Options& options) {
+  start(options.common);
+  Ablation ablation(options);
+  Runtime runtime(options.common);
+  const Stopwatch clock;
+  const std::vector<Row> rows = ablation.run(runtime);
+  runtime.show_fallbacks();
+  if (options.common.json) {
+    print_json(rows_json(options, ablation, rows, runtime.backend()));
+    return kSuccess;
+  }
+  print_heading(fmt::format("perplexity of {}, windows of {}", options.model, ablation.context()));
+  print_rows(options, rows);
+  fmt::print("  {} windows of {} tokens of {} for calibration; {} in all, peak memory {}\n",
+             options.samples, ablation.sequence(), ablation.calibration().name,
+             human_seconds(clock.seconds()), human_bytes(peak_rss()));
+  return kSuccess;
+}
+
+}  // namespace
+
+void add_ablation(Program& program, CLI::App& parent) {
+  CLI::App* verb = add_verb(parent, "ablation", "What each step of the published method buys");
+  verb->footer(
+      "Quantizes MODEL to W4A4 seven times, adding one step of the method each time, in a\n"
+      "temporary folder (TMPDIR) that is removed, and scores every model on every text.\n"
+      "\n"
+      "JSON keys: model, texts, context, windows (0: all), calibration, samples, sequence, seed,\n"
+      "backend, rows [{step, perplexity (one per text), bits_per_weight, quantize_seconds}]");
+  const auto options = std::make_shared<Options>();
+  argument(*verb, "MODEL", options->model, "Model folder, not quantized");
+  texts_option(*verb, "--text", options->texts, {"FILE", "UTF-8 text to score; may be repeated"})
+      ->required();
+  whole_option(*verb, "--context", options->context, {.min = 2, .max = 1 << 20},
+               {"N", "Tokens per window [2048, or what the model takes]"});
+  whole_option(*verb, "--windows", options->windows, {.min = 1, .max = 1'000'000'000},
+               {"N", "Only the first N windows of each text [all]"});
+  whole_option(*verb, "--kept", options->kept, {.min = 0, .max = 1'000'000, .multiple = 16},
+               {"N", "Channels kept by the second step on [128]"});
+  constexpr const char* kGroup = "Calibration";
+  text_option(*verb, "--calibration", options->calibration,
+              {"FILE", "UTF-8 text [embedded: a text inside the program]", kGroup});
+  whole_option(*verb, "--samples", options->samples, {.min = 1, .max = 100'000},
+               {"N", "Random windows of the text [128]", kGroup});
+  whole_option(*verb, "--sequence", options->sequence, {.min = 2, .max = 1 << 20},
+               {"N", "Tokens per window [2048, or what the model takes]", kGroup});
+  seed_option(*verb, options->seed, {"N", "Seed of the windows [0]", kGroup});
+  add_compute_options(*verb, options->common);
+  add_output_options(*verb, options->common);
+  on_run(program, *verb, [options] { return run(*options); });
+}
+
+}  // namespace atom::app

@@ -1,0 +1,264 @@
+// atom doctor: what this build and this machine offer.
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "backend/open.h"
+#include "base/affinity.h"
+#include "base/file.h"
+#include "console.h"
+#include "model/config.h"
+#include "session.h"
+#include "verbs.h"
+
+namespace atom::app {
+namespace {
+
+struct Options {
+  CommonOptions common;
+};
+
+// A small text file of the kernel, "" when it cannot be read.
+std::string kernel_text(const std::filesystem::path& path) {
+  try {
+    return read_file(path, 1 << 20);
+  } catch (const Error&) {
+    return "";
+  }
+}
+
+// Value of the first line "key<blanks>: value".
+std::string field(const std::string& text, std::string_view key) {
+  size_t at = text.find(key);
+  if (at == std::string::npos) return "";
+  at = text.find(':', at);
+  if (at == std::string::npos) return "";
+  const size_t begin = text.find_first_not_of(" \t", at + 1);
+  const size_t end = text.find('\n', at);
+  return begin == std::string::npos || begin > end ? "" : text.substr(begin, end - begin);
+}
+
+std::string first_line(std::string text) {
+  text.resize(std::min(text.find('\n'), text.size()));
+  return text;
+}
+
+struct Level {
+  std::string name;
+  std::string problem;  // why it cannot be used; empty: it can
+};
+
+std::vector<Level> isa_levels(Executor& executor) {
+  std::vector<Level> levels;
+  for (const char* name : {"baseline", "avx2", "avx512-vnni"}) {
+    Level level = {.name = name, .problem = ""};
+    try {
+      backend::open_backend("cpu", {.executor = &executor, .isa = name});
+    } catch (const Error& error) {
+      level.problem = error.what();
+    }
+    levels.push_back(std::move(level));
+  }
+  return levels;
+}
+
+struct Pair {
+  const char* preset;
+  format::Format weight, input;
+  int kept;
+};
+
+const Pair kPairs[] = {{"w16a16", format::kF16, format::kF32, 0},
+                       {"w16a16", format::kBF16, format::kF32, 0},
+                       {"w8a8", format::kInt8, format::kInt8, 0},
+                       {"w4a16", format::int4(128), format::kF32, 0},
+                       {"w4a4", format::int4(128), format::int4(128), 128},
+                       {"w4a4 --group row", format::int4(0), format::int4(0), 128}};
+
+// Runs one small linear and tells how the backend computed it.
+std::string served_by(Executor& executor, const CommonOptions& options, const Pair& pair) {
+  constexpr int kInputs = 512, kOutputs = 32;
+  const format::Format kept = pair.kept > 0 ? format::kInt8 : format::Format{};
+  const int normal = kInputs - pair.kept;
+  const format::Segments weights = {{{{pair.weight, normal}, {kept, pair.kept}}}};
+  const format::Segments inputs = {{{{pair.input, normal}, {kept, pair.kept}}}};
+  const auto backend =
+      backend::open_backend(options.backend, {.executor = &executor, .isa = options.isa});
+  std::vector<std::byte> memory[4];
+  backend::LinearWeight weight = {.n = kOutputs, .segments = weights};
+  for (int i = 0; i < 2; ++i) {
+    const format::Segment& segment = weights.at[i];
+    if (segment.size == 0) continue;
+    memory[2 * i].resize(kOutputs * format::row_bytes(segment.format, segment.size));
+    memory[2 * i + 1].resize(static_cast<size_t>(kOutputs) *
+                             format::groups(segment.format, segment.size) *
+                             format::weight_scale_bytes(segment.format));
+    weight.part[i] = {memory[2 * i].data(), memory[2 * i + 1].data()};
+  }
+  try {
+    const auto packed = backend->pack({&weight, 1}, inputs);
+    const backend::InputSpec spec = {.segments = inputs};
+    const backend::Buffer x = backend->allocate(sizeof(float) * kInputs);
+    const backend::Buffer y = backend->allocate(sizeof(float) * kOutputs);
+    const backend::Buffer activation = backend->allocate(backend->activation_bytes(spec, 1));
+    const std::vector<float> ones(kInputs, 1.0f);
+    backend->upload(x.data(), ones.data(), sizeof(float) * kInputs);
+    const backend::Activation input = {activation.data(), &spec, 1};
+    backend->quantize({.x = x.as<float>(), .y = input});
+    const backend::PackedLinear* linear = packed.get();
+    backend->linear({.x = input, .weights = {&linear, 1}, .y = y.as<float>()});
+  } catch (const Error& error) {
+    return error.what();
+  }
+  const std::vector<std::string> fallbacks = backend->fallbacks();
+  if (!fallbacks.empty()) return fallbacks.front();
+  return format::is_integer(pair.input) ? "integer products, sums in s32 per group"
+                                        : "floating-point products of widened weights";
+}
+
+std::string word(const Pair& pair, format::Format normal) {
+  return pair.kept == 0 ? format::name(normal)
+                        : fmt::format("{} + {} int8", format::name(normal), pair.kept);
+}
+
+struct Machine {
+  std::string cpu, system, huge_pages, memory_limit;
+  int cpus_online = 0, cpus_allowed = 0;
+  std::optional<int> quota;
+  int64_t memory_total = 0, memory_available = 0;
+};
+
+int64_t kib_field(const std::string& text, std::string_view key) {
+  const std::string value = field(text, key);
+  return value.empty() ? 0 : std::strtoll(value.c_str(), nullptr, 10) * 1024;
+}
+
+Machine read_machine() {
+  Machine machine;
+  machine.cpu = field(kernel_text("/proc/cpuinfo"), "model name");
+  utsname name = {};
+  if (::uname(&name) == 0)
+    machine.system = fmt::format("{} {} {}", name.sysname, name.release, name.machine);
+  machine.huge_pages = first_line(kernel_text("/sys/kernel/mm/transparent_hugepage/enabled"));
+  machine.memory_limit = first_line(kernel_text("/sys/fs/cgroup/memory.max"));
+  machine.cpus_online = static_cast<int>(::sysconf(_SC_NPROCESSORS_ONLN));
+  machine.cpus_allowed = static_cast<int>(allowed_cpus().size());
+  machine.quota = cgroup_cpu_quota("/sys/fs/cgroup", kernel_text("/proc/self/cgroup"));
+  const std::string memory = kernel_text("/proc/meminfo");
+  machine.memory_total = kib_field(memory, "MemTotal");
+  machine.memory_available = kib_field(memory, "MemAvailable");
+  return machine;
+}
+
+std::string build_text() {
+#ifdef NDEBUG
+  return "GCC-compatible " __VERSION__ ", optimised";
+#else
+  return "GCC-compatible " __VERSION__ ", with assertions";
+#endif
+}
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
+
+std::vector<Fact> machine_facts(const Machine& machine, int threads) {
+  std::string limit = machine.memory_limit;
+  if (limit.empty() || limit == "max")
+    limit = "no limit set";
+  else
+    limit = "limit " + human_bytes(std::strtoll(limit.c_str(), nullptr, 10));
+  return {{"CPU", machine.cpu.empty() ? "unknown" : machine.cpu},
+          {"threads", fmt::format("{} (online {}, allowed {}, cgroup quota {})", threads,
+                                  machine.cpus_online, machine.cpus_allowed,
+                                  machine.quota ? std::to_string(*machine.quota) : "none")},
+          {"memory", fmt::format("{}, {} available, {}", human_bytes(machine.memory_total),
+                                 human_bytes(machine.memory_available), limit)},
+          {"huge pages", machine.huge_pages.empty() ? "unknown" : machine.huge_pages},
+          {"system", machine.system}};
+}
+
+void print_doctor(const Options& options, Runtime& runtime, const Machine& machine,
+                  const std::vector<Level>& levels) {
+  print_heading("atom " ATOM_VERSION);
+  std::vector<Fact> facts = {{"build", build_text()}};
+  for (Fact& fact : machine_facts(machine, runtime.executor().threads()))
+    facts.push_back(std::move(fact));
+  facts.push_back({"backends", "cpu, reference"});
+  for (size_t i = 0; i < levels.size(); ++i)
+    facts.push_back(
+        {i == 0 ? "ISA levels" : "",
+         levels[i].name + (levels[i].problem.empty() ? ": yes" : ": no, " + levels[i].problem)});
+  facts.push_back({"chosen", runtime.backend().description()});
+  facts.push_back({"architectures", joined(model::supported_architectures())});
+  print_facts(facts);
+  fmt::print("\n");
+  Table table = {.header = {"linear", "weights", "inputs", "computed by"}, .left = {0, 1, 2, 3}};
+  for (const Pair& pair : kPairs)
+    table.rows.push_back({pair.preset, word(pair, pair.weight), word(pair, pair.input),
+                          served_by(runtime.executor(), options.common, pair)});
+  print_table(table);
+}
+
+Json doctor_json(const Options& options, Runtime& runtime, const Machine& machine,
+                 const std::vector<Level>& levels) {
+  Json isa = Json::array();
+  for (const Level& level : levels)
+    isa.push_back(
+        {{"name", level.name}, {"available", level.problem.empty()}, {"problem", level.problem}});
+  Json linears = Json::array();
+  for (const Pair& pair : kPairs)
+    linears.push_back({{"preset", pair.preset},
+                       {"weights", word(pair, pair.weight)},
+                       {"inputs", word(pair, pair.input)},
+                       {"computed_by", served_by(runtime.executor(), options.common, pair)}});
+  return {{"version", ATOM_VERSION},
+          {"build", build_text()},
+          {"cpu", machine.cpu},
+          {"system", machine.system},
+          {"threads", runtime.executor().threads()},
+          {"cpus_online", machine.cpus_online},
+          {"cpus_allowed", machine.cpus_allowed},
+          {"cgroup_cpu_quota", machine.quota ? Json(*machine.quota) : Json(nullptr)},
+          {"memory_total", machine.memory_total},
+          {"memory_available", machine.memory_available},
+          {"cgroup_memory_max", machine.memory_limit},
+          {"huge_pages", machine.huge_pages},
+          {"backends", {"cpu", "reference"}},
+          {"isa_levels", std::move(isa)},
+          {"backend", runtime.backend().description()},
+          {"linears", std::move(linears)},
+          {"architectures", model::supported_architectures()}};
+}
+
+int run(const Options& options) {
+  start(options.common);
+  Runtime runtime(options.common);
+  const Machine machine = read_machine();
+  const std::vector<Level> levels = isa_levels(runtime.executor());
+  if (options.common.json)
+    print_json(doctor_json(options, runtime, machine, levels));
+  else
+    print_doctor(options, runtime, machine, levels);
+  return kSuccess;
+}
+
+}  // namespace
+
+void add_doctor(Program& program) {
+  CLI::App* verb = add_verb(program.app, "doctor", "Show what this build and this machine offer");
+  verb->footer(
+      "JSON keys: version, build, cpu, system, threads, cpus_online, cpus_allowed,\n"
+      "cgroup_cpu_quota, memory_total, memory_available, cgroup_memory_max, huge_pages, backends,\n"
+      "isa_levels [{name, available, problem}], backend, linears [{preset, weights, inputs,\n"
+      "computed_by}], architectures");
+  const auto options = std::make_shared<Options>();
+  add_compute_options(*verb, options->common);
+  add_output_options(*verb, options->common);
+  on_run(program, *verb, [options] { return run(*options); });
+}
+
+}  // namespace atom::app

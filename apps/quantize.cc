@@ -1,0 +1,185 @@
+// atom quantize: a checkpoint to a quantized checkpoint.
+#include "quantizer/quantize.h"
+
+#include <algorithm>
+
+#include "base/file.h"
+#include "console.h"
+#include "quantize_run.h"
+#include "session.h"
+#include "verbs.h"
+
+namespace atom::app {
+namespace {
+
+struct Options {
+  CommonOptions common;
+  std::string input;
+  std::string output;
+  std::string preset;
+  std::string method;
+  std::string kv;
+  std::string group;
+  std::string head;
+  std::string recipe;
+  std::string calibration;
+  std::optional<int> kept;
+  std::optional<int> sequence;
+  int samples = 128;
+  uint64_t seed = 0;
+};
+
+void apply_options(quantizer::Recipe& recipe, const Options& options) {
+  if (options.kept.value_or(0) != 0 && recipe.preset != "w4a4")
+    usage_fail("--kept: preset {} keeps no channels, only w4a4 does", recipe.preset);
+  if (!options.group.empty() && recipe.preset != "w4a4" && recipe.preset != "w4a16")
+    usage_fail("--group: preset {} has no int4 groups, only w4a4 and w4a16 do", recipe.preset);
+  if (!options.method.empty()) recipe.method = options.method;
+  if (!options.kv.empty()) recipe.kv = {format::parse_kv(options.kv)};
+  if (options.kept) recipe.kept = *options.kept;
+  if (!options.group.empty()) recipe.group = options.group == "row" ? 0 : std::stoi(options.group);
+  if (!options.head.empty()) recipe.head = format::parse_format(options.head);
+}
+
+// Preset, then the file's fields, then what the command line says.
+quantizer::Recipe make_recipe(const Options& options) {
+  Json file = Json::object();
+  if (!options.recipe.empty())
+    file = parse_json(read_file(options.recipe, 1 << 20), {.source = options.recipe});
+  std::string base = "w4a4";
+  if (file.is_object() && file.contains("preset") && file["preset"].is_string())
+    base = file["preset"].get<std::string>();
+  if (!options.preset.empty()) {
+    if (file.contains("preset") && base != options.preset)
+      usage_fail("--preset: {} contradicts the preset {} of {}", options.preset, base,
+                 options.recipe);
+    base = options.preset;
+  }
+  quantizer::Recipe recipe = quantizer::preset(base);
+  if (!options.recipe.empty()) quantizer::apply_json(recipe, file, options.recipe);
+  apply_options(recipe, options);
+  return recipe;
+}
+
+struct ModuleError {
+  std::string name;
+  double error;
+};
+
+// The modules of the report with the largest relative output error, largest first.
+std::vector<ModuleError> worst_modules(const Json& report, size_t count) {
+  std::vector<ModuleError> modules;
+  if (!report.contains("modules") || !report["modules"].is_array()) return modules;
+  for (const Json& module : report["modules"])
+    if (module.contains("error") && module["error"].is_number() && module.contains("name"))
+      modules.push_back({module["name"].get<std::string>(), module["error"].get<double>()});
+  std::sort(modules.begin(), modules.end(),
+            [](const ModuleError& a, const ModuleError& b) { return a.error > b.error; });
+  modules.resize(std::min(modules.size(), count));
+  return modules;
+}
+
+void print_summary(const Options& options, const QuantizeJob& job,
+                   const quantizer::QuantizeReport& report) {
+  print_heading(fmt::format("{} -> {}", options.input, options.output));
+  const double ratio =
+      report.output_bytes > 0 ? static_cast<double>(report.input_bytes) / report.output_bytes : 0;
+  std::vector<Fact> facts = {
+      {"size", fmt::format("{} -> {} ({:.2f}x smaller)", human_bytes(report.input_bytes),
+                           human_bytes(report.output_bytes), ratio)},
+      {"bits/weight",
+       fmt::format("{:.3f} in quantized linears, scales counted", report.bits_per_weight)},
+      {"calibration", fmt::format("{} windows of {} tokens of {}, seed {}", job.samples,
+                                  job.sequence, job.calibration->name, job.seed)},
+      {"time", fmt::format("{}, of it {} calibration", human_seconds(report.seconds),
+                           human_seconds(report.forward_seconds))},
+      {"peak memory", human_bytes(report.peak_rss)}};
+  const std::vector<ModuleError> worst = worst_modules(report.json, 3);
+  for (size_t i = 0; i < worst.size(); ++i)
+    facts.push_back({i == 0 ? "worst" : "",
+                     fmt::format("{}  |dY|^2/|Y|^2 {:.2e}", worst[i].name, worst[i].error)});
+  for (size_t i = 0; i < report.notices.size(); ++i)
+    facts.push_back({i == 0 ? "notices" : "", report.notices[i]});
+  print_facts(facts);
+}
+
+int run(const Options& options) {
+  start(options.common);
+  const quantizer::Recipe recipe = make_recipe(options);
+  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.input);
+  const model::ModelConfig config = load_config(files);
+  const int sequence = sequence_length(options.sequence, config);
+  TokenizedText calibration;
+  {
+    const text::Tokenizer tokenizer = load_tokenizer(files, config);
+    calibration = calibration_text(options.calibration, tokenizer);
+  }
+  Runtime runtime(options.common);
+  const QuantizeJob job = {.input = &files,
+                           .output = options.output,
+                           .recipe = recipe,
+                           .calibration = &calibration,
+                           .samples = options.samples,
+                           .sequence = sequence,
+                           .seed = options.seed};
+  const quantizer::QuantizeReport report = run_quantize(job, runtime);
+  runtime.show_fallbacks();
+  if (options.common.json)
+    print_json(report.json);
+  else
+    print_summary(options, job, report);
+  return kSuccess;
+}
+
+void add_recipe_options(CLI::App& verb, Options& options) {
+  constexpr const char* kGroup = "Recipe";
+  choice_option(verb, "--preset", options.preset, quantizer::preset_names(),
+                {"NAME", "Bits of weights and inputs: w16a16, w8a8, w4a16, w4a4 [w4a4]", kGroup});
+  choice_option(verb, "--method", options.method, {"published"},
+                {"NAME", "How channels are ordered and weights rounded [published]", kGroup});
+  choice_option(verb, "--kv", options.kv, {"f16", "int8", "int4"},
+                {"FORMAT", "KV-cache: f16, int8 or int4 [int4 for w4a4, else f16]", kGroup});
+  whole_option(
+      verb, "--kept", options.kept, {.min = 0, .max = 1'000'000, .multiple = 16},
+      {"N", "Channels kept in int8, a multiple of 16; clamped to\nwhat a layer has [128]", kGroup});
+  choice_option(verb, "--group", options.group, {"32", "64", "128", "row"},
+                {"N", "int4 values that share a scale: 32, 64, 128 or row [128]", kGroup});
+  choice_option(verb, "--head", options.head, {"f16", "int8", "int4.g128"},
+                {"FORMAT", "LM head: f16 (as in the source), int8, int4.g128 [f16]", kGroup});
+  text_option(verb, "--recipe", options.recipe,
+              {"FILE", "JSON recipe whose fields replace the preset's; options\nwin over the file",
+               kGroup});
+}
+
+void add_calibration_options(CLI::App& verb, Options& options) {
+  constexpr const char* kGroup = "Calibration";
+  text_option(verb, "--calibration", options.calibration,
+              {"FILE", "UTF-8 text [embedded: a text inside the program]", kGroup});
+  whole_option(verb, "--samples", options.samples, {.min = 1, .max = 100'000},
+               {"N", "Random windows of the text [128]", kGroup});
+  whole_option(verb, "--sequence", options.sequence, {.min = 2, .max = 1 << 20},
+               {"N", "Tokens per window [2048, or what the model takes]", kGroup});
+  seed_option(verb, options.seed, {"N", "Seed of the windows [0]", kGroup});
+}
+
+}  // namespace
+
+void add_quantize(Program& program) {
+  CLI::App* verb = add_verb(program.app, "quantize", "Quantize a checkpoint");
+  verb->footer(
+      "OUT appears complete or not at all; IN is only read. Equal inputs, options and seed give\n"
+      "equal bytes whatever the number of threads.\n"
+      "\n"
+      "--json prints the report, which also lies in OUT/report.json: sizes, bits per weight,\n"
+      "times, notices, and the error of every module.");
+  const auto options = std::make_shared<Options>();
+  argument(*verb, "IN", options->input, "Hugging Face model folder with safetensors weights");
+  argument(*verb, "OUT", options->output, "Folder to make; must not exist");
+  add_recipe_options(*verb, *options);
+  add_calibration_options(*verb, *options);
+  add_compute_options(*verb, options->common);
+  add_output_options(*verb, options->common);
+  on_run(program, *verb, [options] { return run(*options); });
+}
+
+}  // namespace atom::app

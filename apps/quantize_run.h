@@ -1,0 +1,27 @@
+// A quantization with progress on the console; shared by `atom quantize` and `atom eval ablation`.
+#pragma once
+
+#include <filesystem>
+#include <string>
+
+#include "quantizer/quantize.h"
+#include "session.h"
+
+namespace atom::app {
+
+struct QuantizeJob {
+  const checkpoint::ModelFiles* input = nullptr;
+  std::filesystem::path output;
+  quantizer::Recipe recipe;
+  const TokenizedText* calibration = nullptr;
+  int samples = 128;
+  int sequence = 2048;
+  uint64_t seed = 0;
+  std::string label = "quantize";  // begins the progress line
+};
+quantizer::QuantizeReport run_quantize(const QuantizeJob& job, Runtime& runtime);
+
+// --sequence, or 2048 bounded by what the model takes. Error: longer than that.
+int sequence_length(std::optional<int> wanted, const model::ModelConfig& config);
+
+}  // namespace atom::app

@@ -1,0 +1,323 @@
+// Rotation, the KV-cache's formats, and causal attention of the queries of one KV head. Included by
+// kernels.cc (see vec.h).
+//
+// Keys are taken in tiles of 64 absolute positions, whatever the chunk of queries: a tile's K and V
+// are widened to f32 once per task and multiplied with all its queries by the register tiles of
+// tile.h. Each query keeps a running maximum and mass (online softmax, Milakov, Gimelshein 2018),
+// updated once per tile, so its result depends only on its own position and the stored keys. Keys
+// after the query's position have probability 0 and do not enter the maximum; a tile all after it
+// is skipped.
+#pragma once
+
+inline constexpr int kKeys = 64;
+
+enum Side { kKey = 0, kValue = 1 };
+
+struct AttentionScratch {
+  float* q;        // [queries][head_dim]
+  float* scores;   // [queries][kKeys], then probabilities
+  float* sums;     // [queries][padded]
+  float* largest;  // [queries]
+  float* mass;     // [queries]
+  float* tile;     // [kKeys][padded]: K, then V
+  float* keys;     // [head_dim][kKeys]
+  int queries, padded;
+  size_t bytes_used;
+};
+
+static AttentionScratch carve(const AttentionTask& t, std::byte* base) {
+  Carver carver(base);
+  AttentionScratch s;
+  s.queries = (t.row_end - t.row_begin) * (t.heads / t.kv_heads);
+  s.padded = round_up(t.head_dim, kColumns);
+  const int64_t queries = s.queries;
+  s.q = carver.take<float>(queries * t.head_dim);
+  s.scores = carver.take<float>(queries * kKeys);
+  s.sums = carver.take<float>(queries * s.padded);
+  s.largest = carver.take<float>(queries);
+  s.mass = carver.take<float>(queries);
+  s.tile = carver.take<float>(int64_t{kKeys} * s.padded);
+  s.keys = carver.take<float>(int64_t{round_up(t.head_dim, 4)} * kKeys);
+  s.bytes_used = carver.used();
+  return s;
+}
+
+// Pairs (i, i + d/2) turn by the angles of a position; every product and sum is rounded.
+static void rotate(const AttentionTask& t, int position, const float* x, float* y) {
+  const int half = t.head_dim / 2;
+  const float* cos = t.rope_cos + int64_t{position} * half;
+  const float* sin = t.rope_sin + int64_t{position} * half;
+  for_vectors(half, [&](int i, int count) {
+    const F c = load_part(cos + i, count), s = load_part(sin + i, count);
+    const F a = load_part(x + i, count), b = load_part(x + half + i, count);
+    store_part(y + i, a * c - b * s, count);
+    store_part(y + half + i, b * c + a * s, count);
+  });
+}
+
+ATOM_INLINE const float* head_of(const AttentionTask& t, int row, int head) {
+  return t.qkv + (int64_t{row} * (t.heads + 2 * t.kv_heads) + head) * t.head_dim;
+}
+
+// Where the vector of a position lies in the cache.
+struct Place {
+  uint8_t* row;
+  uint8_t* params;
+};
+ATOM_INLINE Place find(const AttentionTask& t, int side, int kv_head, int position) {
+  const int token = position % t.page_tokens;
+  uint8_t* head = t.pages + t.page_table[position / t.page_tokens] * t.page_bytes +
+                  (int64_t{side} * t.kv_heads + kv_head) * t.head_bytes;
+  return {head + token * t.row_bytes, head + t.page_tokens * t.row_bytes + token * t.param_bytes};
+}
+
+// ---- store
+// ----------------------------------------------------------------------------------------------
+
+// f16 lo and step of x [d]; NaN when a value is not finite.
+static void kv_params(const float* x, int d, int high, uint16_t (&params)[2]) {
+  F low = broadcast(x[0]), top = low;
+  I magnitude{};
+  for_vectors(d, [&](int i, int count) {
+    F v = load_part(x + i, count);
+    for (int j = count; j < kLanes; ++j) v[j] = x[0];
+    low = min(v, low);
+    top = max(v, top);
+    magnitude = max(magnitude, bits_of(v) & 0x7fffffff);
+  });
+  if (max_lanes(magnitude) >= 0x7f800000) {
+    params[0] = params[1] = 0x7e00;
+    return;
+  }
+  const float lo = -max_lanes(-low);
+  uint16_t halves[kLanes];
+  F both{};
+  both[0] = lo;
+  both[1] = (max_lanes(top) - lo) / (float)high;
+  narrow_f16(halves, both);
+  params[0] = halves[0];
+  params[1] = halves[1] == 0 ? 0x3c00 : halves[1];
+}
+
+ATOM_INLINE void widen_params(const uint16_t* params, float& lo, float& step) {
+  uint16_t halves[kLanes] = {params[0], params[1]};
+  const F wide = widen_f16(halves);
+  lo = wide[0];
+  step = wide[1];
+}
+
+static void store_codes(const AttentionTask& t, const float* x, const Place& to, uint8_t* codes) {
+  const int high = t.kv_bits == 4 ? 15 : 255;
+  uint16_t params[2];
+  kv_params(x, t.head_dim, high, params);
+  __builtin_memcpy(to.params, params, sizeof params);
+  float lo, step;
+  widen_params(params, lo, step);
+  const F inv = broadcast(1.0f / step), low = broadcast(lo);
+  for_vectors(t.head_dim, [&](int i, int count) {
+    const F v = load_part(x + i, count) - low;
+    store_bytes(codes + i, quantize_vector(v, inv, F{}, broadcast((float)high)));
+  });
+  if (t.kv_bits == 8)
+    __builtin_memcpy(to.row, codes, (size_t)t.head_dim);
+  else
+    for (int i = 0; i < t.head_dim / 2; ++i)
+      to.row[i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
+}
+
+static void store_vector(const AttentionTask& t, const float* x, const Place& to, uint8_t* codes) {
+  if (t.kv_bits < 16) return store_codes(t, x, to, codes);
+  if (t.kv_bits == 32) {
+    __builtin_memcpy(to.row, x, (size_t)t.head_dim * sizeof(float));
+    return;
+  }
+  for_vectors(t.head_dim, [&](int i, int count) {
+    uint16_t halves[kLanes];
+    narrow_f16(halves, load_part(x + i, count));
+    __builtin_memcpy(to.row + 2 * i, halves, (size_t)count * 2);
+  });
+}
+
+static void store_kv(const AttentionTask& t, std::byte* scratch) {
+  float* rotated = (float*)scratch;
+  uint8_t* codes = (uint8_t*)(rotated + round_up(t.head_dim, kLanes));
+  for (int row = t.row_begin; row < t.row_end; ++row) {
+    const int position = t.position + row - t.row_begin;
+    for (int head = 0; head < t.kv_heads; ++head) {
+      rotate(t, position, head_of(t, row, t.heads + head), rotated);
+      store_vector(t, rotated, find(t, kKey, head, position), codes);
+      store_vector(t, head_of(t, row, t.heads + t.kv_heads + head), find(t, kValue, head, position),
+                   codes);
+    }
+  }
+}
+
+// ---- load
+// -----------------------------------------------------------------------------------------------
+
+template <int kBits>
+static void load_vector(const AttentionTask& t, const Place& from, float* to) {
+  float lo = 0, step = 0;
+  if constexpr (kBits < 16) {
+    uint16_t params[2];
+    __builtin_memcpy(params, from.params, sizeof params);
+    widen_params(params, lo, step);
+  }
+  const auto widen = [&](const uint8_t* at) {
+    if constexpr (kBits == 32) return load_as<F>(at);
+    if constexpr (kBits == 16) return widen_f16((const uint16_t*)at);
+    if constexpr (kBits == 8) return fma(to_float(widen_u8(at)), broadcast(step), broadcast(lo));
+    if constexpr (kBits == 4) return fma(to_float(widen_u4(at)), broadcast(step), broadcast(lo));
+  };
+  for_vectors(t.head_dim, [&](int i, int count) {
+    const uint8_t* at = from.row + i * kBits / 8;
+    if (count == kLanes) return store(to + i, widen(at));
+    uint8_t part[kLanes * 4] = {};
+    __builtin_memcpy(part, at, (size_t)(count * kBits / 8));
+    store_part(to + i, widen(part), count);
+  });
+}
+
+// Rows of s.tile: one side of the positions [begin, begin + count) of the task's KV head; the rest
+// is 0.
+static void load_tile(const AttentionTask& t, Side side, int begin, int count,
+                      const AttentionScratch& s) {
+  for (int i = 0; i < count; ++i) {
+    const Place from = find(t, side, t.kv_head, begin + i);
+    float* to = s.tile + int64_t{i} * s.padded;
+    if (t.kv_bits == 32) load_vector<32>(t, from, to);
+    if (t.kv_bits == 16) load_vector<16>(t, from, to);
+    if (t.kv_bits == 8) load_vector<8>(t, from, to);
+    if (t.kv_bits == 4) load_vector<4>(t, from, to);
+    for (int d = t.head_dim; d < s.padded; ++d) to[d] = 0;
+  }
+  __builtin_memset(s.tile + int64_t{count} * s.padded, 0,
+                   (size_t)((kKeys - count) * s.padded) * sizeof(float));
+}
+
+// keys[d][key] = tile[key][d], in squares of 4.
+static void transpose_tile(const AttentionTask& t, const AttentionScratch& s) {
+  typedef float Quad __attribute__((vector_size(16)));  // NOLINT
+  for (int key = 0; key < kKeys; key += 4) {
+    for (int d = 0; d < t.head_dim; d += 4) {  // padded is a multiple of 4
+      const float* from = s.tile + int64_t{key} * s.padded + d;
+      const Quad r0 = load_as<Quad>(from), r1 = load_as<Quad>(from + s.padded);
+      const Quad r2 = load_as<Quad>(from + 2 * s.padded), r3 = load_as<Quad>(from + 3 * s.padded);
+      const Quad a = __builtin_shufflevector(r0, r1, 0, 4, 1, 5);
+      const Quad b = __builtin_shufflevector(r0, r1, 2, 6, 3, 7);
+      const Quad c = __builtin_shufflevector(r2, r3, 0, 4, 1, 5);
+      const Quad e = __builtin_shufflevector(r2, r3, 2, 6, 3, 7);
+      float* to = s.keys + int64_t{d} * kKeys + key;
+      store(to, (Quad)__builtin_shufflevector(a, c, 0, 1, 4, 5));
+      store(to + kKeys, (Quad)__builtin_shufflevector(a, c, 2, 3, 6, 7));
+      store(to + 2 * kKeys, (Quad)__builtin_shufflevector(b, e, 0, 1, 4, 5));
+      store(to + 3 * kKeys, (Quad)__builtin_shufflevector(b, e, 2, 3, 6, 7));
+    }
+  }
+}
+
+// ---- attend
+// ---------------------------------------------------------------------------------------------
+
+// One tile's scores of a query become probabilities; `visible` keys count.
+static void soften(const AttentionTask& t, const AttentionScratch& s, int query, int visible) {
+  float* scores = s.scores + int64_t{query} * kKeys;
+  for (int i = visible; i < kKeys; ++i) scores[i] = -__builtin_inff();
+  const F scale = broadcast((float)(1.0 / __builtin_sqrt((double)t.head_dim)));
+  F top = broadcast(-__builtin_inff());
+  F v[kKeys / kLanes];
+  for (int i = 0; i < kKeys / kLanes; ++i) {
+    v[i] = load(scores + i * kLanes) * scale;
+    top = max(v[i], top);
+  }
+  const float before = s.largest[query];
+  float largest = max_lanes(top);
+  if (!(largest > before)) largest = before;
+  const F base = broadcast(largest);
+  F mass{};
+  for (int i = 0; i < kKeys / kLanes; ++i) {
+    const F p = exp(v[i] - base);
+    store(scores + i * kLanes, p);
+    mass += p;
+  }
+  s.largest[query] = largest;
+  const float keep = exp(broadcast(before) - base)[0];
+  s.mass[query] = s.mass[query] * keep + sum_lanes(mass);
+  if (keep == 1.0f) return;
+  float* sums = s.sums + int64_t{query} * s.padded;
+  for (int i = 0; i < s.padded; i += kLanes) store(sums + i, load(sums + i) * keep);
+}
+
+// Whether a value of the tile is NaN or infinite: its product with a probability of 0 is not 0.
+static bool has_special(const AttentionScratch& s) {
+  I magnitude{};
+  for (int i = 0; i < kKeys * s.padded; i += kLanes)
+    magnitude = max(magnitude, bits_of(load(s.tile + i)) & 0x7fffffff);
+  return max_lanes(magnitude) >= 0x7f800000;
+}
+
+static void sweep(int begin, int end, const float* a, int a_stride, const float* b, int b_stride,
+                  int k, float* c, int c_stride, int columns) {
+  for (int column = 0; column < columns; column += kColumns)
+    for_tiles<kTileRows>(begin, end,
+                         FloatSweep{{k, a, a_stride, b + column, b_stride, c + column, c_stride}});
+}
+
+static void attend_tile(const AttentionTask& t, const AttentionScratch& s, int tile_begin) {
+  const int sharing = t.heads / t.kv_heads;  // query heads of the KV head
+  const int end = t.position + t.row_end - t.row_begin;
+  const int count = smaller(kKeys, end - tile_begin);
+  // queries lie row by row, so those before the tile come first
+  const int first = larger(0, tile_begin - t.position) * sharing;
+  const auto visible = [&](int query) {
+    return smaller(kKeys, t.position + query / sharing - tile_begin + 1);
+  };
+
+  load_tile(t, kKey, tile_begin, count, s);
+  transpose_tile(t, s);
+  __builtin_memset(s.scores + int64_t{first} * kKeys, 0,
+                   (size_t)(s.queries - first) * kKeys * sizeof(float));
+  sweep(first, s.queries, s.q, t.head_dim, s.keys, kKeys, t.head_dim, s.scores, kKeys, kKeys);
+  for (int query = first; query < s.queries; ++query) soften(t, s, query, visible(query));
+
+  load_tile(t, kValue, tile_begin, count, s);
+  if (visible(first) < count && has_special(s)) {
+    for (int query = first; query < s.queries; ++query)
+      sweep(query, query + 1, s.scores, kKeys, s.tile, s.padded, visible(query), s.sums, s.padded,
+            s.padded);
+  } else {
+    sweep(first, s.queries, s.scores, kKeys, s.tile, s.padded, count, s.sums, s.padded, s.padded);
+  }
+}
+
+static size_t attention_scratch(const AttentionTask& t) {
+  const size_t store_bytes = (size_t)round_up(t.head_dim, 64) * (sizeof(float) + 1);
+  const size_t bytes = carve(t, nullptr).bytes_used;
+  return bytes > store_bytes ? bytes : store_bytes;
+}
+
+static void attention(const AttentionTask& t, std::byte* scratch) {
+  const AttentionScratch s = carve(t, scratch);
+  const int sharing = t.heads / t.kv_heads, d = t.head_dim;
+  for (int query = 0; query < s.queries; ++query) {
+    const int row = t.row_begin + query / sharing;
+    const int head = t.kv_head * sharing + query % sharing;
+    rotate(t, t.position + query / sharing, head_of(t, row, head), s.q + int64_t{query} * d);
+    s.largest[query] = -__builtin_inff();
+    s.mass[query] = 0;
+  }
+  __builtin_memset(s.sums, 0, (size_t)s.queries * s.padded * sizeof(float));
+
+  const int end = t.position + t.row_end - t.row_begin;
+  for (int tile = 0; tile < end; tile += kKeys) attend_tile(t, s, tile);
+
+  for (int query = 0; query < s.queries; ++query) {
+    const int row = t.row_begin + query / sharing;
+    const int head = t.kv_head * sharing + query % sharing;
+    float* out = t.out + (int64_t{row} * t.heads + head) * d;
+    const F mass = broadcast(s.mass[query]);
+    for_vectors(d, [&](int i, int count) {
+      store_part(out + i, load(s.sums + int64_t{query} * s.padded + i) / mass, count);
+    });
+  }
+}

@@ -1,0 +1,185 @@
+#include "backend/cpu/packed_linear.h"
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "backend/cpu/activation.h"
+#include "base/error.h"
+#include "format/list.h"
+
+namespace atom::backend::cpu {
+namespace {
+
+using format::Format;
+
+// The pairs that kernels exist for: see linear_kernel.h.
+bool is_computable(Format weight, Format input) {
+  if (!format::is_integer(weight) || !format::is_integer(input)) return true;
+  if (format::is_int4(input)) return weight == input;
+  return true;  // an int8 input has one scale, which serves every group of the weight
+}
+
+void check_parts(std::span<const LinearWeight> parts, const format::Segments& input) {
+  check(!parts.empty(), "a linear has at least one part");
+  const format::Segments& first = parts[0].segments;
+  for (const LinearWeight& part : parts)
+    if (part.segments != first) fail("the parts of a linear have different segments");
+  for (size_t i = 0; i < input.at.size(); ++i) {
+    const format::Segment w = first.at[i], x = input.at[i];
+    if (w.size != x.size)
+      fail("segment {} of a linear has {} weight columns ({}) but {} input channels ({})", i,
+           w.size, format::name(w.format), x.size, format::name(x.format));
+    if (w.size > 0 && !is_computable(w.format, x.format))
+      fail("the cpu backend cannot multiply a weight of {} with an input of {}",
+           format::name(w.format), format::name(x.format));
+  }
+}
+
+// One output's row of one segment, as the checkpoint stores it. Null: a column of padding.
+struct Row {
+  const char* codes = nullptr;
+  const char* scales = nullptr;
+};
+
+uint32_t read_word(const char* from) {
+  uint32_t word;
+  std::memcpy(&word, from, sizeof word);
+  return word;
+}
+
+// Nibbles 0..3 of the lower half to bytes 0..3.
+uint32_t spread_nibbles(uint32_t half) {
+  return (half & 0xfu) | (half & 0xf0u) << 4 | (half & 0xf00u) << 8 | (half & 0xf000u) << 12;
+}
+
+void pack_int4(const Row& row, int size, int columns, uint8_t* to) {
+  for (int octet = 0; octet < (size + 7) / 8; ++octet, to += 4 * columns) {
+    uint32_t word = 0x88888888u;  // code 0
+    if (row.codes != nullptr) word = read_word(row.codes + 4 * octet);
+    if (const int left = size - 8 * octet; left < 8) {
+      const uint32_t padding = ~0u << (4 * left);
+      word = (word & ~padding) | (0x88888888u & padding);
+    }
+    const uint32_t bytes = spread_nibbles(word & 0xffffu) | spread_nibbles(word >> 16) << 4;
+    std::memcpy(to, &bytes, sizeof bytes);
+  }
+}
+
+void pack_int8(const Row& row, int size, int columns, int offset, uint8_t* to) {
+  for (int k = 0; k < (size + 7) / 8 * 8; ++k) {
+    const int code = row.codes != nullptr && k < size ? static_cast<int8_t>(row.codes[k]) : 0;
+    to[int64_t{k / 4} * 4 * columns + k % 4] = static_cast<uint8_t>(code + offset);
+  }
+}
+
+// Elements of `bytes` bytes: to[i * columns].
+void pack_elements(const char* from, int count, int bytes, int columns, uint8_t* to) {
+  for (int i = 0; i < count; ++i, to += int64_t{bytes} * columns) {
+    if (from != nullptr)
+      std::memcpy(to, from + int64_t{i} * bytes, static_cast<size_t>(bytes));
+    else
+      std::memset(to, 0, static_cast<size_t>(bytes));
+  }
+}
+
+}  // namespace
+
+// The outputs of all parts, one after the other.
+struct CpuLinear::Rows {
+  explicit Rows(std::span<const LinearWeight> parts) : segments(parts[0].segments) {
+    for (const LinearWeight& part : parts)
+      for (int row = 0; row < part.n; ++row) places.push_back({&part, row});
+  }
+  Row at(int64_t output, int segment) const {
+    if (output >= static_cast<int64_t>(places.size())) return {};
+    const auto [weight, row] = places[static_cast<size_t>(output)];
+    const auto [format, size] = segments.at[static_cast<size_t>(segment)];
+    const LinearWeight::Part& part = weight->part[segment];
+    Row result;
+    result.codes = static_cast<const char*>(part.codes) + row * format::row_bytes(format, size);
+    if (format::is_integer(format))
+      result.scales =
+          static_cast<const char*>(part.scales) +
+          int64_t{row} * format::groups(format, size) * format::weight_scale_bytes(format);
+    return result;
+  }
+
+  struct Place {
+    const LinearWeight* weight;
+    int row;
+  };
+  format::Segments segments;
+  std::vector<Place> places;
+};
+
+CpuLinear::CpuLinear(std::span<const LinearWeight> parts, const format::Segments& input,
+                     const KernelTable& kernels, Executor& executor)
+    : input_(input) {
+  check_parts(parts, input);
+  const Rows rows(parts);
+  n_ = static_cast<int>(rows.places.size());
+  k_ = input.k();
+  panels_ = (n_ + kernels.panel_columns - 1) / kernels.panel_columns;
+  for (int i = 0; i < 2; ++i) {
+    const format::Segment w = rows.segments.at[static_cast<size_t>(i)];
+    const format::Format x = input.at[static_cast<size_t>(i)].format;
+    if (w.size == 0) continue;
+    if (!format::is_integer(w.format) && format::is_integer(x))
+      notice_ =
+          "linear " + format::name(w.format) + " x " + format::name(x) + ": input dequantized";
+    pack_segment(rows, i, kernels, executor);
+  }
+  pack_bias(parts, kernels.panel_columns);
+}
+
+void CpuLinear::pack_segment(const Rows& rows, int index, const KernelTable& kernels,
+                             Executor& executor) {
+  const auto [format, size] = rows.segments.at[static_cast<size_t>(index)];
+  const int columns = kernels.panel_columns;
+  const int element_bytes = format::bits(format) / 8;  // 0 for int4
+  const int scale_bytes = format::weight_scale_bytes(format);
+  WeightSegment& w = segments_[index];
+  w.element = element_of(format);
+  w.size = size;
+  w.group = format::group_size(format, size);
+  w.groups = format::groups(format, size);
+  const int64_t padded = w.groups > 0 ? (int64_t{size} + 7) / 8 * 8 : size;
+  w.panel_bytes = padded * columns * format::bits(format) / 8;
+  w.panel_scale_bytes = int64_t{w.groups} * columns * scale_bytes;
+  codes_[index] = Memory(static_cast<size_t>(w.panel_bytes * panels_));
+  scales_[index] = Memory(static_cast<size_t>(w.panel_scale_bytes * panels_));
+  w.panels = codes_[index].as<uint8_t>();
+  w.scales = scales_[index].as<uint8_t>();
+
+  executor.parallel_for(panels_, [&](int64_t panel, int) {
+    for (int column = 0; column < columns; ++column) {
+      const Row row = rows.at(panel * columns + column, index);
+      uint8_t* to = codes_[index].as<uint8_t>() + panel * w.panel_bytes;
+      if (w.element == Element::kInt4)
+        pack_int4(row, size, columns, to + 4 * column);
+      else if (w.element == Element::kInt8)
+        pack_int8(row, size, columns, kernels.byte_offset, to + 4 * column);
+      else
+        pack_elements(row.codes, size, element_bytes, columns, to + element_bytes * column);
+      to = scales_[index].as<uint8_t>() + panel * w.panel_scale_bytes + scale_bytes * column;
+      pack_elements(row.scales, w.groups, scale_bytes, columns, to);
+    }
+  });
+}
+
+void CpuLinear::pack_bias(std::span<const LinearWeight> parts, int columns) {
+  const bool any = std::any_of(parts.begin(), parts.end(),
+                               [](const LinearWeight& part) { return part.bias != nullptr; });
+  if (!any) return;
+  const size_t size = static_cast<size_t>(panels_) * static_cast<size_t>(columns);
+  bias_ = Memory(size * sizeof(float));
+  std::fill_n(bias_.as<float>(), size, 0.0f);
+  float* to = bias_.as<float>();
+  for (const LinearWeight& part : parts) {
+    if (part.bias != nullptr) std::copy_n(part.bias, part.n, to);
+    to += part.n;
+  }
+}
+
+}  // namespace atom::backend::cpu

@@ -1,0 +1,174 @@
+// Operations on one row: quantize, norm, gate, widen, combine, and reductions of logits. Included
+// by kernels.cc (see vec.h). Codes and scale bits are those of format/quantize.h. Remainders go
+// through the same vector code on a padded copy.
+#pragma once
+
+ATOM_INLINE int round_up(int x, int to) { return (x + to - 1) / to * to; }
+
+// Calls f(i, count) for whole vectors of [0, size), then for the remainder.
+template <typename Function>
+ATOM_INLINE void for_vectors(int size, const Function& f) {
+  int i = 0;
+  for (; i + kLanes <= size; i += kLanes) f(i, kLanes);
+  if (i < size) f(i, size - i);
+}
+ATOM_INLINE F load_part(const float* from, int count) {
+  if (count == kLanes) return load(from);
+  F v{};
+  __builtin_memcpy(&v, from, (size_t)count * sizeof(float));
+  return v;
+}
+ATOM_INLINE void store_part(float* to, F v, int count) {
+  if (count == kLanes) return store(to, v);
+  __builtin_memcpy(to, &v, (size_t)count * sizeof(float));
+}
+
+// ---- quantize
+// -------------------------------------------------------------------------------------------
+
+// Largest magnitude of whole vectors; NaN when a NaN or an infinity is among them.
+ATOM_INLINE float absmax(const float* x, int size) {
+  I largest{};  // magnitudes order like their bits; NaN and infinity are on top
+  for (int i = 0; i < size; i += kLanes) largest = max(largest, bits_of(load(x + i)) & 0x7fffffff);
+  const int32_t bits = max_lanes(largest);
+  return bits >= 0x7f800000 ? __builtin_nanf("") : __builtin_bit_cast(float, bits);
+}
+
+// clamp(rne(x * inv)), 0 where that is NaN. The bounds are integers, so they may clamp before
+// rounding.
+ATOM_INLINE I quantize_vector(F x, F inv, F low, F high) {
+  F r = x * inv;
+  r = r == r ? r : F{};
+  return round_to_int(min(max(r, low), high));
+}
+
+// One segment in its order, zero-padded to a multiple of 64 values.
+static void quantize_segment(const InputSegment& s, int row, float clip, const float* x) {
+  const bool int4 = s.element == Element::kInt4;
+  const F low = broadcast(int4 ? -8.0f : -127.0f), high = broadcast(int4 ? 7.0f : 127.0f);
+  int8_t* codes = s.codes + row * s.stride;
+  int32_t* sums = s.code_sums + int64_t{row} * s.sums;
+  for (int g = 0; g < s.groups; ++g) {
+    const int begin = g * s.group;
+    const int end = round_up(smaller(begin + s.group, s.size), kLanes);
+    const float largest = absmax(x + begin, end - begin);
+    const float scale =
+        largest == 0.0f ? 1.0f : (int4 ? largest * (clip / 7.0f) : largest / 127.0f);
+    s.scales[int64_t{row} * s.groups + g] = scale;
+    const F inv = broadcast(1.0f / scale);
+    for (int i = begin; i < end; i += s.sum_span) {
+      const int span_end = smaller(i + s.sum_span, end);
+      I sum{};
+      for (int j = i; j < span_end; j += kLanes) {
+        const I q = quantize_vector(load(x + j), inv, low, high);
+        store_bytes(codes + j, q);
+        sum += q;
+      }
+      sums[i / s.sum_span] = sum_lanes(sum);
+    }
+  }
+  const int written = round_up(s.size, kLanes);
+  __builtin_memset(codes + written, 0, (size_t)(s.stride - written));
+}
+
+static size_t row_scratch(const Input& y) {
+  return (size_t)(round_up(larger(y.at[0].size, y.at[1].size), 64)) * sizeof(float);
+}
+
+static void quantize_row(const Input& y, int row, const float* x, std::byte* scratch) {
+  float* ordered = (float*)scratch;
+  int from = 0;
+  for (const InputSegment& s : y.at) {
+    if (s.size == 0) continue;
+    const bool integer = is_integer(s.element);
+    float* to = integer ? ordered : s.values + row * s.stride;
+    if (y.order != nullptr)
+      for (int i = 0; i < s.size; ++i) to[i] = x[y.order[from + i]];
+    else
+      __builtin_memcpy(to, x + from, (size_t)s.size * sizeof(float));
+    if (integer) {
+      __builtin_memset(to + s.size, 0, (size_t)(round_up(s.size, 64) - s.size) * sizeof(float));
+      quantize_segment(s, row, y.clip, to);
+    }
+    from += s.size;
+  }
+}
+
+// ---- norm, gate, embedding, combine
+// ---------------------------------------------------------------------
+
+static void norm_row(const float* x, const float* gain, float epsilon, int k, float* y) {
+  D squares[2] = {};
+  for_vectors(k, [&](int i, int count) {
+    const F v = load_part(x + i, count);
+    for (int half = 0; half < 2; ++half) {
+      HalfF part;
+      __builtin_memcpy(&part, (const char*)&v + half * sizeof part, sizeof part);
+      const D wide = __builtin_convertvector(part, D);
+      squares[half] += wide * wide;
+    }
+  });
+  const double mean = sum_lanes(squares[0] + squares[1]) / k;
+  const F inv = broadcast((float)(1.0 / __builtin_sqrt(mean + (double)epsilon)));
+  for_vectors(k, [&](int i, int count) {
+    store_part(y + i, (load_part(x + i, count) * inv) * load_part(gain + i, count), count);
+  });
+}
+
+static void gate_row(const float* x, int k, float* y) {
+  for_vectors(k, [&](int i, int count) {
+    const F g = load_part(x + i, count);
+    const F silu = g / (exp(-g) + 1.0f);
+    store_part(y + i, silu * load_part(x + k + i, count), count);
+  });
+}
+
+static void widen_row(Element element, const void* from, int size, float* to) {
+  if (element == Element::kF32) {
+    __builtin_memcpy(to, from, (size_t)size * sizeof(float));
+    return;
+  }
+  for_vectors(size, [&](int i, int count) {
+    uint16_t part[kLanes] = {};
+    __builtin_memcpy(part, (const char*)from + int64_t{i} * 2, (size_t)count * 2);
+    store_part(to + i, element == Element::kF16 ? widen_f16(part) : widen_bf16(part), count);
+  });
+}
+
+static void combine_row(const float* const* rows, const float* weights, int count, int n,
+                        float* y) {
+  for_vectors(n, [&](int i, int lanes) {
+    F sum{};
+    for (int j = 0; j < count; ++j)
+      sum = fma(broadcast(weights[j]), load_part(rows[j] + i, lanes), sum);
+    store_part(y + i, load_part(y + i, lanes) + sum, lanes);
+  });
+}
+
+// ---- logits
+// ---------------------------------------------------------------------------------------------
+
+static float largest(const float* x, int size) {
+  F top = broadcast(x[0]);
+  I nan{};
+  for_vectors(size, [&](int i, int count) {
+    F v = load_part(x + i, count);
+    for (int j = count; j < kLanes; ++j) v[j] = x[0];
+    nan |= v != v;
+    top = max(v, top);
+  });
+  int32_t any = 0;
+  for (int j = 0; j < kLanes; ++j) any |= nan[j];
+  return any != 0 ? __builtin_nanf("") : max_lanes(top);
+}
+
+static double sum_exp(const float* x, int size, float largest) {
+  D sum{};
+  const D top = broadcast((double)largest);
+  int i = 0;
+  for (; i + kHalfLanes <= size; i += kHalfLanes)
+    sum += exp(__builtin_convertvector(load_as<HalfF>(x + i), D) - top);
+  double total = sum_lanes(sum);
+  for (; i < size; ++i) total += exp(broadcast((double)x[i]) - top)[0];
+  return total;
+}

@@ -1,0 +1,49 @@
+// Rounding of int4 weights: to nearest, or error-compensated by GPTQ (Frantar et al. 2022).
+//
+//   Rounded r = round_nearest({.name = "q_proj", .weight = w, .n = n, .k = k, .normal = {int4(128),
+//   k - 128}}); gptq_rows(problem, begin, end, r);     // independent rows: any split gives the
+//   same numbers
+//
+// Pure functions on f32 matrices. Columns stand in stored order: the int4 (normal) ones first, then
+// the kept ones, which are not rounded here: `rest` is what the caller still has to store for them.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "format/linear_format.h"
+
+namespace atom::quantizer {
+
+struct RoundingProblem {
+  std::string_view name;          // of the module, for messages
+  const float* weight = nullptr;  // [n, k]
+  int n = 0;
+  int k = 0;
+  format::Segment normal;         // int4 columns [0, normal.size); size 0: none
+  float clip = 1.0f;              // of a group's scale; ignored for int4.row
+  const float* factor = nullptr;  // GPTQ: upper U [k, k] with U^T U = inverse of the damped Hessian
+  std::span<const uint8_t>
+      dead;  // GPTQ: [k], 1: no calibration token uses the column, its weights become 0
+};
+
+struct Rounded {
+  std::vector<int8_t> codes;     // [n, normal.size]
+  std::vector<uint16_t> scales;  // [n, groups], f16 bits
+  std::vector<float> rest;       // [n, k - normal.size]
+};
+
+// Sized, without content.
+Rounded make_rounded(const RoundingProblem& problem);
+
+// s = f16(absmax * (clip / 7)). Error naming the module: a scale beyond f16.
+Rounded round_nearest(const RoundingProblem& problem);
+
+// Rows [begin, end): columns left to right; the scale of a group, f16(2 * absmax * clip / 15),
+// comes from the weights at its first column, compensated by all columns before. The rest receives
+// the propagated error. Error as above.
+void gptq_rows(const RoundingProblem& problem, int begin, int end, Rounded& out);
+
+}  // namespace atom::quantizer

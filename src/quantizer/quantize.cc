@@ -1,0 +1,396 @@
+#include "quantizer/quantize.h"
+
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+#include <utility>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "base/log.h"
+#include "checkpoint/manifest.h"
+#include "checkpoint/output_folder.h"
+#include "model/weights.h"
+#include "quantizer/calibrate.h"
+#include "quantizer/order.h"
+#include "quantizer/solve.h"
+#include "quantizer/solver.h"
+#include "quantizer/write.h"
+
+namespace atom::quantizer {
+namespace {
+
+using model::LayerTensors;
+using model::LinearTensors;
+
+constexpr int kFewRows = 32;  // an input that fewer calibration tokens reach: rounded to nearest
+constexpr double kSolveShare =
+    2.5;  // time of a solved layer in floating-point passes over it, for the ETA
+
+int64_t peak_rss() {
+  rusage usage = {};
+  getrusage(RUSAGE_SELF, &usage);
+  return int64_t{usage.ru_maxrss} * 1024;
+}
+
+double mebibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
+
+// One run, in the order of its members.
+class Run {
+ public:
+  Run(const QuantizeOptions& options, backend::Backend& backend, Executor& executor)
+      : options_(options),
+        executor_(executor),
+        observing_(backend),
+        solver_(make_cpu_solver(executor)),
+        files_(*options.input),
+        source_((files_.folder() / "config.json").string()),
+        config_(model::parse_config(files_.config(), source_)) {}
+
+  QuantizeReport run();
+
+ private:
+  bool gptq() const { return options_.recipe.rounding == Rounding::kGptq; }
+  bool quantizes_layers() const { return options_.recipe.preset != "w16a16"; }
+  bool orders_channels() const {
+    return quantizes_layers() && options_.recipe.order == Order::kEnergy;
+  }
+  bool gptq_head() const { return gptq() && format::is_int4(options_.recipe.head); }
+  bool needs_text() const {
+    return orders_channels() || (gptq() && quantizes_layers()) || gptq_head();
+  }
+
+  void prepare();
+  void make_windows();
+  void log_memory() const;
+  void calibrate();
+  void solve();
+  LayerTensors solve_layer(int index);
+  void collect(int index, LayerTensors& tensors);
+  void solve_linears(LayerTensors& tensors);
+  void solve_site(SiteKind site, int expert, std::initializer_list<LinearTensors*> linears);
+  void solve_module(LinearTensors& linear, const Factor* factor, const Gram* gram);
+  std::unique_ptr<LinearTensors> solve_head();
+  void finish();
+  Json provenance() const;
+
+  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+  void tell(double error);
+  void release(int layer) const;
+
+  using Clock = std::chrono::steady_clock;
+  const QuantizeOptions& options_;
+  Executor& executor_;
+  ObservingBackend observing_;
+  std::unique_ptr<Solver> solver_;
+  const checkpoint::ModelFiles& files_;
+  std::string source_;
+  model::ModelConfig config_;
+  model::Scheme plain_, scheme_;
+  Clock::time_point start_ = Clock::now();
+  std::unique_ptr<checkpoint::OutputFolder> folder_;
+  std::unique_ptr<Windows> windows_;
+  std::vector<LayerOrders> orders_;
+  std::unique_ptr<CheckpointWriter> writer_;
+  std::unique_ptr<Grams> grams_;
+  Progress progress_;
+  int64_t quantized_bits_ = 0, quantized_weights_ = 0;
+  int few_inputs_ = 0, redamped_ = 0;
+  Json modules_ = Json::array();
+  QuantizeReport report_;
+};
+
+void Run::prepare() {
+  check(options_.input != nullptr, "quantize needs an input");
+  if (const auto it = files_.config().find("quantization_config");
+      it != files_.config().end() && !it->is_null())
+    fail(
+        "{}: the model is already quantized (it has a quantization_config); quantize its 16-bit "
+        "source",
+        source_);
+  scheme_ = to_scheme(options_.recipe, config_, report_.notices);
+  plain_.kv.assign(static_cast<size_t>(config_.layers), format::KvKind::kF32);
+  progress_.layers = config_.layers;
+  report_.input_bytes = static_cast<int64_t>(files_.total_bytes());
+  if (options_.samples < 1 || options_.sequence < 1 || options_.sequence > config_.max_positions)
+    fail("calibration needs at least one window of 1 to {} tokens, but got {} of {}",
+         config_.max_positions, options_.samples, options_.sequence);
+  if (needs_text() && static_cast<int64_t>(options_.calibration.size()) < options_.sequence)
+    fail("{}: the calibration text has {} tokens, fewer than one window of {}",
+         options_.calibration_name, options_.calibration.size(), options_.sequence);
+  folder_ = std::make_unique<checkpoint::OutputFolder>(options_.output, files_.folder());
+}
+
+void Run::log_memory() const {
+  const int64_t hidden = int64_t{options_.samples} * options_.sequence * config_.hidden * 4;
+  const int64_t ffn = int64_t{3} * config_.experts * config_.hidden * config_.intermediate;
+  const int64_t weights =
+      ffn + int64_t{config_.hidden} * (config_.qkv_size() + config_.attention_size());
+  const int64_t widest = std::max({config_.hidden, config_.intermediate, config_.attention_size()});
+  const int64_t algebra =
+      gptq() && quantizes_layers() ? Grams::bytes(config_) + widest * widest * 12 : 0;
+  // A layer is held in 16 bits as read and as permuted, and packed, at most in f32, on the backend.
+  log_info(
+      "memory: about {:.0f} MiB of calibration activations, {:.0f} MiB for a layer, {:.0f} MiB of "
+      "second "
+      "moments; independent of the number of layers",
+      mebibytes(needs_text() ? hidden : 0), mebibytes(weights * 8), mebibytes(algebra));
+}
+
+void Run::make_windows() {
+  if (!needs_text()) return;
+  windows_ = std::make_unique<Windows>(config_, observing_,
+                                       Windows::Options{.ids = options_.calibration,
+                                                        .samples = options_.samples,
+                                                        .sequence = options_.sequence,
+                                                        .seed = options_.seed,
+                                                        .on_step = [this](double) { tell(-1); }});
+}
+
+void Run::tell(double error) {
+  progress_.seconds = seconds();
+  progress_.error = error;
+  progress_.peak_rss = peak_rss();
+  const double calibrated = orders_channels() ? config_.layers : 0;
+  const bool solving = progress_.phase != "calibrate";
+  const double total = calibrated + kSolveShare * config_.layers;
+  const double done = solving ? calibrated + kSolveShare * progress_.layer : progress_.layer;
+  progress_.eta_seconds = done > 0 ? progress_.seconds * (total - done) / done : -1;
+  if (options_.progress) options_.progress(progress_);
+}
+
+void Run::release(int layer) const {
+  const std::string prefix = model::module_name(layer, "");
+  for (auto it =
+           std::lower_bound(files_.tensor_names().begin(), files_.tensor_names().end(), prefix);
+       it != files_.tensor_names().end() && it->starts_with(prefix); ++it)
+    files_.release(*it);
+}
+
+void Run::calibrate() {
+  if (!orders_channels()) return;
+  const double begin = seconds();
+  progress_.phase = "calibrate";
+  windows_->embed(files_);
+  for (int i = 0; i < config_.layers; ++i) {
+    progress_.layer = i;
+    const std::unique_ptr<model::Layer> layer =
+        model::bind_layer(observing_, model::read_layer(files_, config_, plain_, i));
+    release(i);
+    Energies energies(config_, executor_);
+    observing_.observe(*layer, [&](const ObservedInput& input) { energies.add(input); });
+    windows_->run(*layer, plain_.kv[0], Windows::After::kAdvance);
+    observing_.stop();
+    orders_.push_back(energies.orders(i));
+  }
+  report_.forward_seconds = seconds() - begin;
+}
+
+// Second moments of the inputs as the quantized model will see them: quantized inputs and KV-cache,
+// weights still in floating point. The hidden states stay where they are.
+void Run::collect(int index, LayerTensors& tensors) {
+  const std::unique_ptr<model::Layer> layer = model::bind_layer(observing_, tensors);
+  grams_->clear();
+  observing_.observe(*layer, [&](const ObservedInput& input) { grams_->add(input); });
+  windows_->run(*layer, scheme_.kv[static_cast<size_t>(index)], Windows::After::kDiscard);
+  observing_.stop();
+  grams_->finish();
+}
+
+void Run::solve_module(LinearTensors& linear, const Factor* factor, const Gram* gram) {
+  const model::LinearScheme* scheme = scheme_.find(linear.name);
+  check(scheme != nullptr, "every linear of a quantized layer has a scheme");
+  progress_.module = linear.name;
+  Solved solved = solve_linear({.linear = &linear,
+                                .scheme = *scheme,
+                                .clip = options_.recipe.clip_weights,
+                                .factor = factor,
+                                .gram = gram},
+                               *solver_);
+  linear = std::move(solved.linear);
+  const int64_t weights = int64_t{linear.n} * linear.k();
+  quantized_weights_ += weights;
+  for (const LinearTensors::Part& part : linear.part)
+    quantized_bits_ += static_cast<int64_t>(part.codes.size() + part.scales.size()) * 8;
+  Json module;
+  module["name"] = linear.name;
+  module["format"] = format::name(linear.segments.at[0].format);
+  module["kept"] = linear.segments.at[1].size;
+  module["rounding"] = factor != nullptr ? "gptq" : "rtn";
+  module["error"] = solved.output_error >= 0 ? Json(solved.output_error) : Json(nullptr);
+  module["weight_error"] = solved.weight_error;
+  modules_.push_back(std::move(module));
+  tell(solved.output_error);
+}
+
+void Run::solve_site(SiteKind site, int expert, std::initializer_list<LinearTensors*> linears) {
+  const Gram* gram = grams_ ? &grams_->of(site, expert) : nullptr;
+  Factor factor;
+  const bool few = gram != nullptr && gram->rows < kFewRows;
+  const bool compensate = gptq() && !few;
+  if (few) ++few_inputs_;
+  if (compensate) {
+    factor = damped_factor(*solver_, *gram, (*linears.begin())->name);
+    if (factor.damping > 0.05) ++redamped_;
+  }
+  for (LinearTensors* linear : linears)
+    solve_module(*linear, compensate ? &factor : nullptr, few ? nullptr : gram);
+}
+
+void Run::solve_linears(LayerTensors& tensors) {
+  solve_site(SiteKind::kQkv, 0, {&tensors.q, &tensors.k, &tensors.v});
+  solve_site(SiteKind::kOut, 0, {&tensors.out});
+  for (int e = 0; e < config_.experts; ++e) {
+    model::ExpertTensors& expert = tensors.experts[static_cast<size_t>(e)];
+    solve_site(SiteKind::kFfn, e, {&expert.gate, &expert.up});
+    solve_site(SiteKind::kDown, e, {&expert.down});
+  }
+}
+
+LayerTensors Run::solve_layer(int index) {
+  LayerTensors tensors = model::read_layer(files_, config_, plain_, index);
+  release(index);
+  if (!orders_.empty()) apply_orders(orders_[static_cast<size_t>(index)], tensors);
+  apply_input_formats(scheme_, tensors);
+  tensors.kv = scheme_.kv[static_cast<size_t>(index)];
+  if (grams_) collect(index, tensors);
+  solve_linears(tensors);
+  const bool last = index + 1 == config_.layers && !gptq_head();
+  if (windows_ && gptq() && !last) {
+    const std::unique_ptr<model::Layer> layer = model::bind_layer(observing_, tensors);
+    windows_->run(*layer, tensors.kv, Windows::After::kAdvance);
+  }
+  return tensors;
+}
+
+void Run::solve() {
+  progress_.phase = quantizes_layers() ? "solve" : "write";
+  if (windows_ && gptq()) windows_->embed(files_);
+  if (gptq() && quantizes_layers()) grams_ = std::make_unique<Grams>(config_, *solver_);
+  for (int i = 0; i < config_.layers; ++i) {
+    progress_.layer = i;
+    progress_.module.clear();
+    if (!quantizes_layers()) {
+      writer_->write_layer(i, nullptr);
+      tell(-1);
+      continue;
+    }
+    const LayerTensors tensors = solve_layer(i);
+    writer_->write_layer(i, &tensors);
+    release(i);
+  }
+  grams_.reset();
+}
+
+std::unique_ptr<LinearTensors> Run::solve_head() {
+  const model::LinearScheme* scheme = scheme_.find("lm_head");
+  if (scheme == nullptr) return nullptr;
+  auto head = std::make_unique<LinearTensors>(model::read_head(files_, config_, plain_));
+  Gram gram{.k = config_.hidden, .rows = 0, .values = {}};
+  Factor factor;
+  if (gptq_head()) {
+    gram.values.resize(static_cast<size_t>(config_.hidden) * static_cast<size_t>(config_.hidden));
+    const std::vector<float> gain = tensor::widen(files_.tensor("model.norm.weight"));
+    check(static_cast<int>(gain.size()) == config_.hidden,
+          "the final norm has one gain per channel");
+    windows_->final_norm(gain, [&](const float* x, int rows) {
+      solver_->add_gram(x, rows, config_.hidden, gram.values.data());
+      gram.rows += rows;
+    });
+    solver_->finish_gram(gram.k, gram.values.data());
+    factor = damped_factor(*solver_, gram, "lm_head");
+  }
+  const int64_t bits = quantized_bits_, weights = quantized_weights_;
+  solve_module(*head, gptq_head() ? &factor : nullptr, gptq_head() ? &gram : nullptr);
+  quantized_bits_ = bits;  // bits per weight speaks of the layers' linears
+  quantized_weights_ = weights;
+  return head;
+}
+
+Json Run::provenance() const {
+  const auto hash = [](const std::filesystem::path& path) {
+    return checkpoint::make_manifest_entry(path.parent_path(), path.filename().string()).sha256;
+  };
+  Json json;
+  json["producer"] = "atom";
+  json["version"] = ATOM_VERSION;
+  json["recipe"] = to_json(options_.recipe);
+  json["calibration"] = {{"sha256", options_.calibration_sha256},
+                         {"samples", options_.samples},
+                         {"sequence", options_.sequence},
+                         {"seed", options_.seed}};
+  json["source"]["config_sha256"] = hash(files_.folder() / "config.json");
+  json["source"]["weights_sha256"] = Json::array();
+  for (const checkpoint::SafetensorsFile& file : files_.files())
+    json["source"]["weights_sha256"].push_back(hash(file.path()));
+  return json;
+}
+
+void Run::finish() {
+  progress_.phase = "write";
+  progress_.module.clear();
+  writer_->finish(provenance());
+  if (few_inputs_ > 0)
+    report_.notices.push_back(
+        fmt::format("{} inputs of experts saw fewer than {} calibration tokens: their weights are "
+                    "rounded to nearest",
+                    few_inputs_, kFewRows));
+  if (redamped_ > 0)
+    report_.notices.push_back(fmt::format(
+        "{} second-moment matrices were singular at 1 % damping and got more", redamped_));
+  for (const std::string& fallback : observing_.fallbacks()) report_.notices.push_back(fallback);
+  report_.output_bytes = writer_->output_bytes();
+  report_.bits_per_weight = quantized_weights_ > 0 ? static_cast<double>(quantized_bits_) /
+                                                         static_cast<double>(quantized_weights_)
+                                                   : 16.0;
+  report_.seconds = seconds();
+  report_.peak_rss = peak_rss();
+  Json& json = report_.json;
+  json["version"] = ATOM_VERSION;
+  json["recipe"] = to_json(options_.recipe);
+  json["calibration"] = {{"name", options_.calibration_name},
+                         {"tokens", options_.calibration.size()},
+                         {"samples", options_.samples},
+                         {"sequence", options_.sequence},
+                         {"seed", options_.seed}};
+  json["input_bytes"] = report_.input_bytes;
+  json["output_bytes"] = report_.output_bytes;
+  json["bits_per_weight"] = report_.bits_per_weight;
+  json["seconds"] = report_.seconds;
+  json["forward_seconds"] = report_.forward_seconds;
+  json["peak_rss"] = report_.peak_rss;
+  json["backend"] = observing_.name();
+  json["threads"] = executor_.threads();
+  json["notices"] = report_.notices;
+  json["modules"] = std::move(modules_);
+  write_file_atomically(folder_->path() / "report.json", json.dump(2) + "\n");
+  folder_->commit();
+}
+
+QuantizeReport Run::run() {
+  prepare();
+  log_memory();
+  make_windows();
+  calibrate();
+  writer_ = std::make_unique<CheckpointWriter>(
+      WritePlan{.files = &files_, .config = &config_, .scheme = &scheme_, .orders = orders_},
+      *folder_);
+  solve();
+  const std::unique_ptr<LinearTensors> head = solve_head();
+  windows_.reset();
+  writer_->write_ends(head.get());
+  finish();
+  return std::move(report_);
+}
+
+}  // namespace
+
+QuantizeReport quantize(const QuantizeOptions& options, backend::Backend& backend,
+                        Executor& executor) {
+  check(options.input != nullptr, "quantize needs an input");
+  return Run(options, backend, executor).run();
+}
+
+}  // namespace atom::quantizer

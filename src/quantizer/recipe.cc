@@ -1,0 +1,240 @@
+#include "quantizer/recipe.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <set>
+#include <utility>
+
+#include "base/error.h"
+
+namespace atom::quantizer {
+namespace {
+
+using format::Format;
+using format::KvKind;
+
+constexpr std::array<std::string_view, 4> kPresets = {"w16a16", "w8a8", "w4a16", "w4a4"};
+constexpr int kMaxKept = 1 << 20;
+
+std::string shown(const Json& value) {
+  return value.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 60);
+}
+
+std::string word_of(const Json& json, std::string_view key, std::string_view source,
+                    std::initializer_list<std::string_view> allowed) {
+  const std::string word = get_string(json, key, source);
+  if (std::find(allowed.begin(), allowed.end(), word) != allowed.end()) return word;
+  fail("{}: the field \"{}\" must be one of {}, but is \"{}\"", source, key,
+       fmt::join(allowed, ", "), word.substr(0, 60));
+}
+
+int group_of(const Json& json, std::string_view source) {
+  const Json& value = json.at("group");
+  if (value.is_string() && value.get<std::string>() == "row") return 0;
+  for (const int group : {32, 64, 128})
+    if (value.is_number_integer() && value.get<int64_t>() == group) return group;
+  fail("{}: the field \"group\" must be 32, 64, 128 or \"row\", but is {}", source, shown(value));
+}
+
+float clip_of(const Json& json, std::string_view key, std::string_view source) {
+  const double clip = get_number(json, key, {.source = source, .min = 0, .max = 1});
+  if (static_cast<float>(clip) < 1e-3f)
+    fail("{}: the field \"{}\" must be in [0.001, 1], but is {}", source, key, clip);
+  return static_cast<float>(clip);
+}
+
+KvKind kv_word(const Json& value, std::string_view source) {
+  if (value.is_string())
+    for (const KvKind kind : {KvKind::kF16, KvKind::kInt8, KvKind::kInt4})
+      if (value.get<std::string>() == format::name(kind)) return kind;
+  fail(
+      "{}: the field \"kv\" must be f16, int8 or int4, or a list with one of them per layer, but "
+      "holds {}",
+      source, shown(value));
+}
+
+std::vector<KvKind> kv_of(const Json& value, std::string_view source) {
+  if (!value.is_array()) return {kv_word(value, source)};
+  if (value.empty()) fail("{}: the field \"kv\" must not be an empty list", source);
+  std::vector<KvKind> kinds;
+  for (const Json& word : value) kinds.push_back(kv_word(word, source));
+  return kinds;
+}
+
+void apply_field(Recipe& recipe, const Json& json, const std::string& key,
+                 std::string_view source) {
+  if (key == "preset") return;  // applied first
+  if (key == "method") {
+    recipe.method = word_of(json, key, source, {"published"});
+  } else if (key == "rounding") {
+    const bool nearest = word_of(json, key, source, {"rtn", "gptq"}) == "rtn";
+    recipe.rounding = nearest ? Rounding::kNearest : Rounding::kGptq;
+  } else if (key == "group") {
+    recipe.group = group_of(json, source);
+  } else if (key == "clip_weights") {
+    recipe.clip_weights = clip_of(json, key, source);
+  } else if (key == "clip_activations") {
+    recipe.clip_activations = clip_of(json, key, source);
+  } else if (key == "kept") {
+    recipe.kept =
+        static_cast<int>(get_int(json, key, {.source = source, .min = 0, .max = kMaxKept}));
+  } else if (key == "kept_format") {
+    recipe.kept_format = format::parse_format(word_of(json, key, source, {"f16", "int8"}));
+  } else if (key == "order") {
+    const bool none = word_of(json, key, source, {"none", "energy"}) == "none";
+    recipe.order = none ? Order::kNone : Order::kEnergy;
+  } else if (key == "transform") {
+    recipe.transform = word_of(json, key, source, {"none"});
+  } else if (key == "kv") {
+    recipe.kv = kv_of(json.at(key), source);
+  } else if (key == "head") {
+    recipe.head = format::parse_format(word_of(json, key, source, {"f16", "int8", "int4.g128"}));
+  } else {
+    fail(
+        "{}: unknown field \"{}\" (known: preset, method, rounding, group, clip_weights, "
+        "clip_activations, kept, kept_format, order, transform, kv, head)",
+        source, key.substr(0, 60));
+  }
+}
+
+bool has_int4_weights(const Recipe& recipe) {
+  return recipe.preset == "w4a4" || recipe.preset == "w4a16";
+}
+
+// Fields that contradict the preset.
+void refuse_contradictions(const Recipe& recipe, std::string_view source) {
+  if (recipe.kept % 16 != 0)
+    fail("{}: the field \"kept\" must be a multiple of 16, but is {}", source, recipe.kept);
+  if (recipe.preset != "w4a4" && recipe.kept != 0)
+    fail("{}: the field \"kept\" must be 0 with preset {}, but is {}", source, recipe.preset,
+         recipe.kept);
+  if (recipe.preset != "w4a4" && recipe.order != Order::kNone)
+    fail("{}: the field \"order\" must be none with preset {}, but is energy", source,
+         recipe.preset);
+  if (!has_int4_weights(recipe) && recipe.rounding == Rounding::kGptq)
+    fail("{}: the field \"rounding\" must be rtn with preset {}, but is gptq", source,
+         recipe.preset);
+}
+
+// The largest kept count that linears of k inputs can have.
+int kept_limit(int k) {
+  const int leaves_one = (k - 1) / 16 * 16;
+  return leaves_one == 0 && k % 16 == 0 ? k : leaves_one;
+}
+
+int inputs_of(const std::string& module, const model::ModelConfig& config) {
+  if (module.ends_with("self_attn.o_proj")) return config.attention_size();
+  std::string_view down = config.family->down;
+  if (const size_t at = down.find("{}"); at != std::string_view::npos) down = down.substr(at + 2);
+  return module.ends_with(down) ? config.intermediate : config.hidden;
+}
+
+model::LinearScheme linear_scheme(const Recipe& recipe, int kept) {
+  model::LinearScheme out;
+  const Format int4 = format::int4(recipe.group);
+  out.weight = has_int4_weights(recipe) ? int4 : format::kInt8;
+  out.input = recipe.preset == "w4a4"   ? int4
+              : recipe.preset == "w8a8" ? format::kInt8
+                                        : format::kF32;
+  // A clip counts only with groups: a whole row always holds its largest value.
+  if (format::is_int4(out.input) && recipe.group != 0) out.clip = recipe.clip_activations;
+  out.kept = kept;
+  if (kept == 0) return out;
+  const bool integer = recipe.kept_format == format::kInt8;
+  out.kept_weight = out.kept_input = integer ? format::kInt8 : format::kF32;
+  return out;
+}
+
+}  // namespace
+
+std::vector<std::string> preset_names() { return {kPresets.begin(), kPresets.end()}; }
+
+Recipe preset(std::string_view name) {
+  if (std::find(kPresets.begin(), kPresets.end(), name) == kPresets.end())
+    fail("unknown preset \"{}\" (known: {})", name.substr(0, 60), fmt::join(kPresets, ", "));
+  Recipe recipe;
+  recipe.preset = name;
+  if (name == "w4a4") return recipe;
+  recipe.clip_weights = recipe.clip_activations = 1.0f;
+  recipe.kept = 0;
+  recipe.order = Order::kNone;
+  recipe.kv = {KvKind::kF16};
+  if (name != "w4a16") recipe.rounding = Rounding::kNearest;
+  return recipe;
+}
+
+void apply_json(Recipe& recipe, const Json& json, std::string_view source) {
+  if (!json.is_object()) fail("{}: a recipe must be a JSON object, but is {}", source, shown(json));
+  Recipe changed = recipe;
+  if (json.contains("preset"))
+    changed = preset(word_of(json, "preset", source, {"w16a16", "w8a8", "w4a16", "w4a4"}));
+  for (const auto& [key, value] : json.items()) apply_field(changed, json, key, source);
+  refuse_contradictions(changed, source);
+  recipe = std::move(changed);
+}
+
+Json to_json(const Recipe& recipe) {
+  // Shortest decimal that gives the f32 back: 0.85, not 0.8500000238418579.
+  const auto number = [](float value) { return std::stod(fmt::format("{}", value)); };
+  Json json;
+  json["preset"] = recipe.preset;
+  json["method"] = recipe.method;
+  json["rounding"] = recipe.rounding == Rounding::kGptq ? "gptq" : "rtn";
+  json["group"] = recipe.group == 0 ? Json("row") : Json(recipe.group);
+  json["clip_weights"] = number(recipe.clip_weights);
+  json["clip_activations"] = number(recipe.clip_activations);
+  json["kept"] = recipe.kept;
+  json["kept_format"] = format::name(recipe.kept_format);
+  json["order"] = recipe.order == Order::kEnergy ? "energy" : "none";
+  json["transform"] = recipe.transform;
+  if (recipe.kv.size() == 1) {
+    json["kv"] = format::name(recipe.kv[0]);
+  } else {
+    json["kv"] = Json::array();
+    for (const KvKind kind : recipe.kv) json["kv"].push_back(format::name(kind));
+  }
+  json["head"] = format::name(recipe.head);
+  return json;
+}
+
+model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
+                        std::vector<std::string>& notices) {
+  refuse_contradictions(recipe, "recipe");
+  const int layers = config.layers;
+  if (recipe.kv.size() != 1 && static_cast<int>(recipe.kv.size()) != layers)
+    fail("recipe: the field \"kv\" must name one format or one per layer ({}), but lists {}",
+         layers, recipe.kv.size());
+  model::Scheme scheme;
+  scheme.kv = recipe.kv.size() == 1 ? std::vector<KvKind>(layers, recipe.kv[0]) : recipe.kv;
+
+  if (recipe.preset != "w16a16") {
+    std::set<int> clamped;  // input widths
+    for (const std::string& module : model::linear_modules(config)) {
+      const int k = inputs_of(module, config);
+      const int kept = std::min(recipe.kept, kept_limit(k));
+      if (kept < recipe.kept && clamped.insert(k).second)
+        notices.push_back(fmt::format(
+            "kept channels of linears with {} inputs clamped from {} to {}", k, recipe.kept, kept));
+      scheme.linears.emplace(module, linear_scheme(recipe, kept));
+    }
+  }
+  if (format::is_integer(recipe.head))
+    scheme.linears.emplace("lm_head", model::LinearScheme{.weight = recipe.head,
+                                                          .input = format::kF32,
+                                                          .kept_weight = {},
+                                                          .kept_input = format::kF32,
+                                                          .kept = 0,
+                                                          .clip = 1.0f});
+
+  scheme.quantized = !scheme.linears.empty() ||
+                     std::any_of(scheme.kv.begin(), scheme.kv.end(),
+                                 [](KvKind kind) { return format::kv_bits(kind) < 16; });
+  scheme.compressed_tensors_names =
+      scheme.quantized &&
+      model::scheme_json(scheme, config).at("quant_method") == "compressed-tensors";
+  return scheme;
+}
+
+}  // namespace atom::quantizer

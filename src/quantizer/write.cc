@@ -1,0 +1,307 @@
+#include "quantizer/write.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <set>
+#include <system_error>
+#include <utility>
+
+#include "base/error.h"
+#include "base/file.h"
+#include "format/list.h"
+
+namespace atom::quantizer {
+namespace {
+
+using checkpoint::TensorInfo;
+using tensor::DType;
+using tensor::Shape;
+
+constexpr std::string_view kLayerPrefix = "model.layers.";
+constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
+constexpr std::string_view kHead = "lm_head.weight";
+constexpr const char* kSmallFiles[] = {"tokenizer.json",          "tokenizer_config.json",
+                                       "tokenizer.model",         "generation_config.json",
+                                       "special_tokens_map.json", "chat_template.jinja",
+                                       "added_tokens.json"};
+
+// Layer of a tensor name, -1 when it belongs to none.
+int layer_of(std::string_view name) {
+  if (!name.starts_with(kLayerPrefix)) return -1;
+  name.remove_prefix(kLayerPrefix.size());
+  const size_t digits = name.find_first_not_of("0123456789");
+  if (digits == 0 || digits > 6 || digits == std::string_view::npos || name[digits] != '.')
+    return -1;
+  return std::stoi(std::string(name.substr(0, digits)));
+}
+
+// Wide elements first, so that no tensor of a file is misaligned by an odd count of bytes before
+// it.
+template <typename List>
+void sort_by_width(List& list) {
+  std::stable_sort(list.begin(), list.end(), [](const auto& a, const auto& b) {
+    return tensor::dtype_size(a.info.dtype) > tensor::dtype_size(b.info.dtype);
+  });
+}
+
+void check_finite(const std::string& where, const std::string& name,
+                  const tensor::TensorView& view) {
+  if (!tensor::is_floating(view.dtype)) return;
+  const format::Format format = view.dtype == DType::F32   ? format::kF32
+                                : view.dtype == DType::F16 ? format::kF16
+                                                           : format::kBF16;
+  format::visit(format, [&](auto f) {
+    using F = decltype(f);
+    if constexpr (!F::kInteger) {
+      typename F::Storage value;
+      for (size_t at = 0; at < view.bytes.size(); at += sizeof(value)) {
+        std::memcpy(&value, view.bytes.data() + at, sizeof(value));
+        if (!std::isfinite(F::widen(value)))
+          fail("{}: tensor '{}' holds {}; weights must be finite", where, name, F::widen(value));
+      }
+    }
+  });
+}
+
+DType dtype_of(format::Format format) {
+  return format == format::kF32 ? DType::F32 : format == format::kF16 ? DType::F16 : DType::BF16;
+}
+
+}  // namespace
+
+CheckpointWriter::CheckpointWriter(const WritePlan& plan, const checkpoint::OutputFolder& folder)
+    : plan_(plan), folder_(folder) {
+  for (int i = 0; i < plan_.config->layers; ++i) groups_.push_back(plan_layer(i));
+  groups_.push_back(plan_ends());
+
+  std::vector<TensorInfo> all;
+  uint64_t total = 0;
+  for (const std::vector<Stored>& group : groups_)
+    for (const Stored& stored : group) {
+      all.push_back(stored.info);
+      total += tensor::byte_size(stored.info.dtype, stored.info.shape);
+    }
+  output_bytes_ = static_cast<int64_t>(total);
+  folder_.require_space(total);
+  uint64_t filled = 0;
+  for (TensorInfo& info : all) {
+    const uint64_t bytes = tensor::byte_size(info.dtype, info.shape);
+    if (shards_.empty() || (filled + bytes > plan_.shard_bytes && filled > 0)) {
+      shards_.emplace_back();
+      filled = 0;
+    }
+    filled += bytes;
+    shards_.back().tensors.push_back(std::move(info));
+  }
+  for (size_t i = 0; i < shards_.size(); ++i)
+    shards_[i].name = shards_.size() == 1
+                          ? "model.safetensors"
+                          : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards_.size());
+}
+
+CheckpointWriter::~CheckpointWriter() = default;
+
+void CheckpointWriter::plan_linear(const std::string& module, std::vector<Stored>& out) const {
+  const model::LinearScheme& scheme = *plan_.scheme->find(module);
+  std::string source = module + ".weight";
+  if (module == "lm_head" && !plan_.files->has(source)) source = kEmbedding;
+  const tensor::TensorView weight = plan_.files->tensor(source);
+  if (weight.shape.rank() != 2 || !tensor::is_floating(weight.dtype))
+    fail("{}: tensor '{}' must be a floating-point matrix, but is {} {}",
+         plan_.files->folder().string(), source, tensor::dtype_name(weight.dtype),
+         weight.shape.to_string());
+  const int64_t n = weight.shape[0];
+  const format::Segments segments = weight_segments(scheme, static_cast<int>(weight.shape[1]));
+  const auto add = [&](std::string_view suffix, DType dtype, Shape shape, Origin origin) {
+    out.push_back({{module + std::string(suffix), dtype, shape}, origin, module});
+  };
+  const format::Segment normal = segments.at[0], kept = segments.at[1];
+  if (normal.size > 0 && format::is_int4(normal.format)) {
+    add(".weight_packed", DType::I32, {n, format::row_bytes(normal.format, normal.size) / 4},
+        Origin::kCodes0);
+    add(".weight_scale", DType::F16, {n, format::groups(normal.format, normal.size)},
+        Origin::kScales0);
+    if (plan_.scheme->compressed_tensors_names)
+      add(".weight_shape", DType::I64, {2}, Origin::kShape);
+  } else if (normal.size > 0) {
+    add(".weight", DType::I8, {n, normal.size}, Origin::kCodes0);
+    add(".weight_scale", DType::F32, {n, 1}, Origin::kScales0);
+  }
+  if (kept.size == 0) return;
+  const bool integer = format::is_integer(kept.format);
+  add(".kept_weight", integer ? DType::I8 : weight.dtype, {n, kept.size}, Origin::kCodes1);
+  if (integer) add(".kept_scale", DType::F32, {n}, Origin::kScales1);
+}
+
+void CheckpointWriter::plan_order(const std::string& site, const Permutation& order,
+                                  std::vector<Stored>& out) const {
+  if (order.empty()) return;
+  out.push_back(
+      {{site + ".order", DType::I32, {static_cast<int64_t>(order.size())}}, Origin::kOrder, site});
+}
+
+std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_layer(int index) const {
+  std::vector<Stored> out;
+  const std::string prefix = fmt::format("{}{}.", kLayerPrefix, index);
+  std::set<std::string> replaced;
+  for (const std::string& name : plan_.files->tensor_names()) {
+    if (!name.starts_with(prefix)) continue;
+    const std::string module =
+        name.ends_with(".weight") ? name.substr(0, name.size() - 7) : std::string();
+    if (plan_.scheme->find(module) != nullptr) {
+      plan_linear(module, out);
+    } else {
+      const tensor::TensorView view = plan_.files->tensor(name);
+      out.push_back({{name, view.dtype, view.shape}, Origin::kSource, name});
+    }
+  }
+  if (!plan_.orders.empty()) {
+    const LayerOrders& orders = plan_.orders[static_cast<size_t>(index)];
+    plan_order(model::module_name(index, "self_attn.qkv_input"), orders.qkv, out);
+    plan_order(model::module_name(index, "self_attn.o_input"), orders.out, out);
+    plan_order(model::module_name(index, plan_.config->family->ffn_site), orders.ffn, out);
+  }
+  sort_by_width(out);
+  return out;
+}
+
+std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_ends() const {
+  std::vector<Stored> out;
+  const bool new_head = plan_.scheme->find("lm_head") != nullptr;
+  for (const std::string& name : plan_.files->tensor_names()) {
+    const int layer = layer_of(name);
+    if (layer >= 0 && layer < plan_.config->layers) continue;
+    const tensor::TensorView view = plan_.files->tensor(name);
+    if (new_head && name == kHead) {
+      // A tied pair that is stored under the head's name only: the embedding gets its own.
+      if (!plan_.files->has(kEmbedding))
+        out.push_back({{std::string(kEmbedding), view.dtype, view.shape}, Origin::kSource, name});
+      continue;
+    }
+    out.push_back({{name, view.dtype, view.shape}, Origin::kSource, name});
+  }
+  if (new_head) plan_linear("lm_head", out);
+  sort_by_width(out);
+  return out;
+}
+
+void CheckpointWriter::open_shard() {
+  check(shard_ < shards_.size(), "more tensors written than planned");
+  file_.emplace(folder_.path() / shards_[shard_].name, shards_[shard_].tensors,
+                checkpoint::Metadata{{"format", "pt"}});
+  in_shard_ = 0;
+}
+
+void CheckpointWriter::close_shard() {
+  file_->commit();
+  entries_.push_back({shards_[shard_].name, file_->size(), file_->sha256()});
+  file_.reset();
+  ++shard_;
+}
+
+void CheckpointWriter::append(const Stored& stored, std::span<const std::byte> bytes) {
+  if (!file_) open_shard();
+  file_->write(stored.info.name, bytes);
+  if (++in_shard_ == shards_[shard_].tensors.size()) close_shard();
+}
+
+void CheckpointWriter::copy(const Stored& stored) {
+  const tensor::TensorView view = plan_.files->tensor(stored.from);
+  check_finite(plan_.files->folder().string(), stored.from, view);
+  append(stored, view.bytes);
+  plan_.files->release(stored.from);
+}
+
+void CheckpointWriter::write(const Stored& stored,
+                             std::span<const model::LinearTensors* const> linears,
+                             std::span<const model::Site* const> sites) {
+  if (stored.origin == Origin::kSource) return copy(stored);
+  if (stored.origin == Origin::kOrder) {
+    for (const model::Site* site : sites)
+      if (site->name == stored.from) return append(stored, std::as_bytes(std::span(site->order)));
+    invariant_failed("an order of an unknown site", std::source_location::current());
+  }
+  const auto found =
+      std::find_if(linears.begin(), linears.end(),
+                   [&](const model::LinearTensors* linear) { return linear->name == stored.from; });
+  check(found != linears.end(), "a quantized tensor of an unknown linear");
+  const model::LinearTensors& linear = **found;
+  if (stored.origin == Origin::kShape) {
+    const int64_t shape[2] = {linear.n, linear.k()};
+    return append(stored, std::as_bytes(std::span(shape)));
+  }
+  const int part = stored.origin == Origin::kCodes0 || stored.origin == Origin::kScales0 ? 0 : 1;
+  const bool scales = stored.origin == Origin::kScales0 || stored.origin == Origin::kScales1;
+  if (!scales && !format::is_integer(linear.segments.at[part].format))
+    check(dtype_of(linear.segments.at[part].format) == stored.info.dtype,
+          "kept channels changed their type");
+  append(stored, scales ? linear.part[part].scales : linear.part[part].codes);
+}
+
+void CheckpointWriter::write_layer(int index, const model::LayerTensors* layer) {
+  std::vector<const model::LinearTensors*> linears;
+  std::vector<const model::Site*> sites;
+  if (layer != nullptr) {
+    linears = {&layer->q, &layer->k, &layer->v, &layer->out};
+    for (const model::ExpertTensors& expert : layer->experts)
+      linears.insert(linears.end(), {&expert.gate, &expert.up, &expert.down});
+    sites = {&layer->qkv_input, &layer->out_input, &layer->ffn_input};
+  }
+  for (const Stored& stored : groups_[static_cast<size_t>(index)]) {
+    write(stored, linears, sites);
+    if (stored.origin != Origin::kSource && plan_.files->has(stored.from + ".weight"))
+      plan_.files->release(stored.from + ".weight");
+  }
+}
+
+void CheckpointWriter::write_ends(const model::LinearTensors* head) {
+  std::vector<const model::LinearTensors*> linears;
+  if (head != nullptr) linears.push_back(head);
+  for (const Stored& stored : groups_.back()) write(stored, linears, {});
+}
+
+void CheckpointWriter::write_text(const std::string& name, const std::string& text) {
+  write_file_atomically(folder_.path() / name, text);
+  entries_.push_back(checkpoint::make_manifest_entry(folder_.path(), name));
+}
+
+void CheckpointWriter::write_config() {
+  if (!plan_.scheme->quantized) {
+    write_text("config.json", read_file(plan_.files->folder() / "config.json"));
+    return;
+  }
+  Json config = plan_.files->config();
+  // A quantized head is a tensor of its own beside the 16-bit embedding.
+  if (plan_.scheme->find("lm_head") != nullptr) config["tie_word_embeddings"] = false;
+  config["quantization_config"] = model::scheme_json(*plan_.scheme, *plan_.config);
+  write_text("config.json", config.dump(2) + "\n");
+}
+
+void CheckpointWriter::copy_small_files() {
+  for (const char* name : kSmallFiles) {
+    const std::filesystem::path path = plan_.files->folder() / name;
+    std::error_code ignored;
+    if (std::filesystem::is_regular_file(path, ignored)) write_text(name, read_file(path));
+  }
+}
+
+void CheckpointWriter::finish(const Json& provenance) {
+  check(!file_ && shard_ == shards_.size(), "tensors are missing in the output");
+  write_config();
+  copy_small_files();
+  write_text("atom_provenance.json", provenance.dump(2) + "\n");
+  if (shards_.size() > 1) {
+    Json index;
+    index["metadata"]["total_size"] = output_bytes_;
+    index["weight_map"] = Json::object();
+    for (const Shard& shard : shards_)
+      for (const TensorInfo& info : shard.tensors) index["weight_map"][info.name] = shard.name;
+    write_text("model.safetensors.index.json", index.dump(2) + "\n");
+  }
+  checkpoint::write_manifest(folder_.path(), entries_);
+}
+
+}  // namespace atom::quantizer

@@ -1,0 +1,218 @@
+#include "text/bpe_model.h"
+
+#include <string>
+
+#include "base/error.h"
+#include "text/unicode.h"
+
+namespace atom::text {
+namespace {
+
+constexpr size_t kMaxMerges = 1 << 26;
+
+struct MergeNames {
+  std::string left;
+  std::string right;
+};
+
+// "left right" or ["left", "right"].
+MergeNames merge_names(const Json& entry, std::string_view place) {
+  if (entry.is_array() && entry.size() == 2 && entry[0].is_string() && entry[1].is_string()) {
+    return {entry[0].get<std::string>(), entry[1].get<std::string>()};
+  }
+  if (entry.is_string()) {
+    const std::string text = entry.get<std::string>();
+    const size_t space = text.find(' ');
+    if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos) {
+      return {text.substr(0, space), text.substr(space + 1)};
+    }
+  }
+  fail("{}: must be two tokens with one space between or an array of two strings", place);
+}
+
+bool is_version_line(const Json& entry) {
+  return entry.is_string() && entry.get_ref<const std::string&>().starts_with("#version");
+}
+
+void refuse_text(const Json& json, std::string_view key, std::string_view source) {
+  if (!get_string_or(json, key, "", source).empty()) {
+    fail("{}: a {} that is not empty is not supported", source, key);
+  }
+}
+
+}  // namespace
+
+CharacterTable::CharacterTable() : pages_(0x110000 >> 8, 0), ids_(256, -1) {}
+
+void CharacterTable::set(uint32_t code_point, int32_t id) {
+  uint16_t& page = pages_[code_point >> 8];
+  if (page == 0) {
+    page = static_cast<uint16_t>(ids_.size() >> 8);
+    ids_.resize(ids_.size() + 256, -1);
+  }
+  ids_[size_t{page} << 8 | (code_point & 0xFF)] = id;
+}
+
+BpeModel::BpeModel(const Json& json, std::string_view source) {
+  if (!json.is_object()) fail("{}: must be an object", source);
+  const std::string type = get_string_or(json, "type", "BPE", source);
+  if (type != "BPE") fail("{}: the type '{}' is not supported", source, type);
+  const auto vocab = json.find("vocab");
+  if (vocab == json.end()) fail("{}: vocab is missing", source);
+  vocabulary_ = vocabulary_from_json(*vocab, source);
+  for (int32_t id = 0; id < vocabulary_.size(); ++id) {
+    const std::string& token = vocabulary_.token(id);
+    if (token.empty()) continue;
+    const CodePoint first = decode_utf8(token, 0);
+    if (first.size == token.size()) characters_.set(first.value, id);
+  }
+  for (size_t byte = 0; byte < 256; ++byte) {
+    byte_token_[byte] = vocabulary_.find(fmt::format("<0x{:02X}>", byte));
+  }
+  read_options(json, source);
+  read_merges(json, source);
+}
+
+void BpeModel::read_options(const Json& json, std::string_view source) {
+  if (const double dropout = get_number_or(json, "dropout", 0, {.source = source}); dropout != 0) {
+    fail("{}: dropout must be null or 0 and is {}", source, dropout);
+  }
+  refuse_text(json, "continuing_subword_prefix", source);
+  refuse_text(json, "end_of_word_suffix", source);
+  byte_fallback_ = get_bool_or(json, "byte_fallback", false, source);
+  fuse_unknown_ = get_bool_or(json, "fuse_unk", false, source);
+  ignore_merges_ = get_bool_or(json, "ignore_merges", false, source);
+  if (const std::string unknown = get_string_or(json, "unk_token", "", source); !unknown.empty()) {
+    unknown_ = vocabulary_.find(unknown);
+    if (unknown_ < 0) fail("{}: the unk_token '{}' is not in vocab", source, unknown);
+  }
+}
+
+void BpeModel::read_merges(const Json& json, std::string_view source) {
+  const auto list = json.find("merges");
+  if (list == json.end() || !list->is_array()) fail("{}: merges must be an array", source);
+  if (list->size() > kMaxMerges) {
+    fail("{}: merges has {} entries and may have {}", source, list->size(), kMaxMerges);
+  }
+  merges_ = MergeTable(list->size());
+  std::vector<Merge> merges;
+  merges.reserve(list->size());
+  for (size_t i = 0; i < list->size(); ++i) {
+    const Json& entry = (*list)[i];
+    if (is_version_line(entry)) continue;
+    const std::string place = fmt::format("{}: merges[{}]", source, i);
+    const MergeNames names = merge_names(entry, place);
+    const auto id_of = [&](const std::string& token) {
+      const int32_t id = vocabulary_.find(token);
+      if (id < 0) fail("{}: the token '{}' is not in vocab", place, token);
+      return id;
+    };
+    const Merge merge{id_of(names.left), id_of(names.right)};
+    const int32_t token = id_of(names.left + names.right);
+    merges_.add(merge.left, merge.right, {.rank = static_cast<uint32_t>(i), .token = token});
+    merges.push_back(merge);
+  }
+  find_cuts(merges);
+}
+
+// A merge across a cut would join a token that ends with the character before it to one that begins
+// with the character after it. That holds as long as symbols are characters: where byte tokens or
+// the unknown token take part in merges, nothing is cut.
+void BpeModel::find_cuts(const std::vector<Merge>& merges) {
+  std::vector<uint8_t> is_stand_in(static_cast<size_t>(vocabulary_.size()), 0);
+  if (unknown_ >= 0) is_stand_in[static_cast<size_t>(unknown_)] = 1;
+  for (const int32_t id : byte_token_) {
+    if (byte_fallback_ && id >= 0) is_stand_in[static_cast<size_t>(id)] = 1;
+  }
+  joined_ = PairMap(merges.size());
+  for (const Merge& merge : merges) {
+    if (is_stand_in[static_cast<size_t>(merge.left)] != 0 ||
+        is_stand_in[static_cast<size_t>(merge.right)] != 0) {
+      return;
+    }
+    const std::string& left = vocabulary_.token(merge.left);
+    const std::string& right = vocabulary_.token(merge.right);
+    if (left.empty() || right.empty()) continue;
+    const int32_t last =
+        characters_.find(decode_utf8(left, previous_utf8(left, left.size())).value);
+    const int32_t first = characters_.find(decode_utf8(right, 0).value);
+    if (last >= 0 && first >= 0) joined_.assign(last, first, 1);
+  }
+  cuts_ = true;
+}
+
+void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
+  if (ignore_merges_) {
+    if (const int32_t id = vocabulary_.find(piece); id >= 0) {
+      ids.push_back(id);
+      return;
+    }
+  }
+  if (piece.empty()) return;
+  if (piece.size() > WordCache::kMaxWordBytes) return encode_characters(piece, scratch, ids);
+  if (scratch.cache.find(piece, ids)) return;
+  const size_t first = ids.size();
+  encode_characters(piece, scratch, ids);
+  scratch.cache.insert(piece, std::span(ids).subspan(first));
+}
+
+bool BpeModel::has_bytes(std::string_view bytes) const {
+  for (const char byte : bytes) {
+    if (byte_token_[static_cast<uint8_t>(byte)] < 0) return false;
+  }
+  return true;
+}
+
+void BpeModel::encode_characters(std::string_view piece, Scratch& scratch,
+                                 std::vector<int32_t>& ids) const {
+  std::vector<int32_t>& symbols = scratch.symbols;  // of the word that begins at word_begin
+  symbols.clear();
+  size_t word_begin = 0;
+  const auto end_word = [&](size_t end) {
+    if (symbols.empty()) return;
+    encode_word(piece.substr(word_begin, end - word_begin), scratch, ids);
+    symbols.clear();
+  };
+  const auto put = [&](int32_t id) { cuts_ ? ids.push_back(id) : symbols.push_back(id); };
+
+  bool unknown_waits = false;  // it is put before the next character token, and after byte tokens
+  for (size_t at = 0; at < piece.size();) {
+    const CodePoint c = decode_utf8(piece, at);
+    const int32_t id = characters_.find(c.value);
+    if (id >= 0) {
+      if (unknown_waits) put(unknown_);
+      unknown_waits = false;
+      if (cuts_ && !symbols.empty() && joined_.find(symbols.back(), id) == PairMap::kNone) {
+        end_word(at);
+      }
+      if (symbols.empty()) word_begin = at;
+      symbols.push_back(id);
+    } else {
+      if (cuts_) end_word(at);
+      const std::string_view bytes = piece.substr(at, c.size);
+      if (byte_fallback_ && has_bytes(bytes)) {
+        for (const char byte : bytes) put(byte_token_[static_cast<uint8_t>(byte)]);
+      } else if (unknown_ >= 0) {
+        if (unknown_waits && !fuse_unknown_) put(unknown_);
+        unknown_waits = true;
+      }
+    }
+    at += c.size;
+  }
+  if (unknown_waits) put(unknown_);
+  end_word(piece.size());
+}
+
+// scratch.symbols are the word's. Words inside a long piece are cached too, except where the word
+// as a piece of its own could have other ids.
+void BpeModel::encode_word(std::string_view word, Scratch& scratch,
+                           std::vector<int32_t>& ids) const {
+  const bool cached = cuts_ && !ignore_merges_ && scratch.symbols.size() > 2 &&
+                      word.size() <= WordCache::kMaxWordBytes;
+  if (cached && scratch.cache.find(word, ids)) return;
+  scratch.merger.run(merges_, scratch.symbols);
+  ids.insert(ids.end(), scratch.symbols.begin(), scratch.symbols.end());
+  if (cached) scratch.cache.insert(word, scratch.symbols);
+}
+
+}  // namespace atom::text

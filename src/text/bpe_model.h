@@ -1,0 +1,80 @@
+// The "model" of tokenizer.json for type BPE: pieces of text to ids.
+//
+//   const BpeModel model(json["model"], "tokenizer.json: model");
+//   BpeModel::Scratch scratch(text.size());    // one encode call of one thread
+//   model.encode(piece, scratch, ids);         // appends
+//
+// A piece of megabytes is fine: it is cut, exactly, at every pair of characters that no merge can
+// join, and the words between the cuts are merged one by one.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+#include "text/merge.h"
+#include "text/vocabulary.h"
+#include "text/word_cache.h"
+
+namespace atom::text {
+
+// Ids of the vocabulary's tokens of one character, by code point.
+class CharacterTable {
+ public:
+  CharacterTable();
+  void set(uint32_t code_point, int32_t id);
+  int32_t find(uint32_t code_point) const {  // -1: no such token; code_point <= 0x10FFFF
+    return ids_[size_t{pages_[code_point >> 8]} << 8 | (code_point & 0xFF)];
+  }
+
+ private:
+  std::vector<uint16_t> pages_;  // page 0 holds -1 only
+  std::vector<int32_t> ids_;
+};
+
+class BpeModel {
+ public:
+  // Error: another type, options that are not supported, vocabulary or merges that contradict
+  // themselves.
+  BpeModel(const Json& json, std::string_view source);
+
+  struct Scratch {
+    explicit Scratch(size_t text_bytes) : cache(text_bytes) {}
+    WordCache cache;
+    Merger merger;
+    std::vector<int32_t> symbols;
+  };
+
+  // Appends the ids of a piece of valid UTF-8. A character that has neither token nor byte tokens
+  // becomes the unknown token, or nothing where the file names none. Thread-safe.
+  void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
+
+  const Vocabulary& vocabulary() const { return vocabulary_; }
+
+ private:
+  struct Merge {
+    int32_t left;
+    int32_t right;
+  };
+  void read_options(const Json& json, std::string_view source);
+  void read_merges(const Json& json, std::string_view source);
+  void find_cuts(const std::vector<Merge>& merges);
+  bool has_bytes(std::string_view bytes) const;
+  void encode_characters(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
+  void encode_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
+
+  Vocabulary vocabulary_;
+  CharacterTable characters_;
+  MergeTable merges_;
+  PairMap joined_;     // pairs of character tokens that some merge can join
+  bool cuts_ = false;  // joined_ is complete: every other pair is a place to cut
+  bool byte_fallback_ = false;
+  bool fuse_unknown_ = false;
+  bool ignore_merges_ = false;
+  int32_t unknown_ = -1;
+  std::array<int32_t, 256> byte_token_{};  // -1: none
+};
+
+}  // namespace atom::text

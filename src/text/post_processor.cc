@@ -1,0 +1,82 @@
+#include "text/post_processor.h"
+
+#include "base/error.h"
+
+namespace atom::text {
+namespace {
+
+constexpr size_t kMaxTokensAround = 4096;
+
+std::vector<int32_t> special_ids(const Json& specials, const std::string& name,
+                                 std::string_view source) {
+  const auto special = specials.is_object() ? specials.find(name) : specials.end();
+  if (special == specials.end()) {
+    fail("{}: special_tokens has no entry for '{}'", source, name);
+  }
+  const auto ids = special->find("ids");
+  if (ids == special->end() || !ids->is_array()) {
+    fail("{}: special_tokens.{} must have an array ids", source, name);
+  }
+  std::vector<int32_t> out;
+  for (const Json& id : *ids) {
+    if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX) {
+      fail("{}: special_tokens.{} has an id that is no integer in [0, 2^31)", source, name);
+    }
+    out.push_back(id.get<int32_t>());
+  }
+  return out;
+}
+
+Template read_template(const Json& json, std::string_view source) {
+  const auto single = json.find("single");
+  if (single == json.end() || !single->is_array()) fail("{}: single must be an array", source);
+  const auto specials = json.find("special_tokens");
+  Template out;
+  bool seen_text = false;
+  for (const Json& piece : *single) {
+    if (!piece.is_object() || piece.size() != 1 || !piece.begin().value().is_object()) {
+      fail("{}: an entry of single must be an object with SpecialToken or Sequence", source);
+    }
+    const std::string id = get_string(piece.begin().value(), "id", source);
+    if (piece.begin().key() == "Sequence") {
+      if (id != "A" || seen_text) fail("{}: single must have the sequence A exactly once", source);
+      seen_text = true;
+    } else if (piece.begin().key() == "SpecialToken") {
+      if (specials == json.end()) fail("{}: special_tokens is missing", source);
+      std::vector<int32_t>& side = seen_text ? out.suffix : out.prefix;
+      const std::vector<int32_t> ids = special_ids(*specials, id, source);
+      side.insert(side.end(), ids.begin(), ids.end());
+    } else {
+      fail("{}: single has an entry of the kind '{}'", source, piece.begin().key());
+    }
+  }
+  if (!seen_text) fail("{}: single must have the sequence A exactly once", source);
+  return out;
+}
+
+}  // namespace
+
+// Recursion is bounded by the depth limit of the JSON parser.
+Template template_from_json(const Json& json, std::string_view source) {
+  Template out;
+  if (json.is_null()) return out;
+  if (!json.is_object()) fail("{}: must be an object or null", source);
+  const std::string type = get_string(json, "type", source);
+  if (type == "ByteLevel") return out;
+  if (type == "TemplateProcessing") return read_template(json, source);
+  if (type != "Sequence") fail("{}: the type '{}' is not supported", source, type);
+  const auto parts = json.find("processors");
+  if (parts == json.end() || !parts->is_array()) fail("{}: processors must be an array", source);
+  for (size_t i = 0; i < parts->size(); ++i) {
+    Template part = template_from_json((*parts)[i], fmt::format("{}.processors[{}]", source, i));
+    part.prefix.insert(part.prefix.end(), out.prefix.begin(), out.prefix.end());
+    out.prefix = std::move(part.prefix);
+    out.suffix.insert(out.suffix.end(), part.suffix.begin(), part.suffix.end());
+    if (out.prefix.size() + out.suffix.size() > kMaxTokensAround) {
+      fail("{}: puts more than {} tokens around the text", source, kMaxTokensAround);
+    }
+  }
+  return out;
+}
+
+}  // namespace atom::text

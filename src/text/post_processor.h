@@ -1,0 +1,26 @@
+// The "post_processor" of tokenizer.json, reduced to what it does to the ids of a single text.
+//
+//   const Template around = template_from_json(json["post_processor"], "tokenizer.json:
+//   post_processor");
+//   // ids = around.prefix + model ids + around.suffix
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <vector>
+
+#include "base/json.h"
+
+namespace atom::text {
+
+struct Template {
+  std::vector<int32_t> prefix;
+  std::vector<int32_t> suffix;
+};
+
+// Null, ByteLevel: nothing. TemplateProcessing: its "single" form. Sequence: later parts go around
+// earlier ones. Error: other types, a template without exactly one $A, unknown special tokens, ids
+// outside int32.
+Template template_from_json(const Json& json, std::string_view source);
+
+}  // namespace atom::text

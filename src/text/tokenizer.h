@@ -1,0 +1,80 @@
+// Tokenizer of a Hugging Face tokenizer.json: normalizer, added tokens, pre-tokenizer, BPE model,
+// post-processor, decoder.
+//
+//   const Tokenizer tokenizer = Tokenizer::from_file("model/tokenizer.json");
+//   const std::vector<int32_t> ids = tokenizer.encode("Hello world");
+//   const std::string text = tokenizer.decode(ids);
+//
+// Immutable after loading: one object serves any number of threads. Ids and texts equal those of
+// the PyPI package `tokenizers`; the "truncation" and "padding" entries, which concern batches, are
+// not applied.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/added_tokens.h"
+#include "text/bpe_model.h"
+#include "text/decoder.h"
+#include "text/normalizer.h"
+#include "text/post_processor.h"
+#include "text/pre_tokenizer.h"
+
+namespace atom::text {
+
+struct EncodeOptions {
+  bool add_special_tokens = true;  // what the post-processor puts around the text
+};
+
+struct DecodeOptions {
+  bool skip_special_tokens = true;
+};
+
+class Tokenizer {
+ public:
+  // Error: not readable, larger than 256 MiB, not JSON, components that are not supported,
+  // vocabulary, merges or added tokens that contradict themselves.
+  static Tokenizer from_file(const std::filesystem::path& path);
+  static Tokenizer from_json(std::string_view text, std::string_view source_name);
+
+  // Bytes that are not UTF-8 are replaced by U+FFFD first. Special tokens written in the text are
+  // recognized. Error: a regular expression of the file hits its match limit, or a component makes
+  // the text more than 64 times longer.
+  std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const;
+
+  // Ids without a token are skipped. Always valid UTF-8. Error: as for encode.
+  std::string decode(std::span<const int32_t> ids, DecodeOptions options = {}) const;
+
+  int32_t vocab_size() const { return tokens_.size(); }  // largest id + 1
+  std::optional<int32_t> token_to_id(std::string_view token) const;
+  const std::string& id_to_token(int32_t id) const;  // empty when the id has no token
+  bool has_token(int32_t id) const { return tokens_.has(id); }
+  bool is_special(int32_t id) const;
+  std::optional<int32_t> bos_id() const;  // the single id that encode puts in front, if it does
+
+  const Decoder& decoder() const { return *decoder_; }
+
+ private:
+  Tokenizer(const Json& json, const std::string& source);
+  void add_tokens(const Json& json, const std::string& source);
+  void encode_text(std::string_view text, size_t start_bytes, BpeModel::Scratch& scratch,
+                   std::vector<int32_t>& ids) const;
+
+  BpeModel model_;
+  std::unique_ptr<const Normalizer> normalizer_;       // may be null
+  std::unique_ptr<const PreTokenizer> pre_tokenizer_;  // may be null
+  std::unique_ptr<const Decoder> decoder_;
+  Template template_;
+  Vocabulary tokens_;                     // of the model and added
+  std::vector<uint8_t> special_;          // by id
+  AddedTokenMatcher raw_matcher_;         // before the normalizer
+  AddedTokenMatcher normalized_matcher_;  // after it
+};
+
+}  // namespace atom::text

@@ -1,0 +1,235 @@
+// The main path through the program: quantize, verify, inspect, measure, generate.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "apps/model_copy.h"
+#include "apps/run_program.h"
+#include "testing/temp_folder.h"
+
+namespace atom::testing {
+namespace {
+
+const char* const kText = "examples/text/wiki_eval.txt";
+
+std::string text_path() { return (std::filesystem::path(ATOM_SOURCE_DIR) / kText).string(); }
+
+Json json_of(const Result& result) {
+  EXPECT_EQ(result.code, 0) << result.err;
+  return parse_json(result.out, {.source = "stdout"});
+}
+
+// One quantized model for all tests of the file; the settings are small, not good.
+class ProgramTest : public ::testing::Test {
+ protected:
+  static void SetUpTestSuite() {
+    folder_ = new TempFolder;
+    quantized_ = (*folder_ / "w4a4").string();
+    made_ = new Result(quantize(quantized_, {"--threads", "2"}));
+  }
+  static void TearDownTestSuite() {
+    delete made_;
+    delete folder_;
+  }
+
+  static Result quantize(const std::string& output, std::vector<std::string> options) {
+    std::vector<std::string> arguments = {
+        "quantize", shipped_model().string(), output, "--samples", "2", "--sequence", "64"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    return run_program(arguments);
+  }
+
+  static TempFolder* folder_;
+  static std::string quantized_;
+  static Result* made_;
+};
+TempFolder* ProgramTest::folder_ = nullptr;
+std::string ProgramTest::quantized_;
+Result* ProgramTest::made_ = nullptr;
+
+TEST_F(ProgramTest, QuantizeSumsUp) {
+  ASSERT_EQ(made_->code, 0) << made_->err;
+  for (const char* part : {"size", "bits/weight", "embedded", "peak memory", "worst"})
+    EXPECT_NE(made_->out.find(part), std::string::npos) << part << "\n" << made_->out;
+  EXPECT_EQ((made_->out + made_->err).find('\x1b'), std::string::npos);  // no terminal, no escapes
+}
+
+TEST_F(ProgramTest, VerifyFindsOneChangedByte) {
+  const Json good = json_of(run_program({"verify", quantized_, "--json"}));
+  EXPECT_TRUE(good["ok"].get<bool>());
+  EXPECT_GE(good["files"].size(), 3u);
+
+  const std::filesystem::path copy = *folder_ / "damaged";
+  std::filesystem::copy(quantized_, copy);
+  std::string bytes = read_file(copy / "tokenizer.json");
+  bytes[bytes.size() / 2] ^= 1;
+  write_text(copy / "tokenizer.json", bytes);
+  const Result result = run_program({"verify", copy.string()});
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find("atom: error: "), std::string::npos);
+  EXPECT_NE(result.out.find("tokenizer.json"), std::string::npos);
+}
+
+TEST_F(ProgramTest, InspectKnowsFormatsAndSize) {
+  const Json plain = json_of(run_program({"inspect", shipped_model().string(), "--json"}));
+  EXPECT_EQ(plain["architecture"], "LlamaForCausalLM");
+  EXPECT_EQ(plain["bits_per_weight"].get<double>(), 16);
+  EXPECT_FALSE(plain["quantized"].get<bool>());
+  // Embedding 4096 x 384, six layers, thirteen norms.
+  const int64_t layer = 384 * (384 + 128 + 128 + 384) + 3 * 384 * 1024;
+  EXPECT_EQ(plain["parameters"].get<int64_t>(), 4096 * 384 + 6 * layer + 13 * 384);
+
+  const Json small = json_of(run_program({"inspect", quantized_, "--json"}));
+  EXPECT_EQ(small["parameters"], plain["parameters"]);
+  EXPECT_TRUE(small["quantized"].get<bool>());
+  EXPECT_GT(small["bits_per_weight"].get<double>(), 4);
+  EXPECT_LT(small["bits_per_weight"].get<double>(), 6.5);
+  // int4: 64 bytes of codes and 4 of parameters for K and for V, one head of 128, six layers.
+  EXPECT_EQ(small["kv_bytes_per_token"].get<int64_t>(), 6 * 2 * (64 + 4));
+  EXPECT_EQ(small["layer_formats"].size(), 1u);
+  EXPECT_EQ(run_program({"inspect", quantized_}).code, 0);
+}
+
+TEST_F(ProgramTest, PerplexityJsonHasTheDocumentedKeys) {
+  const auto score = [&](const std::string& model) {
+    return json_of(run_program({"eval", "ppl", model, "--text", text_path(), "--context", "128",
+                                "--windows", "3", "--json"}));
+  };
+  const Json plain = score(shipped_model().string());
+  for (const char* key : {"perplexity", "nll", "window_nll", "tokens", "windows", "context",
+                          "seconds", "tokens_per_second", "model", "formats"})
+    EXPECT_TRUE(plain.contains(key)) << key;
+  EXPECT_EQ(plain["tokens"], 3 * 127);
+  EXPECT_EQ(plain["window_nll"].size(), 3u);
+  EXPECT_EQ(plain["formats"]["weights"], "bf16");
+  EXPECT_NEAR(plain["perplexity"].get<double>(), std::exp(plain["nll"].get<double>()), 1e-9);
+
+  const Json small = score(quantized_);
+  EXPECT_EQ(small["formats"]["kv"], "int4");
+  EXPECT_GT(small["perplexity"].get<double>(), plain["perplexity"].get<double>());
+  // Two windows of 64 tokens calibrate badly, yet far from the collapse of plain 4-bit rounding (4x
+  // and more).
+  EXPECT_LT(small["perplexity"].get<double>(), 2 * plain["perplexity"].get<double>());
+}
+
+TEST_F(ProgramTest, GenerateStreamsTextAndTellsItsSpeed) {
+  const std::vector<std::string> arguments = {"generate",     quantized_, "--prompt", "The city",
+                                              "--max-tokens", "12",       "--seed",   "3"};
+  const Result first = run_program(arguments);
+  ASSERT_EQ(first.code, 0) << first.err;
+  EXPECT_GT(first.out.size(), 12u);
+  EXPECT_EQ(first.out.back(), '\n');
+  EXPECT_NE(first.err.find("tok/s"), std::string::npos);
+  EXPECT_EQ(run_program(arguments).out, first.out);
+
+  std::vector<std::string> with_json = arguments;
+  with_json.insert(with_json.end(), {"--json", "--quiet"});
+  const Result document = run_program(with_json);
+  EXPECT_EQ(json_of(document)["text"].get<std::string>() + "\n", first.out);
+  EXPECT_EQ(document.err, "");
+  // generation_config.json of the model says so.
+  EXPECT_NEAR(json_of(document)["temperature"].get<double>(), 0.8, 1e-6);
+  EXPECT_NEAR(json_of(document)["top_p"].get<double>(), 0.95, 1e-6);
+}
+
+TEST_F(ProgramTest, ThreadsAndRunsGiveTheSameBytes) {
+  const std::string other = (*folder_ / "again").string();
+  ASSERT_EQ(quantize(other, {"--threads", "1"}).code, 0);
+  EXPECT_EQ(read_file(*folder_ / "again" / "model.safetensors"),
+            read_file(*folder_ / "w4a4" / "model.safetensors"));
+  EXPECT_EQ(read_file(*folder_ / "again" / "config.json"),
+            read_file(*folder_ / "w4a4" / "config.json"));
+}
+
+TEST_F(ProgramTest, FarTooManyKeptChannelsAreClampedWithANotice) {
+  const std::string output = (*folder_ / "kept").string();
+  const Result result = quantize(output, {"--kept", "100000"});
+  EXPECT_EQ(result.code, 0) << result.err;
+  EXPECT_NE(result.out.find("100000"), std::string::npos) << result.out;
+  EXPECT_NE(result.out.find("clamped"), std::string::npos) << result.out;
+  EXPECT_EQ(run_program({"verify", output}).code, 0);
+}
+
+TEST_F(ProgramTest, EnvironmentSetsOptionsAndTheCommandLineWins) {
+  const auto context = [&](std::vector<std::pair<std::string, std::string>> environment,
+                           std::vector<std::string> options) {
+    std::vector<std::string> arguments = {"eval", "ppl", shipped_model().string(), "--windows",
+                                          "1"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    environment.emplace_back("ATOM_TEXT", text_path());
+    environment.emplace_back("ATOM_JSON", "1");
+    return run_program(Run{.arguments = arguments, .environment = environment});
+  };
+  EXPECT_EQ(json_of(context({{"ATOM_CONTEXT", "32"}}, {}))["context"], 32);
+  EXPECT_EQ(json_of(context({{"ATOM_CONTEXT", "32"}}, {"--context", "16"}))["context"], 16);
+
+  const Result wrong = context({{"ATOM_CONTEXT", "many"}}, {});
+  EXPECT_EQ(wrong.code, 2);
+  EXPECT_NE(wrong.err.find("ATOM_CONTEXT"), std::string::npos) << wrong.err;
+  // A variable of another verb is not looked at.
+  EXPECT_EQ(run_program(Run{.arguments = {"inspect", shipped_model().string()},
+                            .environment = {{"ATOM_CONTEXT", "many"}}})
+                .code,
+            0);
+}
+
+TEST_F(ProgramTest, InterruptedQuantizationLeavesNothing) {
+  const TempFolder folder;
+  const Result result =
+      run_program(Run{.arguments = {"quantize", shipped_model().string(), (folder / "out").string(),
+                                    "--samples", "64", "--sequence", "512"},
+                      .interrupt_after = "layer "});
+  EXPECT_EQ(result.code, 130) << result.err;
+  EXPECT_TRUE(folder.names().empty());
+}
+
+TEST_F(ProgramTest, AblationHasEightRowsAndCleansUp) {
+  const TempFolder temporary;
+  const Json json = json_of(
+      run_program(Run{.arguments = {"eval", "ablation", shipped_model().string(), "--text",
+                                    text_path(), "--context", "64", "--windows", "1", "--samples",
+                                    "1", "--sequence", "64", "--json", "--quiet"},
+                      .environment = {{"TMPDIR", temporary.path().string()}}}));
+  ASSERT_EQ(json["rows"].size(), 8u);
+  for (const Json& row : json["rows"]) {
+    ASSERT_EQ(row["perplexity"].size(), 1u);
+    EXPECT_GT(row["perplexity"][0].get<double>(), 1);
+  }
+  EXPECT_GT(json["rows"][1]["perplexity"][0].get<double>(),
+            json["rows"][0]["perplexity"][0].get<double>());
+  EXPECT_TRUE(temporary.names().empty());
+}
+
+TEST_F(ProgramTest, DoctorAndHelp) {
+  const Json doctor = json_of(run_program({"doctor", "--json"}));
+  EXPECT_GE(doctor["threads"].get<int>(), 1);
+  EXPECT_EQ(doctor["isa_levels"][0]["name"], "baseline");
+  EXPECT_TRUE(doctor["isa_levels"][0]["available"].get<bool>());
+  EXPECT_EQ(run_program({"doctor"}).code, 0);
+
+  for (const std::vector<std::string>& verb :
+       std::vector<std::vector<std::string>>{{},
+                                             {"quantize"},
+                                             {"eval"},
+                                             {"eval", "ppl"},
+                                             {"eval", "ablation"},
+                                             {"generate"},
+                                             {"inspect"},
+                                             {"verify"},
+                                             {"doctor"}}) {
+    std::vector<std::string> arguments = verb;
+    arguments.push_back("--help");
+    const Result help = run_program(arguments);
+    EXPECT_EQ(help.code, 0);
+    EXPECT_NE(help.out.find("Usage: atom"), std::string::npos) << help.out;
+    EXPECT_EQ(help.err, "");
+    size_t begin = 0;
+    for (size_t end; (end = help.out.find('\n', begin)) != std::string::npos; begin = end + 1)
+      EXPECT_LE(end - begin, 100u) << help.out.substr(begin, end - begin);
+  }
+  EXPECT_EQ(run_program({"--version"}).out.rfind("atom ", 0), 0u);
+}
+
+}  // namespace
+}  // namespace atom::testing

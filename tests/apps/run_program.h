@@ -1,0 +1,101 @@
+// Runs the program `atom` as a user would: arguments, environment, exit code, both outputs.
+//
+//   const Result result = run_program({"inspect", folder});
+//   EXPECT_EQ(result.code, 0) << result.err;
+#pragma once
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cstdlib>
+#include <functional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace atom::testing {
+
+struct Result {
+  int code = -1;  // exit code; 128 + signal when a signal ended the program
+  std::string out;
+  std::string err;
+};
+
+struct Run {
+  std::vector<std::string> arguments;
+  std::vector<std::pair<std::string, std::string>> environment = {};  // besides the own one
+  long file_bytes = 0;               // no file may grow beyond it; 0: no limit
+  std::string interrupt_after = {};  // sends SIGINT once stderr holds this text
+};
+
+// Never returns; the child side of run_program.
+[[noreturn]] inline void become_program(const Run& run, int out, int err) {
+  ::dup2(out, STDOUT_FILENO);
+  ::dup2(err, STDERR_FILENO);
+  for (const auto& [name, value] : run.environment) ::setenv(name.c_str(), value.c_str(), 1);
+  if (run.file_bytes > 0) {
+    const rlimit limit = {static_cast<rlim_t>(run.file_bytes), static_cast<rlim_t>(run.file_bytes)};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    ::signal(SIGXFSZ, SIG_IGN);  // writes then fail instead
+  }
+  std::vector<char*> arguments = {const_cast<char*>(ATOM_PROGRAM)};
+  for (const std::string& argument : run.arguments)
+    arguments.push_back(const_cast<char*>(argument.c_str()));
+  arguments.push_back(nullptr);
+  ::execv(ATOM_PROGRAM, arguments.data());
+  ::_exit(127);
+}
+
+// Reads both pipes until they close.
+inline void collect(const Run& run, pid_t child, int out, int err, Result& result) {
+  pollfd files[2] = {{out, POLLIN, 0}, {err, POLLIN, 0}};
+  std::string* texts[2] = {&result.out, &result.err};
+  bool interrupted = run.interrupt_after.empty();
+  for (int open = 2; open > 0;) {
+    if (::poll(files, 2, -1) < 0) continue;
+    for (int i = 0; i < 2; ++i) {
+      if (files[i].fd < 0 || files[i].revents == 0) continue;
+      char buffer[4096];
+      const ssize_t size = ::read(files[i].fd, buffer, sizeof buffer);
+      if (size > 0) {
+        texts[i]->append(buffer, static_cast<size_t>(size));
+      } else if (size == 0) {
+        ::close(files[i].fd);
+        files[i].fd = -1;
+        --open;
+      }
+    }
+    if (!interrupted && result.err.find(run.interrupt_after) != std::string::npos) {
+      ::kill(child, SIGINT);
+      interrupted = true;
+    }
+  }
+}
+
+inline Result run_program(const Run& run) {
+  int out[2], err[2];
+  if (::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0)
+    throw std::runtime_error("pipe2 failed");
+  const pid_t child = ::fork();
+  if (child < 0) throw std::runtime_error("fork failed");
+  if (child == 0) become_program(run, out[1], err[1]);
+  ::close(out[1]);
+  ::close(err[1]);
+  Result result;
+  collect(run, child, out[0], err[0], result);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  result.code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+  return result;
+}
+
+inline Result run_program(std::vector<std::string> arguments) {
+  return run_program(Run{.arguments = std::move(arguments)});
+}
+
+}  // namespace atom::testing

@@ -1,0 +1,234 @@
+// Backend::attention on every backend: what it stores, what it reads, and what it must not depend
+// on.
+#include <gtest/gtest.h>
+
+#include <array>
+#include <cmath>
+#include <limits>
+
+#include "backend/attention_cases.h"
+#include "backend/backends_under_test.h"
+#include "testing/compare.h"
+
+namespace atom::backend {
+namespace {
+
+using atom::testing::all_within;
+using atom::testing::same_bits;
+using atom::testing::same_values;
+using format::KvKind;
+
+constexpr std::array kKinds = {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4};
+constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+
+// Every head arrangement, head_dim and KV format, with small pages.
+std::vector<AttentionShape> shapes() {
+  std::vector<AttentionShape> result;
+  for (const KvKind kind : kKinds)
+    for (const int head_dim : {16, 64, 80, 128})
+      for (const auto& [heads, kv_heads] : {std::pair{1, 1}, {4, 2}, {8, 1}, {3, 1}})
+        result.push_back({heads, kv_heads, head_dim, kind, 16});
+  return result;
+}
+
+using Steps = std::vector<std::vector<Chunk>>;
+
+// Prefills of ragged lengths, then decoding steps mixed with further chunks.
+const Steps kShort = {
+    {{0, 0, 17}, {1, 0, 1}},
+    {{0, 17, 18}, {1, 1, 2}, {2, 0, 5}},
+    {{2, 5, 6}, {1, 2, 33}, {0, 18, 19}},
+};
+// The same across pages of 64.
+const Steps kLong = {
+    {{0, 0, 70}, {1, 0, 1}, {2, 0, 16}},
+    {{0, 70, 71}, {1, 1, 2}, {2, 16, 33}, {3, 0, 5}},
+    {{3, 5, 6}, {2, 33, 34}, {1, 2, 3}, {0, 71, 72}},
+    {{1, 3, 64}},
+    {{1, 64, 65}, {0, 72, 140}, {3, 6, 7}},
+    {{1, 65, 66}, {0, 140, 200}},
+};
+
+class Attention : public BackendTest {
+ protected:
+  void check_steps(const AttentionShape& shape, const Steps& steps) {
+    SCOPED_TRACE(shape.label());
+    AttentionRun run(*backend, shape, 4, 51), same(*reference, shape, 4, 51);
+    for (const std::vector<Chunk>& chunks : steps) {
+      const std::vector<float> y = run.step(chunks);
+      const AttentionRun::Expected expected = run.expected(chunks);
+      EXPECT_TRUE(all_within(expected.y, y, expected.bounds));
+      EXPECT_TRUE(all_within(same.step(chunks), y, expected.bounds));
+      // Rotation and quantization are exact, and no other byte of the pool is written.
+      EXPECT_TRUE(same_values<uint8_t>(same.pool(), run.pool()));
+    }
+  }
+};
+
+TEST_P(Attention, AttendsToWhatItStored) {
+  for (const AttentionShape& shape : shapes()) check_steps(shape, kShort);
+}
+
+TEST_P(Attention, CrossesPages) {
+  for (const KvKind kind : kKinds) {
+    check_steps({4, 2, 64, kind, 64}, kLong);
+    check_steps({3, 3, 16, kind, 32}, kLong);
+  }
+}
+
+// What is stored, against the vectors themselves: K rotated by its position, V as it is.
+TEST_P(Attention, StoresRotatedKeysAndPlainValues) {
+  for (const KvKind kind : kKinds) {
+    const AttentionShape shape{2, 1, 16, kind, 16};
+    SCOPED_TRACE(shape.label());
+    AttentionRun run(*backend, shape, 1, 52);
+    run.step({{0, 0, 40}});
+    const format::KvLayout layout = shape.layout();
+    const std::vector<uint8_t> pool = run.pool();
+    const std::vector<int32_t> pages = run.pages(0);
+    for (int p = 0; p < 40; ++p) {
+      for (int side = 0; side < 2; ++side) {
+        std::vector<float> x(run.at(0, p, 2 + side), run.at(0, p, 2 + side) + 16);
+        if (side == 0) {
+          for (int i = 0; i < 8; ++i) {
+            const double angle = p * std::pow(10000.0, -i / 8.0);
+            const float c = static_cast<float>(std::cos(angle)),
+                        s = static_cast<float>(std::sin(angle));
+            const float first = x[i], second = x[i + 8];
+            x[i] = first * c - second * s;
+            x[i + 8] = second * c + first * s;
+          }
+        }
+        const int64_t page = pages[p / 16] * layout.page_bytes();
+        const uint8_t* row = pool.data() + page + layout.row_offset(side, 0, p % 16);
+        const uint8_t* params = pool.data() + page + layout.param_offset(side, 0, p % 16);
+        std::vector<uint8_t> expected(static_cast<size_t>(layout.row_bytes()), 0);
+        const int high = (1 << std::min(format::kv_bits(kind), 16)) - 1;
+        const format::KvParams wanted = format::kv_params(x, high);
+        const float lo = format::f16_to_f32(wanted.lo), inv = 1 / format::f16_to_f32(wanted.step);
+        for (int i = 0; i < 16; ++i) {
+          const uint16_t half = format::f32_to_f16(x[i]);
+          if (kind == KvKind::kF32) std::memcpy(&expected[4 * i], &x[i], 4);
+          if (kind == KvKind::kF16) std::memcpy(&expected[2 * i], &half, 2);
+          if (kind == KvKind::kInt8)
+            expected[i] = static_cast<uint8_t>(format::kv_code(x[i], lo, inv, high));
+          if (kind == KvKind::kInt4)
+            expected[i / 2] = static_cast<uint8_t>(
+                expected[i / 2] | format::kv_code(x[i], lo, inv, high) << (4 * (i % 2)));
+        }
+        ASSERT_TRUE(same_values<uint8_t>(expected, {row, expected.size()})) << p << " " << side;
+        if (layout.param_bytes() > 0) {
+          ASSERT_EQ(std::memcmp(params, &wanted.lo, 2), 0) << p;
+          ASSERT_EQ(std::memcmp(params + 2, &wanted.step, 2), 0) << p;
+        }
+      }
+    }
+  }
+}
+
+// The same rows in chunks of 1, 7 and 64 tokens, all at once, with neighbours, and on other
+// threads: equal bits.
+TEST_P(Attention, DoesNotDependOnChunksOrNeighbours) {
+  constexpr int kLength = 150;
+  for (const KvKind kind : kKinds)
+    for (const AttentionShape& shape : {AttentionShape{4, 2, 64, kind, 64}, {3, 1, 80, kind, 16}}) {
+      SCOPED_TRACE(shape.label());
+      AttentionRun all(*backend, shape, 3, 53);
+      const std::vector<float> expected = all.step({{0, 0, kLength}});
+      for (const int threads : {1, 2}) {
+        Executor executor({.threads = threads});
+        const std::unique_ptr<Backend> other = open(executor);
+        AttentionRun run(*other, shape, 3, 53);
+        EXPECT_TRUE(same_bits(expected, run.step({{0, 0, kLength}}))) << threads << " threads";
+      }
+      for (const int chunk : {1, 7, 64}) {
+        AttentionRun run(*backend, shape, 3, 53);
+        std::vector<float> y;
+        for (int begin = 0; begin < kLength; begin += chunk) {
+          const std::vector<float> part = run.step({{0, begin, std::min(begin + chunk, kLength)}});
+          y.insert(y.end(), part.begin(), part.end());
+        }
+        EXPECT_TRUE(same_bits(expected, y)) << "chunks of " << chunk;
+      }
+      AttentionRun crowd(*backend, shape, 3, 53);
+      const std::vector<float> y = crowd.step({{1, 0, 33}, {0, 0, kLength}, {2, 0, 1}});
+      EXPECT_TRUE(same_bits(
+          expected, std::span(y).subspan(static_cast<size_t>(33 * shape.heads * shape.head_dim),
+                                         expected.size())));
+    }
+}
+
+// The codes are those of quantize() on the f32 outputs.
+TEST_P(Attention, QuantizesForItsConsumer) {
+  Random random(54);
+  const AttentionShape shape{4, 2, 80, KvKind::kInt4, 16};
+  const int k = shape.heads * shape.head_dim;
+  const std::vector<Chunk> chunks = {{0, 0, 20}, {1, 0, 3}};
+  for (const format::Segments& segments :
+       {split(format::int4(128), format::kInt8, k, 32), format::whole(format::int4(128), k),
+        format::whole(format::kInt8, k), format::whole(format::int4(0), k),
+        format::whole(format::kF16, k)})
+    for (const auto& order : {std::vector<int32_t>(), atom::testing::permutation(random, k)}) {
+      AttentionRun plain(*backend, shape, 2, 55), run(*backend, shape, 2, 55);
+      const Input expected(*backend, segments, 23, order, 0.9f),
+          actual(*backend, segments, 23, order, 0.9f);
+      expected.quantize(plain.step(chunks));
+      run.step(chunks, actual);
+      EXPECT_TRUE(same_values<int8_t>(expected.codes().codes, actual.codes().codes));
+      EXPECT_TRUE(same_bits(expected.codes().scales, actual.codes().scales));
+      EXPECT_TRUE(same_bits(expected.dequantized(), actual.dequantized()));
+    }
+}
+
+// NaN in a K or V vector reaches the later rows of its sequence whose heads read it, and nothing
+// else.
+TEST_P(Attention, KeepsBadSequencesApart) {
+  for (const KvKind kind : kKinds)
+    for (const int side : {0, 1}) {
+      const AttentionShape shape{4, 2, 64, kind, 16};
+      SCOPED_TRACE(shape.label());
+      const std::vector<Chunk> chunks = {{0, 0, 40}, {1, 0, 50}, {2, 0, 1}};
+      AttentionRun run(*backend, shape, 3, 56), same(*reference, shape, 3, 56),
+          good(*backend, shape, 3, 56);
+      constexpr int kBad = 20, kBadKvHead = 1;
+      for (AttentionRun* r : {&run, &same})
+        r->at(1, kBad, shape.heads + side * shape.kv_heads + kBadKvHead)[9] = kNaN;
+      const std::vector<float> expected = good.step(chunks), y = run.step(chunks);
+      same.step(chunks);
+      EXPECT_TRUE(same_values<uint8_t>(same.pool(), run.pool()));
+      size_t wrong = 0;
+      for (int row = 0; row < 91; ++row)
+        for (int head = 0; head < shape.heads; ++head)
+          for (int i = 0; i < shape.head_dim; ++i) {
+            const size_t at = static_cast<size_t>((row * shape.heads + head) * shape.head_dim + i);
+            const bool reads = row >= 40 + kBad && row < 90 && head / 2 == kBadKvHead;
+            // A floating-point V spoils its own channel only.
+            const bool channel = side == 0 || format::kv_bits(kind) < 16 || i == 9;
+            wrong += reads && channel ? !std::isnan(y[at]) : !same_bits(expected[at], y[at]);
+          }
+      EXPECT_EQ(wrong, 0u) << (side == 0 ? "K" : "V");
+    }
+}
+
+// Scores so far apart that all but one weight vanish, and so large that exp overflows without the
+// maximum.
+TEST_P(Attention, SurvivesLargeScores) {
+  for (const KvKind kind : kKinds) {
+    const AttentionShape shape{2, 1, 64, kind, 16};
+    SCOPED_TRACE(shape.label());
+    AttentionRun run(*backend, shape, 1, 57);
+    for (int p = 0; p < 60; ++p)
+      for (int head = 0; head < 3; ++head)
+        for (int i = 0; i < 64; ++i) run.at(0, p, head)[i] *= 40;
+    const std::vector<Chunk> chunks = {{0, 0, 60}};
+    const std::vector<float> y = run.step(chunks);
+    const AttentionRun::Expected expected = run.expected(chunks);
+    EXPECT_TRUE(all_within(expected.y, y, expected.bounds));
+    for (const float v : y) ASSERT_TRUE(std::isfinite(v));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(All, Attention, ::testing::ValuesIn(candidates()), candidate_name);
+
+}  // namespace
+}  // namespace atom::backend

@@ -1,0 +1,178 @@
+#include "quantizer/recipe.h"
+
+#include <gtest/gtest.h>
+
+#include "testing/expect_error.h"
+
+namespace atom::quantizer {
+namespace {
+
+using atom::testing::expect_error;
+using format::KvKind;
+
+Recipe parse(const std::string& text) {
+  Recipe recipe;
+  apply_json(recipe, parse_json(text), "r.json");
+  return recipe;
+}
+
+model::ModelConfig llama(int hidden, int intermediate, int layers = 2) {
+  const Json json{{"architectures", {"LlamaForCausalLM"}},
+                  {"vocab_size", 32},
+                  {"hidden_size", hidden},
+                  {"intermediate_size", intermediate},
+                  {"num_hidden_layers", layers},
+                  {"num_attention_heads", 2}};
+  return model::parse_config(json, "config.json");
+}
+
+TEST(Recipe, DefaultsAreThePublishedOnes) {
+  const Recipe r = preset("w4a4");
+  EXPECT_EQ(r.kept, 128);
+  EXPECT_EQ(r.group, 128);
+  EXPECT_FLOAT_EQ(r.clip_weights, 0.85f);
+  EXPECT_FLOAT_EQ(r.clip_activations, 0.9f);
+  EXPECT_EQ(r.kept_format, format::kInt8);
+  EXPECT_EQ(r.order, Order::kEnergy);
+  EXPECT_EQ(r.rounding, Rounding::kGptq);
+  EXPECT_EQ(r.kv, std::vector{KvKind::kInt4});
+  for (const char* name : {"w16a16", "w8a8", "w4a16"}) {
+    EXPECT_EQ(preset(name).kv, std::vector{KvKind::kF16}) << name;
+    EXPECT_EQ(preset(name).kept, 0) << name;
+    EXPECT_EQ(preset(name).order, Order::kNone) << name;
+  }
+  EXPECT_EQ(preset("w4a16").rounding, Rounding::kGptq);
+  EXPECT_EQ(preset("w4a16").clip_weights, 1.0f);
+  EXPECT_EQ(preset("w8a8").rounding, Rounding::kNearest);
+  expect_error([] { preset("w3a3"); }, {"w3a3", "w4a4"});
+}
+
+TEST(Recipe, EveryFieldIsRead) {
+  const Recipe r =
+      parse(R"({"method": "published", "rounding": "rtn", "group": "row", "clip_weights": 0.5,
+      "clip_activations": 1, "kept": 32, "kept_format": "f16", "order": "none", "transform": "none",
+      "kv": ["f16", "int8"], "head": "int4.g128"})");
+  EXPECT_EQ(r.rounding, Rounding::kNearest);
+  EXPECT_EQ(r.group, 0);
+  EXPECT_EQ(r.clip_weights, 0.5f);
+  EXPECT_EQ(r.clip_activations, 1.0f);
+  EXPECT_EQ(r.kept, 32);
+  EXPECT_EQ(r.kept_format, format::kF16);
+  EXPECT_EQ(r.order, Order::kNone);
+  EXPECT_EQ(r.kv, (std::vector{KvKind::kF16, KvKind::kInt8}));
+  EXPECT_EQ(r.head, format::int4(128));
+}
+
+TEST(Recipe, JsonRoundTrip) {
+  for (const std::string& name : preset_names()) {
+    const Json json = to_json(preset(name));
+    Recipe back = preset("w4a4");
+    apply_json(back, json, "r.json");
+    EXPECT_EQ(to_json(back), json) << name;
+  }
+  EXPECT_EQ(to_json(preset("w4a4")).at("clip_weights").dump(), "0.85");
+}
+
+TEST(Recipe, WrongFieldsAreRefusedAndChangeNothing) {
+  expect_error([] { parse("[]"); }, {"r.json", "object"});
+  expect_error([] { parse(R"({"klip": 1})"); }, {"r.json", "klip", "unknown"});
+  expect_error([] { parse(R"({"group": 48})"); }, {"r.json", "group", "48"});
+  expect_error([] { parse(R"({"group": "128"})"); }, {"r.json", "group", "128"});
+  expect_error([] { parse(R"({"kept": 20})"); }, {"r.json", "kept", "16", "20"});
+  expect_error([] { parse(R"({"kept": -16})"); }, {"r.json", "kept", "-16"});
+  expect_error([] { parse(R"({"kept": 16.5})"); }, {"r.json", "kept", "16.5"});
+  expect_error([] { parse(R"({"kept_format": "bf16"})"); }, {"r.json", "kept_format", "bf16"});
+  expect_error([] { parse(R"({"clip_weights": 0})"); }, {"r.json", "clip_weights", "0"});
+  expect_error([] { parse(R"({"clip_weights": 1.01})"); }, {"r.json", "clip_weights", "1.01"});
+  expect_error([] { parse(R"({"clip_activations": "x"})"); }, {"r.json", "clip_activations"});
+  expect_error([] { parse(R"({"order": "size"})"); }, {"r.json", "order", "size"});
+  expect_error([] { parse(R"({"transform": "hadamard"})"); }, {"r.json", "transform", "hadamard"});
+  expect_error([] { parse(R"({"kv": "f32"})"); }, {"r.json", "kv", "f32"});
+  expect_error([] { parse(R"({"kv": []})"); }, {"r.json", "kv"});
+  expect_error([] { parse(R"({"kv": ["int4", 8]})"); }, {"r.json", "kv", "8"});
+  expect_error([] { parse(R"({"head": "int4.g32"})"); }, {"r.json", "head", "int4.g32"});
+  expect_error([] { parse(R"({"rounding": null})"); }, {"r.json", "rounding"});
+  expect_error([] { parse(R"({"preset": "w8a8", "kept": 16})"); },
+               {"r.json", "kept", "w8a8", "16"});
+  expect_error([] { parse(R"({"preset": "w8a8", "rounding": "gptq"})"); }, {"rounding", "w8a8"});
+  expect_error([] { parse(R"({"preset": "w4a16", "order": "energy"})"); }, {"order", "w4a16"});
+
+  Recipe recipe = preset("w4a4");
+  expect_error([&] { apply_json(recipe, parse_json(R"({"kept": 32, "klip": 1})"), "r.json"); },
+               {"klip"});
+  EXPECT_EQ(to_json(recipe), to_json(preset("w4a4")));
+}
+
+TEST(Recipe, KeptChannelsAreClampedPerLinear) {
+  std::vector<std::string> notices;
+  Recipe recipe = preset("w4a4");
+  recipe.kept = 1 << 20;
+  const model::Scheme scheme = to_scheme(recipe, llama(64, 88), notices);
+  // 64 inputs: 48 kept leave 16; 88 inputs: 80 kept leave 8.
+  EXPECT_EQ(scheme.find("model.layers.1.self_attn.q_proj")->kept, 48);
+  EXPECT_EQ(scheme.find("model.layers.1.self_attn.o_proj")->kept, 48);
+  EXPECT_EQ(scheme.find("model.layers.0.mlp.up_proj")->kept, 48);
+  EXPECT_EQ(scheme.find("model.layers.0.mlp.down_proj")->kept, 80);
+  EXPECT_EQ(notices.size(), 2u);  // one per width
+  EXPECT_NE(notices[0].find("clamped"), std::string::npos);
+
+  recipe.kept = 16;
+  notices.clear();
+  EXPECT_EQ(to_scheme(recipe, llama(16, 88), notices).find("model.layers.0.mlp.up_proj")->kept, 16);
+  EXPECT_TRUE(notices.empty());
+}
+
+TEST(Recipe, SchemeOfEachPreset) {
+  std::vector<std::string> notices;
+  const model::ModelConfig config = llama(256, 512);
+  EXPECT_FALSE(to_scheme(preset("w16a16"), config, notices).quantized);
+
+  const model::Scheme w8a8 = to_scheme(preset("w8a8"), config, notices);
+  EXPECT_TRUE(w8a8.compressed_tensors_names);
+  EXPECT_EQ(w8a8.find("model.layers.0.self_attn.q_proj")->weight, format::kInt8);
+  EXPECT_EQ(w8a8.find("model.layers.0.self_attn.q_proj")->input, format::kInt8);
+
+  const model::Scheme w4a16 = to_scheme(preset("w4a16"), config, notices);
+  EXPECT_TRUE(w4a16.compressed_tensors_names);
+  EXPECT_EQ(w4a16.find("model.layers.0.self_attn.q_proj")->weight, format::int4(128));
+  EXPECT_EQ(w4a16.find("model.layers.0.self_attn.q_proj")->input, format::kF32);
+
+  const model::Scheme w4a4 = to_scheme(preset("w4a4"), config, notices);
+  EXPECT_FALSE(w4a4.compressed_tensors_names);
+  const model::LinearScheme& q = *w4a4.find("model.layers.0.self_attn.q_proj");
+  EXPECT_EQ(q.input, format::int4(128));
+  EXPECT_EQ(q.kept_input, format::kInt8);
+  EXPECT_FLOAT_EQ(q.clip, 0.9f);
+  EXPECT_TRUE(notices.empty());
+
+  Recipe row = preset("w4a4");
+  row.group = 0;  // a clip counts only with groups
+  EXPECT_EQ(to_scheme(row, config, notices).find("model.layers.0.self_attn.q_proj")->clip, 1.0f);
+
+  Recipe mixed = preset("w16a16");
+  mixed.kv = {KvKind::kInt4, KvKind::kF16};
+  mixed.head = format::kInt8;
+  const model::Scheme head = to_scheme(mixed, config, notices);
+  EXPECT_TRUE(head.quantized);
+  EXPECT_EQ(head.find("lm_head")->weight, format::kInt8);
+  EXPECT_EQ(head.kv, mixed.kv);
+  mixed.kv = {KvKind::kInt4, KvKind::kF16, KvKind::kF16};
+  expect_error([&] { to_scheme(mixed, config, notices); }, {"kv", "2", "3"});
+}
+
+TEST(Recipe, SchemesSurviveTheCheckpointsJson) {
+  std::vector<std::string> notices;
+  const model::ModelConfig config = llama(256, 320);
+  for (const std::string& name : preset_names()) {
+    const model::Scheme scheme = to_scheme(preset(name), config, notices);
+    if (!scheme.quantized) continue;
+    const Json json{{"quantization_config", model::scheme_json(scheme, config)}};
+    const model::Scheme back = model::parse_scheme(json, config, KvKind::kF16, "config.json");
+    EXPECT_EQ(back.linears, scheme.linears) << name;
+    EXPECT_EQ(back.kv, scheme.kv) << name;
+    EXPECT_EQ(back.compressed_tensors_names, scheme.compressed_tensors_names) << name;
+  }
+}
+
+}  // namespace
+}  // namespace atom::quantizer

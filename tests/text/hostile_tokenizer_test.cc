@@ -1,0 +1,227 @@
+// Files that break a rule: each is refused with a sentence that names file, field and value.
+#include <gtest/gtest.h>
+
+#include <functional>
+
+#include "base/error.h"
+#include "text/fixture.h"
+
+namespace atom::text {
+namespace {
+
+Json good() {
+  Json json =
+      test::small_tokenizer({{"a", 0}, {"b", 1}, {"ab", 2}, {"<unk>", 3}, {"<s>", 4}}, {"a b"});
+  json["added_tokens"] = {{{"id", 4}, {"content", "<s>"}, {"special", true}}};
+  return json;
+}
+
+struct Rule {
+  const char* name;
+  std::function<void(Json&)> breaks;
+  const char* message;  // a part of it
+};
+
+Json json_of(const char* text) { return parse_json(text); }
+
+std::function<void(Json&)> set(std::string key, const char* value) {
+  return [key, value](Json& json) { json[key] = json_of(value); };
+}
+std::function<void(Json&)> set_model(std::string key, const char* value) {
+  return [key, value](Json& json) { json["model"][key] = json_of(value); };
+}
+
+void PrintTo(const Rule& rule, std::ostream* out) { *out << rule.name; }
+
+class HostileTest : public ::testing::TestWithParam<Rule> {};
+
+TEST_P(HostileTest, IsRefused) {
+  Json json = good();
+  EXPECT_NO_THROW(test::tokenizer_of(json));
+  GetParam().breaks(json);
+  try {
+    test::tokenizer_of(json);
+    FAIL() << "accepted";
+  } catch (const Error& error) {
+    const std::string message = error.what();
+    EXPECT_EQ(message.find("test.json"), 0u) << message;
+    EXPECT_NE(message.find(GetParam().message), std::string::npos) << message;
+    EXPECT_EQ(message.find('\n'), std::string::npos) << message;
+  }
+}
+
+const Rule kModelRules[] = {
+    {"NoModel", [](Json& j) { j.erase("model"); }, "model: must be an object"},
+    {"ModelType", set_model("type", R"("Unigram")"), "model: the type 'Unigram'"},
+    {"NoVocab", [](Json& j) { j["model"].erase("vocab"); }, "vocab is missing"},
+    {"EmptyVocab", set_model("vocab", "{}"), "at least one token"},
+    {"VocabArray", set_model("vocab", "[1]"), "vocab must be an object"},
+    {"NegativeId", set_model("vocab", R"({"a":-1})"), "the id -1 of the token 'a'"},
+    {"FractionId", set_model("vocab", R"({"a":1.5})"), "the id of the token 'a'"},
+    {"HugeId", set_model("vocab", R"({"a":18446744073709551615})"), "the id of the token 'a'"},
+    {"FarId", set_model("vocab", R"({"a":2000000000})"), "outside [0, 65536]"},
+    {"SameId", set_model("vocab", R"({"a":0,"b":0})"), "the same id 0"},
+    {"MergeOperand", set_model("merges", R"(["a x"])"), "merges[0]: the token 'x' is not in vocab"},
+    {"MergeResult", set_model("merges", R"(["b a"])"), "the token 'ba' is not in vocab"},
+    {"MergeOne", set_model("merges", R"(["ab"])"), "merges[0]"},
+    {"MergeThree", set_model("merges", R"(["a b c"])"), "merges[0]"},
+    {"MergeTriple", set_model("merges", R"([["a","b"],["a","b","c"]])"), "merges[1]"},
+    {"MergeNumber", set_model("merges", "[7]"), "merges[0]"},
+    {"MergesObject", set_model("merges", "{}"), "merges must be an array"},
+    {"Dropout", set_model("dropout", "0.1"), "dropout must be null or 0"},
+    {"Unknown", set_model("unk_token", R"("<x>")"), "unk_token '<x>' is not in vocab"},
+    {"Prefix", set_model("continuing_subword_prefix", R"("##")"), "continuing_subword_prefix"},
+    {"Suffix", set_model("end_of_word_suffix", R"("</w>")"), "end_of_word_suffix"},
+    {"Fallback", set_model("byte_fallback", "1"), "byte_fallback"},
+};
+
+const Rule kTokenRules[] = {
+    {"AddedObject", set("added_tokens", "{}"), "added_tokens must be an array"},
+    {"AddedNumber", set("added_tokens", "[3]"), "added_tokens[0]"},
+    {"AddedEmpty", set("added_tokens", R"([{"id":5,"content":""}])"), "added_tokens[0]"},
+    {"AddedNegative", set("added_tokens", R"([{"id":-5,"content":"x"}])"), "-5"},
+    {"AddedFar", set("added_tokens", R"([{"id":99999999,"content":"x"}])"), "99999999"},
+    {"AddedTaken", set("added_tokens", R"([{"id":1,"content":"x"}])"), "the same id 1"},
+    {"AddedMoved", set("added_tokens", R"([{"id":7,"content":"a"}])"), "the ids 0 and 7"},
+    {"AddedTwice", set("added_tokens", R"([{"id":5,"content":"x"},{"id":6,"content":"x"}])"),
+     "the content 'x' occurs twice"},
+    {"AddedSameId", set("added_tokens", R"([{"id":5,"content":"x"},{"id":5,"content":"y"}])"),
+     "the id 5 occurs twice"},
+    {"AddedLong",
+     [](Json& j) {
+       j["added_tokens"] = {{{"id", 5}, {"content", std::string(5000, 'x')}}};
+     },
+     "has 5000"},
+};
+
+const Rule kComponentRules[] = {
+    {"Normalizer", set("normalizer", R"({"type":"Nmt"})"), "normalizer: the type 'Nmt'"},
+    {"NormalizerText", set("normalizer", R"("NFC")"), "normalizer: must be an object or null"},
+    {"NormalizerPart", set("normalizer", R"({"type":"Sequence","normalizers":[{"type":"X"}]})"),
+     "normalizer.normalizers[0]: the type 'X'"},
+    {"NormalizerNull", set("normalizer", R"({"type":"Sequence","normalizers":[null]})"), "is null"},
+    {"NormalizerParts", set("normalizer", R"({"type":"Sequence"})"),
+     "normalizers must be an array"},
+    {"Prepend", set("normalizer", R"({"type":"Prepend"})"), "prepend"},
+    {"Pattern", set("normalizer", R"({"type":"Replace","content":"x"})"), "pattern is missing"},
+    {"PatternKind", set("normalizer", R"({"type":"Replace","content":"x","pattern":{"Glob":"*"}})"),
+     "String or Regex"},
+    {"PatternEmpty",
+     set("normalizer", R"({"type":"Replace","content":"x","pattern":{"String":""}})"),
+     "must not be empty"},
+    {"PreTokenizer", set("pre_tokenizer", R"({"type":"Bert"})"), "pre_tokenizer: the type 'Bert'"},
+    {"Behavior",
+     set("pre_tokenizer", R"({"type":"Split","pattern":{"String":"a"},"behavior":"Odd"})"),
+     "'Odd'"},
+    {"Scheme",
+     set("pre_tokenizer", R"({"type":"Metaspace","replacement":"_","prepend_scheme":"maybe"})"),
+     "'maybe'"},
+    {"Mark", set("pre_tokenizer", R"({"type":"Metaspace","replacement":"__"})"), "one character"},
+    {"Contradiction",
+     set("pre_tokenizer",
+         R"({"type":"Metaspace","replacement":"_","prepend_scheme":"first","add_prefix_space":false})"),
+     "add_prefix_space"},
+    {"Post", set("post_processor", R"({"type":"Bert"})"), "post_processor: the type 'Bert'"},
+    {"PostNoText", set("post_processor", R"({"type":"TemplateProcessing","single":[]})"),
+     "exactly once"},
+    {"PostSpecial",
+     set("post_processor",
+         R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}],
+             "special_tokens":{}})"),
+     "no entry for 'x'"},
+    {"PostId",
+     set("post_processor",
+         R"({"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"x"}},{"Sequence":{"id":"A"}}],
+             "special_tokens":{"x":{"ids":[77]}}})"),
+     "the id 77"},
+    {"Decoder", set("decoder", R"({"type":"WordPiece"})"), "decoder: the type 'WordPiece'"},
+    {"DecoderStrip", set("decoder", R"({"type":"Strip","content":" ","start":-1})"), "start"},
+};
+
+// Regular expressions that this reader cannot give the meaning that the file intends.
+Rule regex_rule(const char* name, const char* pattern, const char* message) {
+  return {name,
+          [pattern](Json& j) {
+            j["pre_tokenizer"] = {
+                {"type", "Split"}, {"pattern", {{"Regex", pattern}}}, {"behavior", "Isolated"}};
+          },
+          message};
+}
+const Rule kRegexRules[] = {
+    regex_rule("Syntax", "(", "is not supported"),
+    regex_rule("Empty", "", "1 to 65536 bytes"),
+    regex_rule("Verb", "(*NO_JIT)a", "a verb"),
+    regex_rule("Intersection", "[a-z&&b]", "a class intersection"),
+    regex_rule("Nested", "[a[bc]]", "a class in a class"),
+    regex_rule("OpenClass", "[a", "without its end"),
+    regex_rule("Interval", "a{2}+", "an interval"),
+    regex_rule("Option", "(?x: a)", "a group that begins with (?x"),
+    regex_rule("Backslash", "a\\", "a backslash at its end"),
+    regex_rule("Size", "(?:(?:(?:a{1000}){1000}){1000}){1000}", "is not supported"),
+    regex_rule("Property", "\\p{NoSuchScript}", "is not supported"),
+};
+
+const auto kName = [](const auto& info) { return std::string(info.param.name); };
+INSTANTIATE_TEST_SUITE_P(Model, HostileTest, ::testing::ValuesIn(kModelRules), kName);
+INSTANTIATE_TEST_SUITE_P(Tokens, HostileTest, ::testing::ValuesIn(kTokenRules), kName);
+INSTANTIATE_TEST_SUITE_P(Components, HostileTest, ::testing::ValuesIn(kComponentRules), kName);
+INSTANTIATE_TEST_SUITE_P(Regexes, HostileTest, ::testing::ValuesIn(kRegexRules), kName);
+
+TEST(HostileTest, NotJson) {
+  EXPECT_THROW(Tokenizer::from_json("{", "test.json"), Error);
+  EXPECT_THROW(Tokenizer::from_json("[]", "test.json"), Error);
+  EXPECT_THROW(Tokenizer::from_json("{\"model\": \"\xFF\"}", "test.json"), Error);
+  EXPECT_THROW(Tokenizer::from_file("no/such/tokenizer.json"), Error);
+}
+
+TEST(HostileTest, NestedSequencesEndAtTheDepthLimit) {
+  std::string open, close;
+  for (int i = 0; i < 100'000; ++i) {
+    open += R"({"type":"Sequence","normalizers":[)";
+    close += "]}";
+  }
+  EXPECT_THROW(Tokenizer::from_json("{\"normalizer\":" + open + close + "}", "test.json"), Error);
+}
+
+TEST(HostileTest, BacktrackingHitsItsLimit) {
+  Json json = good();
+  json["pre_tokenizer"] = {
+      {"type", "Split"}, {"pattern", {{"Regex", "(a+)+$x"}}}, {"behavior", "Isolated"}};
+  const Tokenizer tokenizer = test::tokenizer_of(json);
+  EXPECT_THROW(tokenizer.encode(std::string(5000, 'a') + "b"), Error);
+}
+
+TEST(HostileTest, TextThatDoublesWithoutEndHitsItsLimit) {
+  Json json = good();
+  Json parts = Json::array();
+  for (int i = 0; i < 50; ++i) {
+    parts.push_back({{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", "aa"}});
+  }
+  json["normalizer"] = {{"type", "Sequence"}, {"normalizers", parts}};
+  EXPECT_THROW(test::tokenizer_of(json).encode("a"), Error);
+}
+
+TEST(HostileTest, DecodedTextThatDoublesWithoutEndHitsItsLimit) {
+  Json json = good();
+  Json parts = Json::array();
+  const std::string content(1000, 'a');
+  for (int i = 0; i < 8; ++i) {
+    parts.push_back({{"type", "Replace"}, {"pattern", {{"String", "a"}}}, {"content", content}});
+  }
+  json["decoder"] = {{"type", "Sequence"}, {"decoders", parts}};
+  const std::vector<int32_t> ids = {0};
+  EXPECT_THROW(test::tokenizer_of(json).decode(ids), Error);
+}
+
+TEST(HostileTest, ManyOptionGroupsNeedTimeInProportion) {
+  // A pattern made of options only still compiles or is refused; it must not crash.
+  std::string pattern;
+  for (int i = 0; i < 200; ++i) pattern += "(?i)a|";
+  Json json = good();
+  json["pre_tokenizer"] = {
+      {"type", "Split"}, {"pattern", {{"Regex", pattern + "b"}}}, {"behavior", "Isolated"}};
+  EXPECT_EQ(test::tokenizer_of(json).encode("ab"), (std::vector<int32_t>{0, 1}));
+}
+
+}  // namespace
+}  // namespace atom::text

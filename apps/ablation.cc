@@ -234,7 +234,6 @@ int run(const Options& options) {
   Runtime runtime(options.common);
   const Stopwatch clock;
   const std::vector<Row> rows = ablation.run(runtime);
-  runtime.show_fallbacks();
   if (options.common.json) {
     print_json(rows_json(options, ablation, rows, runtime.backend()));
     return kSuccess;
@@ -250,34 +249,38 @@ int run(const Options& options) {
 }  // namespace
 
 void add_ablation(Program& program, CLI::App& parent) {
-  CLI::App* verb = add_verb(parent, "ablation", "What each step of the published method buys");
-  verb->footer(
-      "Quantizes MODEL to W4A4 seven times, adding one step of the method each time, in a\n"
-      "temporary folder (TMPDIR) that is removed, and scores every model on every text.\n"
-      "\n"
-      "JSON keys: model, texts, context, windows (0: all), calibration, samples, sequence, seed,\n"
-      "backend, rows [{step, perplexity (one per text), bits_per_weight, quantize_seconds}]");
+  CLI::App& verb = add_verb(
+      parent,
+      {.name = "ablation",
+       .text = "What each step of the published method buys",
+       .footer =
+           "Quantizes MODEL to W4A4 seven times, adding one step of the method each time, in a\n"
+           "temporary folder (TMPDIR) that is removed, and scores every model on every text.\n"
+           "\n"
+           "JSON keys: model, texts, context, windows (0: all), calibration, samples, sequence, "
+           "seed,\n"
+           "backend, rows [{step, perplexity (one per text), bits_per_weight, quantize_seconds}]"});
   const auto options = std::make_shared<Options>();
-  argument(*verb, "MODEL", options->model, "Model folder, not quantized");
-  texts_option(*verb, "--text", options->texts, {"FILE", "UTF-8 text to score; may be repeated"})
-      ->required();
-  whole_option(*verb, "--context", options->context, {.min = 2, .max = 1 << 20},
+  argument(verb, "MODEL", options->model, "Model folder, not quantized");
+  texts_option(verb, "--text", options->texts,
+               {"FILE", "UTF-8 text to score; may be repeated", "Options", true});
+  whole_option(verb, "--context", options->context, {.min = 2, .max = 1 << 20},
                {"N", "Tokens per window [2048, or what the model takes]"});
-  whole_option(*verb, "--windows", options->windows, {.min = 1, .max = 1'000'000'000},
+  whole_option(verb, "--windows", options->windows, {.min = 1, .max = 1'000'000'000},
                {"N", "Only the first N windows of each text [all]"});
-  whole_option(*verb, "--kept", options->kept, {.min = 0, .max = 1'000'000, .multiple = 16},
+  whole_option(verb, "--kept", options->kept, {.min = 0, .max = 1'000'000, .multiple = 16},
                {"N", "Channels kept by the second step on [128]"});
   constexpr const char* kGroup = "Calibration";
-  text_option(*verb, "--calibration", options->calibration,
+  text_option(verb, "--calibration", options->calibration,
               {"FILE", "UTF-8 text [embedded: a text inside the program]", kGroup});
-  whole_option(*verb, "--samples", options->samples, {.min = 1, .max = 100'000},
+  whole_option(verb, "--samples", options->samples, {.min = 1, .max = 100'000},
                {"N", "Random windows of the text [128]", kGroup});
-  whole_option(*verb, "--sequence", options->sequence, {.min = 2, .max = 1 << 20},
+  whole_option(verb, "--sequence", options->sequence, {.min = 2, .max = 1 << 20},
                {"N", "Tokens per window [2048, or what the model takes]", kGroup});
-  seed_option(*verb, options->seed, {"N", "Seed of the windows [0]", kGroup});
-  add_compute_options(*verb, options->common);
-  add_output_options(*verb, options->common);
-  on_run(program, *verb, [options] { return run(*options); });
+  seed_option(verb, options->seed, {"N", "Seed of the windows [0]", kGroup});
+  add_compute_options(verb, options->common);
+  add_output_options(verb, options->common);
+  on_run(program, verb, [options] { return run(*options); });
 }
 
 }  // namespace atom::app

@@ -13,6 +13,7 @@ namespace atom::app {
 namespace {
 
 constexpr size_t kNameColumns = 26;
+constexpr const char* kGeneral = "General";
 
 std::string joined(const std::vector<std::string>& words) {
   std::string text;
@@ -22,24 +23,24 @@ std::string joined(const std::vector<std::string>& words) {
 
 class HelpFormatter : public CLI::Formatter {
  public:
-  HelpFormatter() { column_width(kNameColumns); }
+  HelpFormatter() {
+    column_width(kNameColumns);
+    label("Positionals", "Arguments");
+  }
 
   std::string make_help(const CLI::App* app, std::string name,
                         CLI::AppFormatMode mode) const override {
     if (mode == CLI::AppFormatMode::Sub) return make_expanded(app);
     std::string text = make_description(app) + "\n" + make_usage(app, std::move(name));
     text += make_positionals(app) + make_subcommands(app, mode);
-    for (const std::string& group : app->get_groups()) text += group_help(app, group);
+    for (const std::string& group : app->get_groups())
+      if (group != kGeneral) text += group_help(app, group);
+    text += group_help(app, kGeneral);
     const std::string footer = make_footer(app);
     return footer.empty() ? text : text + "\n" + footer;
   }
 
   std::string make_usage(const CLI::App* app, std::string name) const override {
-    for (const CLI::App* parent = app->get_parent(); parent != nullptr;
-         parent = parent->get_parent())
-      if (name.rfind(parent->get_name() + " ", 0) != 0 && !parent->get_name().empty() &&
-          name.find(parent->get_name()) == std::string::npos)
-        name = parent->get_name() + " " + name;
     std::string text = "Usage: " + name;
     if (!app->get_subcommands([](const CLI::App*) { return true; }).empty()) text += " COMMAND";
     for (const CLI::Option* option :
@@ -47,13 +48,10 @@ class HelpFormatter : public CLI::Formatter {
       text += " " + make_option_usage(option);
     for (const CLI::Option* option : app->get_options(
              [](const CLI::Option* o) { return o->nonpositional() && o->get_required(); }))
-      text += " " + option->get_name(false, true) + " " + option->get_option_text();
+      text += " " + option->get_name() + " " + option->get_option_text();
     return text + " [options]\n";
   }
 
-  std::string make_option_name(const CLI::Option* option, bool positional) const override {
-    return CLI::Formatter::make_option_name(option, positional);
-  }
   std::string make_option_opts(const CLI::Option* option) const override {
     return option->get_positional() || option->get_option_text().empty()
                ? ""
@@ -71,14 +69,91 @@ class HelpFormatter : public CLI::Formatter {
   }
 };
 
-// Sets the option's name for messages, help and environment.
 CLI::Option* described(CLI::Option* option, const Help& help) {
   option->option_text(help.value);
   option->group(help.group);
-  return option;
+  return option->required(help.required);
+}
+
+// "-n,--max-tokens" -> "--max-tokens"
+std::string long_name(const std::string& names) {
+  return names.substr(std::min(names.find("--"), names.size() - 1));
+}
+
+// An option whose value `take` reads; refusals name it by its long name.
+CLI::Option* parsed_option(
+    CLI::App& verb, const std::string& names, const Help& help,
+    std::function<void(const std::string& name, const std::string& word)> take) {
+  const auto call = [name = long_name(names), take = std::move(take)](const std::string& word) {
+    take(name, word);
+  };
+  return described(verb.add_option_function<std::string>(names, call, help.text), help);
+}
+
+void set_style(CLI::App& app) {
+  app.formatter(std::make_shared<HelpFormatter>());
+  app.set_help_flag("-h,--help", "Show this help")->group(kGeneral);
+}
+
+// "--context: ..." -> "ATOM_CONTEXT: ..." when the value came from there.
+std::string with_source(std::string sentence, int argc, char** argv) {
+  const size_t colon = sentence.find(':');
+  if (sentence.rfind("--", 0) != 0 || colon == std::string::npos) return sentence;
+  const std::string name = sentence.substr(0, colon);
+  const std::string variable = environment_name(name);
+  if (std::getenv(variable.c_str()) == nullptr) return sentence;
+  for (int i = 1; i < argc; ++i)
+    if (std::string_view(argv[i]).substr(0, name.size()) == name) return sentence;
+  return variable + sentence.substr(colon);
+}
+
+// What the parser says, in our words where its own are hard to read.
+std::string parser_sentence(const CLI::ParseError& error, const CLI::App& app) {
+  std::string sentence = error.what();
+  sentence.resize(sentence.find_last_not_of("\n. ") + 1);
+  if (error.get_name() == "ArgumentMismatch") {
+    const bool many = sentence.find("At Most") != std::string::npos;
+    return sentence.substr(0, sentence.find(':')) + (many ? " is given twice" : " needs a value");
+  }
+  if (sentence.find("subcommand") != std::string::npos) {
+    const std::vector<std::string> words = app.remaining(true);
+    return words.empty() ? "a command is required" : fmt::format("unknown command '{}'", words[0]);
+  }
+  if (sentence.rfind("The ", 0) == 0) sentence[0] = 't';
+  return sentence;
 }
 
 }  // namespace
+
+Program::Program(const Texts& texts) : app_(std::make_unique<CLI::App>(texts.description)) {
+  app_->name(texts.name);
+  set_style(*app_);
+  app_->set_version_flag("--version", texts.name + " " + texts.version, "Show the version")
+      ->group(kGeneral);
+  app_->footer(texts.footer);
+  app_->require_subcommand(1);
+}
+
+Program::~Program() = default;
+
+int Program::run(int argc, char** argv) {
+  try {
+    app_->parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return app_->exit(error);  // help and version
+    std::string verb = app_->get_name();
+    for (const CLI::App* app = app_.get(); !app->get_subcommands().empty();) {
+      app = app->get_subcommands().front();
+      verb += " " + app->get_name();
+    }
+    console().error(fmt::format("{} (see: {} --help)", parser_sentence(error, *app_), verb));
+    return kUsage;
+  } catch (const UsageError& error) {
+    console().error(with_source(error.what(), argc, argv));
+    return kUsage;
+  }
+  return run_();
+}
 
 std::string environment_name(std::string_view option) {
   std::string name = "ATOM_";
@@ -87,20 +162,36 @@ std::string environment_name(std::string_view option) {
   return name;
 }
 
-CLI::App* add_verb(CLI::App& parent, std::string name, std::string text) {
-  CLI::App* verb = parent.add_subcommand(std::move(name), std::move(text));
-  set_style(*verb);
+CLI::App& add_verb(CLI::App& parent, const Verb& verb) {
+  CLI::App* app = parent.add_subcommand(verb.name, verb.text);
+  set_style(*app);
+  app->group("Commands");
+  app->footer(verb.footer);
   // Variables bind when the verb is met, so that those of other verbs cannot make this one fail.
-  verb->preparse_callback([verb](size_t) {
-    for (CLI::Option* option : verb->get_options())
-      if (option->nonpositional() && option->get_name() != "--help")
+  app->preparse_callback([app](size_t) {
+    for (CLI::Option* option : app->get_options())
+      if (option->nonpositional() && option != app->get_help_ptr())
         option->envname(environment_name(option->get_name()));
   });
-  return verb;
+  return *app;
+}
+
+CLI::App& add_verb_group(CLI::App& parent, const Verb& verb) {
+  CLI::App& app = add_verb(parent, verb);
+  app.require_subcommand(1);
+  return app;
 }
 
 void on_run(Program& program, CLI::App& verb, std::function<int()> run) {
-  verb.callback([&program, run = std::move(run)] { program.run = run; });
+  verb.callback([&program, run = std::move(run)] { program.set_run(run); });
+}
+
+void require_one_of(CLI::App& verb, CLI::Option* a, CLI::Option* b) {
+  a->excludes(b);
+  verb.parse_complete_callback([a, b] {
+    if (a->count() == 0 && b->count() == 0)
+      usage_fail("{} or {} is required", a->get_name(), b->get_name());
+  });
 }
 
 void argument(CLI::App& verb, const std::string& name, std::string& value,
@@ -110,26 +201,23 @@ void argument(CLI::App& verb, const std::string& name, std::string& value,
 
 CLI::Option* text_option(CLI::App& verb, const std::string& name, std::string& value,
                          const Help& help) {
-  return described(verb.add_option(name, value, help.text), help)
-      ->multi_option_policy(CLI::MultiOptionPolicy::Throw);
+  return described(verb.add_option(name, value, help.text), help);
 }
 
 CLI::Option* texts_option(CLI::App& verb, const std::string& name, std::vector<std::string>& values,
                           const Help& help) {
   // One value per occurrence: "--text A --text B", and never "--text A MODEL".
-  const auto take = [&values](const std::vector<std::string>& words) { values = words; };
-  return described(verb.add_option_function<std::vector<std::string>>(name, take, help.text), help)
-      ->allow_extra_args(false);
+  return described(verb.add_option(name, values, help.text), help)->allow_extra_args(false);
 }
 
 CLI::Option* choice_option(CLI::App& verb, const std::string& name, std::string& value,
                            std::vector<std::string> words, const Help& help) {
-  const auto take = [&value, name, words = std::move(words)](const std::string& word) {
-    if (std::find(words.begin(), words.end(), word) == words.end())
-      usage_fail("{}: '{}' is not one of {}", name, word, joined(words));
-    value = word;
-  };
-  return described(verb.add_option_function<std::string>(name, take, help.text), help);
+  return parsed_option(verb, name, help,
+                       [&value, words = std::move(words)](const auto& option, const auto& word) {
+                         if (std::find(words.begin(), words.end(), word) == words.end())
+                           usage_fail("{}: '{}' is not one of {}", option, word, joined(words));
+                         value = word;
+                       });
 }
 
 CLI::Option* flag_option(CLI::App& verb, const std::string& name, bool& value, const Help& help) {
@@ -140,37 +228,34 @@ CLI::Option* flag_option(CLI::App& verb, const std::string& name, bool& value, c
 
 CLI::Option* whole_option(CLI::App& verb, const std::string& name, int& value,
                           const WholeRange& range, const Help& help) {
-  const auto take = [&value, name, range](const std::string& word) {
-    value = static_cast<int>(parse_whole(name, word, range));
-  };
-  return described(verb.add_option_function<std::string>(name, take, help.text), help);
+  return parsed_option(verb, name, help, [&value, range](const auto& option, const auto& word) {
+    value = static_cast<int>(parse_whole(option, word, range));
+  });
 }
 
 CLI::Option* whole_option(CLI::App& verb, const std::string& name, std::optional<int>& value,
                           const WholeRange& range, const Help& help) {
-  const auto take = [&value, name, range](const std::string& word) {
-    value = static_cast<int>(parse_whole(name, word, range));
-  };
-  return described(verb.add_option_function<std::string>(name, take, help.text), help);
+  return parsed_option(verb, name, help, [&value, range](const auto& option, const auto& word) {
+    value = static_cast<int>(parse_whole(option, word, range));
+  });
 }
 
 CLI::Option* seed_option(CLI::App& verb, uint64_t& seed, const Help& help) {
-  const auto take = [&seed](const std::string& word) {
+  return parsed_option(verb, "--seed", help, [&seed](const auto& option, const auto& word) {
+    const char* last = word.data() + word.size();
     uint64_t value = 0;
-    const auto [end, error] = std::from_chars(word.data(), word.data() + word.size(), value);
-    if (error != std::errc() || end != word.data() + word.size())
-      usage_fail("--seed: '{}' is not a whole number from 0 to 2^64 - 1", word);
+    const auto [end, error] = std::from_chars(word.data(), last, value);
+    if (error != std::errc() || end != last)
+      usage_fail("{}: '{}' is not a whole number from 0 to 2^64 - 1", option, word);
     seed = value;
-  };
-  return described(verb.add_option_function<std::string>("--seed", take, help.text), help);
+  });
 }
 
 CLI::Option* number_option(CLI::App& verb, const std::string& name, std::optional<double>& value,
                            const NumberRange& range, const Help& help) {
-  const auto take = [&value, name, range](const std::string& word) {
-    value = parse_number(name, word, range);
-  };
-  return described(verb.add_option_function<std::string>(name, take, help.text), help);
+  return parsed_option(verb, name, help, [&value, range](const auto& option, const auto& word) {
+    value = parse_number(option, word, range);
+  });
 }
 
 int64_t parse_whole(const std::string& name, const std::string& word, const WholeRange& range) {
@@ -195,18 +280,6 @@ double parse_number(const std::string& name, const std::string& word, const Numb
     usage_fail("{}: '{}' is not a number {} {} and at most {}", name, word,
                range.min_excluded ? "above" : "of at least", range.min, range.max);
   return value;
-}
-
-void set_style(CLI::App& app) {
-  app.formatter(std::make_shared<HelpFormatter>());
-  app.set_help_flag("-h,--help", "Show this help")->group("General");
-}
-
-std::string parse_error_sentence(const CLI::ParseError& error) {
-  std::string sentence = error.what();
-  while (!sentence.empty() && (sentence.back() == '\n' || sentence.back() == '.'))
-    sentence.pop_back();
-  return sentence;
 }
 
 }  // namespace atom::app

@@ -61,7 +61,8 @@ class Program {
 
   CLI::App& app() { return *app_; }
   void set_run(std::function<int()> run) { run_ = std::move(run); }
-  // Reads the command line and runs the verb; its exit code. What the parser refuses is printed as one error.
+  // Reads the command line and runs the verb; its exit code. What the parser refuses is printed as
+  // one error.
   int run(int argc, char** argv);
 
  private:

@@ -13,6 +13,7 @@ namespace atom::app {
 namespace {
 
 constexpr auto kRedraw = std::chrono::milliseconds(100);
+constexpr auto kNone = std::chrono::milliseconds(0);
 constexpr auto kPlainLine = std::chrono::seconds(2);
 
 bool has_environment(const char* name) {
@@ -78,7 +79,8 @@ Console& console() {
 void Console::configure(const Options& options) {
   options_ = options;
   const bool color = options.color && !has_environment("NO_COLOR") && !dumb_terminal();
-  color_out_ = color && ::isatty(STDOUT_FILENO);
+  out_is_terminal_ = ::isatty(STDOUT_FILENO) != 0;
+  color_out_ = color && out_is_terminal_;
   color_err_ = color && ::isatty(STDERR_FILENO);
   live_ = ::isatty(STDERR_FILENO) && !dumb_terminal() && !has_environment("CI");
 }
@@ -106,6 +108,7 @@ void Console::notice(std::string_view sentence) {
 void Console::progress(const std::string& text) {
   if (options_.quiet) return;
   const auto now = std::chrono::steady_clock::now();
+  if (last_ == std::chrono::steady_clock::time_point()) last_ = now - (live_ ? kRedraw : kNone);
   if (live_) {
     if (!shown_.empty() && now - last_ < kRedraw) return;
     shown_ = text;

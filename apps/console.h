@@ -27,6 +27,7 @@ class Console {
   };
   void configure(const Options& options);
   bool live() const { return live_; }  // one line that is redrawn, as opposed to lines now and then
+  bool out_is_terminal() const { return out_is_terminal_; }
   bool quiet() const { return options_.quiet; }
 
   void error(std::string_view sentence);    // "atom: error: <sentence>", control characters escaped
@@ -46,6 +47,7 @@ class Console {
 
   Options options_;
   bool live_ = false;
+  bool out_is_terminal_ = false;
   bool color_out_ = false;
   bool color_err_ = false;
   std::string shown_;  // live line, empty: none

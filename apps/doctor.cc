@@ -152,11 +152,15 @@ Machine read_machine() {
 }
 
 std::string build_text() {
-#ifdef NDEBUG
-  return "GCC-compatible " __VERSION__ ", optimised";
+#ifdef __clang__
+  std::string text = "Clang " __clang_version__;
 #else
-  return "GCC-compatible " __VERSION__ ", with assertions";
+  std::string text = "GCC " __VERSION__;
 #endif
+#ifndef NDEBUG
+  text += ", with assertions";
+#endif
+  return text;
 }
 
 std::string joined(const std::vector<std::string>& words) {
@@ -189,9 +193,8 @@ void print_doctor(const Options& options, Runtime& runtime, const Machine& machi
     facts.push_back(std::move(fact));
   facts.push_back({"backends", "cpu, reference"});
   for (size_t i = 0; i < levels.size(); ++i)
-    facts.push_back(
-        {i == 0 ? "ISA levels" : "",
-         levels[i].name + (levels[i].problem.empty() ? ": yes" : ": no, " + levels[i].problem)});
+    facts.push_back({i == 0 ? "ISA levels" : "",
+                     levels[i].name + (levels[i].problem.empty() ? ": yes" : ": no")});
   facts.push_back({"chosen", runtime.backend().description()});
   facts.push_back({"architectures", joined(model::supported_architectures())});
   print_facts(facts);
@@ -249,16 +252,20 @@ int run(const Options& options) {
 }  // namespace
 
 void add_doctor(Program& program) {
-  CLI::App* verb = add_verb(program.app, "doctor", "Show what this build and this machine offer");
-  verb->footer(
-      "JSON keys: version, build, cpu, system, threads, cpus_online, cpus_allowed,\n"
-      "cgroup_cpu_quota, memory_total, memory_available, cgroup_memory_max, huge_pages, backends,\n"
-      "isa_levels [{name, available, problem}], backend, linears [{preset, weights, inputs,\n"
-      "computed_by}], architectures");
+  CLI::App& verb = add_verb(
+      program.app(),
+      {.name = "doctor",
+       .text = "Show what this build and this machine offer",
+       .footer =
+           "JSON keys: version, build, cpu, system, threads, cpus_online, cpus_allowed,\n"
+           "cgroup_cpu_quota, memory_total, memory_available, cgroup_memory_max, huge_pages, "
+           "backends,\n"
+           "isa_levels [{name, available, problem}], backend, linears [{preset, weights, inputs,\n"
+           "computed_by}], architectures"});
   const auto options = std::make_shared<Options>();
-  add_compute_options(*verb, options->common);
-  add_output_options(*verb, options->common);
-  on_run(program, *verb, [options] { return run(*options); });
+  add_compute_options(verb, options->common);
+  add_output_options(verb, options->common);
+  on_run(program, verb, [options] { return run(*options); });
 }
 
 }  // namespace atom::app

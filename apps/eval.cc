@@ -4,10 +4,11 @@
 namespace atom::app {
 
 void add_eval(Program& program) {
-  CLI::App* eval = add_verb(program.app, "eval", "Measure a model: perplexity (ppl), ablation");
-  eval->require_subcommand(1);
-  add_perplexity(program, *eval);
-  add_ablation(program, *eval);
+  CLI::App& eval = add_verb_group(
+      program.app(),
+      {.name = "eval", .text = "Measure a model: perplexity (ppl), ablation", .footer = ""});
+  add_perplexity(program, eval);
+  add_ablation(program, eval);
 }
 
 }  // namespace atom::app

@@ -138,6 +138,8 @@ int run(const Options& options) {
   std::optional<format::KvKind> kv;
   if (!options.kv.empty()) kv = format::parse_kv(options.kv);
   const std::unique_ptr<model::Model> model = load_weights(files, runtime, kv);
+  if (console().out_is_terminal() && !options.common.json)
+    fmt::print("{}", console().paint_out(Style::kDim, prompt));
   const Outcome outcome = stream_text(options, *model, tokenizer, ids, settings);
   const engine::GenerateResult& result = outcome.result;
   const double prefill = rate(ids.size(), result.prefill_seconds);
@@ -172,38 +174,43 @@ int run(const Options& options) {
 }  // namespace
 
 void add_generate(Program& program) {
-  CLI::App* verb = add_verb(program.app, "generate", "Continue a prompt");
-  verb->footer(
-      "The text goes to stdout as it comes, one line of statistics to stderr. Ctrl-C ends the "
-      "text\n"
-      "cleanly. Equal seeds give equal texts.\n"
-      "\n"
-      "JSON keys: model, formats, prompt, text, ids, finish_reason (stop, length, cancelled),\n"
-      "prompt_tokens, tokens, temperature, top_k, top_p, seed, prefill_seconds, decode_seconds,\n"
-      "prefill_tokens_per_second, decode_tokens_per_second, peak_rss");
+  CLI::App& verb = add_verb(
+      program.app(),
+      {.name = "generate",
+       .text = "Continue a prompt",
+       .footer = "The text goes to stdout as it comes (on a terminal after the prompt), a line of "
+                 "statistics\n"
+                 "to stderr. Ctrl-C ends the text cleanly. Equal seeds give equal texts.\n"
+                 "\n"
+                 "JSON keys: model, formats, prompt, text, ids, finish_reason (stop, length, "
+                 "cancelled),\n"
+                 "prompt_tokens, tokens, temperature, top_k, top_p, seed, prefill_seconds, "
+                 "decode_seconds,\n"
+                 "prefill_tokens_per_second, decode_tokens_per_second, peak_rss"});
   const auto options = std::make_shared<Options>();
-  argument(*verb, "MODEL", options->model, "Model folder, plain or quantized");
+  argument(verb, "MODEL", options->model, "Model folder, plain or quantized");
   CLI::Option* prompt =
-      text_option(*verb, "-p,--prompt", options->prompt, {"TEXT", "Text to continue, UTF-8"});
-  text_option(*verb, "--prompt-file", options->prompt_file, {"FILE", "The same from a file"})
-      ->excludes(prompt);
-  whole_option(*verb, "-n,--max-tokens", options->max_tokens, {.min = 1, .max = 1 << 20},
+      text_option(verb, "-p,--prompt", options->prompt, {"TEXT", "Text to continue, UTF-8"});
+  CLI::Option* file =
+      text_option(verb, "--prompt-file", options->prompt_file, {"FILE", "The same from a file"});
+  require_one_of(verb, prompt, file);
+  whole_option(verb, "-n,--max-tokens", options->max_tokens, {.min = 1, .max = 1 << 20},
                {"N", "New tokens at most [128]"});
   constexpr const char* kGroup = "Sampling (defaults: generation_config.json of the model)";
-  number_option(*verb, "--temperature", options->temperature, {.min = 0, .max = 100},
+  number_option(verb, "--temperature", options->temperature, {.min = 0, .max = 100},
                 {"T", "0 takes the most likely token [0.8]", kGroup});
-  whole_option(*verb, "--top-k", options->top_k, {.min = 0},
+  whole_option(verb, "--top-k", options->top_k, {.min = 0},
                {"K", "Only the K most likely tokens [0: all]", kGroup});
-  number_option(*verb, "--top-p", options->top_p, {.min = 0, .max = 1, .min_excluded = true},
+  number_option(verb, "--top-p", options->top_p, {.min = 0, .max = 1, .min_excluded = true},
                 {"P", "Only the most likely tokens of mass P [1]", kGroup});
-  seed_option(*verb, options->seed, {"N", "Seed of the draws [0]", kGroup});
-  flag_option(*verb, "--ignore-eos", options->ignore_eos,
+  seed_option(verb, options->seed, {"N", "Seed of the draws [0]", kGroup});
+  flag_option(verb, "--ignore-eos", options->ignore_eos,
               {"", "Go on after an end-of-text token", kGroup});
-  choice_option(*verb, "--kv", options->kv, {"f32", "f16", "int8", "int4"},
+  choice_option(verb, "--kv", options->kv, {"f32", "f16", "int8", "int4"},
                 {"FORMAT", "KV-cache in f32, f16, int8 or int4 [the checkpoint's]"});
-  add_compute_options(*verb, options->common);
-  add_output_options(*verb, options->common);
-  on_run(program, *verb, [options] { return run(*options); });
+  add_compute_options(verb, options->common);
+  add_output_options(verb, options->common);
+  on_run(program, verb, [options] { return run(*options); });
 }
 
 }  // namespace atom::app

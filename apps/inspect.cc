@@ -306,21 +306,26 @@ int run(const Options& options) {
 }  // namespace
 
 void add_inspect(Program& program) {
-  CLI::App* verb = add_verb(program.app, "inspect", "Show what a model folder holds");
-  verb->footer(
-      "Reads headers only, so it is quick for a model of any size. Bits per weight count codes "
-      "and\n"
-      "scales of the quantizable linears.\n"
-      "\n"
-      "JSON keys: model, architecture, layers, hidden, intermediate, heads, kv_heads, head_dim,\n"
-      "vocabulary, max_positions, rope_theta, tied_embeddings, experts, experts_per_token,\n"
-      "parameters, quantized, bytes, bits_per_weight, tensors [{kind, tensors, bytes}],\n"
-      "kv_bytes_per_token, layer_formats [{first, last, formats [{modules, formats}], kv}],\n"
-      "tokenizer {ids, bos_id}, provenance");
+  CLI::App& verb = add_verb(
+      program.app(),
+      {.name = "inspect",
+       .text = "Show what a model folder holds",
+       .footer =
+           "Reads headers only, so it is quick for a model of any size. Bits per weight count "
+           "codes "
+           "and\n"
+           "scales of the quantizable linears.\n"
+           "\n"
+           "JSON keys: model, architecture, layers, hidden, intermediate, heads, kv_heads, "
+           "head_dim,\n"
+           "vocabulary, max_positions, rope_theta, tied_embeddings, experts, experts_per_token,\n"
+           "parameters, quantized, bytes, bits_per_weight, tensors [{kind, tensors, bytes}],\n"
+           "kv_bytes_per_token, layer_formats [{first, last, formats [{modules, formats}], kv}],\n"
+           "tokenizer {ids, bos_id}, provenance"});
   const auto options = std::make_shared<Options>();
-  argument(*verb, "MODEL", options->model, "Model folder, plain or quantized");
-  add_output_options(*verb, options->common);
-  on_run(program, *verb, [options] { return run(*options); });
+  argument(verb, "MODEL", options->model, "Model folder, plain or quantized");
+  add_output_options(verb, options->common);
+  on_run(program, verb, [options] { return run(*options); });
 }
 
 }  // namespace atom::app

@@ -1,6 +1,4 @@
 // atom: quantizes language models, measures what that cost, and generates text with them.
-#include <unistd.h>
-
 #include <cstdio>
 #include <filesystem>
 #include <new>
@@ -20,46 +18,22 @@ constexpr const char* kFooter =
     "Examples:\n"
     "  atom quantize models/ref-dense-11m out/w4a4       # 4-bit weights, inputs and KV-cache\n"
     "  atom eval ppl out/w4a4 --text examples/text/wiki_eval.txt\n"
-    "  atom generate out/w4a4 --prompt \"The history of the city\"\n";
+    "  atom generate out/w4a4 --prompt \"The history of the city\"";
 
-void add_verbs(Program& program) {
-  CLI::App& app = program.app;
-  app.name("atom");
-  app.description("4-bit weights, activations and KV-cache for large language models");
-  set_style(app);
-  app.set_version_flag("--version", "atom " ATOM_VERSION, "Show the version")->group("General");
-  app.footer(kFooter);
-  app.require_subcommand(1);
+int run(int argc, char** argv) {
+  console().configure({});
+  Program program(
+      {.name = "atom",
+       .version = ATOM_VERSION,
+       .description = "4-bit weights, activations and KV-cache for large language models",
+       .footer = kFooter});
   add_quantize(program);
   add_eval(program);
   add_generate(program);
   add_inspect(program);
   add_verify(program);
   add_doctor(program);
-}
-
-// CLI11 prints help and version itself; everything else becomes one sentence.
-int parse_failed(const Program& program, const CLI::ParseError& error) {
-  if (error.get_exit_code() == 0) return program.app.exit(error);
-  std::string hint = "atom";
-  for (const CLI::App* app = &program.app; !app->get_subcommands().empty();) {
-    app = app->get_subcommands().front();
-    hint += " " + app->get_name();
-  }
-  console().error(fmt::format("{} (see: {} --help)", parse_error_sentence(error), hint));
-  return kUsage;
-}
-
-int run(int argc, char** argv) {
-  console().configure({});
-  Program program;
-  add_verbs(program);
-  try {
-    program.app.parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return parse_failed(program, error);
-  }
-  const int code = program.run();
+  const int code = program.run(argc, argv);
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) fail("cannot write to the standard output");
   return code;
 }

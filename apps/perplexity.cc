@@ -88,26 +88,30 @@ int run(const Options& options) {
 }  // namespace
 
 void add_perplexity(Program& program, CLI::App& parent) {
-  CLI::App* verb = add_verb(parent, "ppl", "Perplexity of a model on a text");
-  verb->footer(
-      "The file is tokenized as one text (with BOS if the tokenizer adds one) and cut into\n"
-      "windows of --context tokens, the last partial one dropped; each window stands alone.\n"
-      "Perplexity is exp of the mean NLL of the context - 1 predicted tokens of all windows.\n"
-      "\n"
-      "JSON keys: model, text, formats {weights, inputs, kv, backend}, perplexity, nll,\n"
-      "window_nll, windows, context, tokens (predicted), seconds, tokens_per_second, peak_rss");
+  CLI::App& verb = add_verb(
+      parent,
+      {.name = "ppl",
+       .text = "Perplexity of a model on a text",
+       .footer =
+           "The file is tokenized as one text (with BOS if the tokenizer adds one) and cut into\n"
+           "windows of --context tokens, the last partial one dropped; each window stands alone.\n"
+           "Perplexity is exp of the mean NLL of the context - 1 predicted tokens of all windows.\n"
+           "\n"
+           "JSON keys: model, text, formats {weights, inputs, kv, backend}, perplexity, nll,\n"
+           "window_nll, windows, context, tokens (predicted), seconds, tokens_per_second, "
+           "peak_rss"});
   const auto options = std::make_shared<Options>();
-  argument(*verb, "MODEL", options->model, "Model folder, plain or quantized");
-  text_option(*verb, "--text", options->text, {"FILE", "UTF-8 text to score"})->required();
-  whole_option(*verb, "--context", options->context, {.min = 2, .max = 1 << 20},
+  argument(verb, "MODEL", options->model, "Model folder, plain or quantized");
+  text_option(verb, "--text", options->text, {"FILE", "UTF-8 text to score", "Options", true});
+  whole_option(verb, "--context", options->context, {.min = 2, .max = 1 << 20},
                {"N", "Tokens per window [2048, or what the model takes]"});
-  whole_option(*verb, "--windows", options->windows, {.min = 1, .max = 1'000'000'000},
+  whole_option(verb, "--windows", options->windows, {.min = 1, .max = 1'000'000'000},
                {"N", "Only the first N windows [all]"});
-  choice_option(*verb, "--kv", options->kv, {"f32", "f16", "int8", "int4"},
+  choice_option(verb, "--kv", options->kv, {"f32", "f16", "int8", "int4"},
                 {"FORMAT", "KV-cache in f32, f16, int8 or int4 [the checkpoint's]"});
-  add_compute_options(*verb, options->common);
-  add_output_options(*verb, options->common);
-  on_run(program, *verb, [options] { return run(*options); });
+  add_compute_options(verb, options->common);
+  add_output_options(verb, options->common);
+  on_run(program, verb, [options] { return run(*options); });
 }
 
 }  // namespace atom::app

@@ -123,7 +123,6 @@ int run(const Options& options) {
                            .sequence = sequence,
                            .seed = options.seed};
   const quantizer::QuantizeReport report = run_quantize(job, runtime);
-  runtime.show_fallbacks();
   if (options.common.json)
     print_json(report.json);
   else
@@ -165,21 +164,25 @@ void add_calibration_options(CLI::App& verb, Options& options) {
 }  // namespace
 
 void add_quantize(Program& program) {
-  CLI::App* verb = add_verb(program.app, "quantize", "Quantize a checkpoint");
-  verb->footer(
-      "OUT appears complete or not at all; IN is only read. Equal inputs, options and seed give\n"
-      "equal bytes whatever the number of threads.\n"
-      "\n"
-      "--json prints the report, which also lies in OUT/report.json: sizes, bits per weight,\n"
-      "times, notices, and the error of every module.");
+  CLI::App& verb = add_verb(
+      program.app(),
+      {.name = "quantize",
+       .text = "Quantize a checkpoint",
+       .footer =
+           "OUT appears complete or not at all; IN is only read. Equal inputs, options and seed "
+           "give\n"
+           "equal bytes whatever the number of threads.\n"
+           "\n"
+           "--json prints the report, which also lies in OUT/report.json: sizes, bits per weight,\n"
+           "times, notices, and the error of every module."});
   const auto options = std::make_shared<Options>();
-  argument(*verb, "IN", options->input, "Hugging Face model folder with safetensors weights");
-  argument(*verb, "OUT", options->output, "Folder to make; must not exist");
-  add_recipe_options(*verb, *options);
-  add_calibration_options(*verb, *options);
-  add_compute_options(*verb, options->common);
-  add_output_options(*verb, options->common);
-  on_run(program, *verb, [options] { return run(*options); });
+  argument(verb, "IN", options->input, "Hugging Face model folder with safetensors weights");
+  argument(verb, "OUT", options->output, "Folder to make; must not exist");
+  add_recipe_options(verb, *options);
+  add_calibration_options(verb, *options);
+  add_compute_options(verb, options->common);
+  add_output_options(verb, options->common);
+  on_run(program, verb, [options] { return run(*options); });
 }
 
 }  // namespace atom::app

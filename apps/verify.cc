@@ -52,17 +52,20 @@ int run(const Options& options) {
 }  // namespace
 
 void add_verify(Program& program) {
-  CLI::App* verb =
-      add_verb(program.app, "verify", "Check the files of a model against its manifest");
-  verb->footer(
-      "Reads every file that atom_manifest.json lists and compares size and SHA-256. Exit code 1\n"
-      "on any difference, on missing files and on weights that the manifest does not list.\n"
-      "\n"
-      "JSON keys: model, ok, files [{name, state, detail}], unlisted_weights");
+  CLI::App& verb = add_verb(
+      program.app(),
+      {.name = "verify",
+       .text = "Check the files of a model against its manifest",
+       .footer =
+           "Reads every file that atom_manifest.json lists and compares size and SHA-256. Exit "
+           "code 1\n"
+           "on any difference, on missing files and on weights that the manifest does not list.\n"
+           "\n"
+           "JSON keys: model, ok, files [{name, state, detail}], unlisted_weights"});
   const auto options = std::make_shared<Options>();
-  argument(*verb, "MODEL", options->model, "Model folder that atom wrote");
-  add_output_options(*verb, options->common);
-  on_run(program, *verb, [options] { return run(*options); });
+  argument(verb, "MODEL", options->model, "Model folder that atom wrote");
+  add_output_options(verb, options->common);
+  on_run(program, verb, [options] { return run(*options); });
 }
 
 }  // namespace atom::app

@@ -35,11 +35,11 @@ class Scorer {
 
   // Mean NLL of ids[1 ..] in nats; ids.size() == context.
   double window_nll(std::span<const int32_t> ids) {
-    double sum = 0;
+    double sum = 0;  // row by row, so that the step size does not change a bit
     for (int begin = 0; begin < context_; begin += rows_) {
       const int rows = std::min(rows_, context_ - begin);
       run(ids, begin, rows);
-      sum -= score(ids, begin, std::min(rows, context_ - 1 - begin));
+      sum = score(ids, begin, std::min(rows, context_ - 1 - begin), sum);
     }
     return sum / (context_ - 1);
   }
@@ -69,9 +69,8 @@ class Scorer {
       forward_.layer(*model_.layers[layer], pool_, layer, {&step, 1}, rows, h);
   }
 
-  // Sum of the log-probabilities of ids[begin + 1 ...] that the first `rows` rows predict.
-  double score(std::span<const int32_t> ids, int begin, int rows) {
-    double sum = 0;
+  // `sum` plus the NLL of ids[begin + 1 ...] that the first `rows` rows predict.
+  double score(std::span<const int32_t> ids, int begin, int rows, double sum) {
     for (int first = 0; first < rows; first += scored_rows_) {
       const int count = std::min(scored_rows_, rows - first);
       forward_.head(*model_.ends, h_.as<float>() + int64_t{first} * model_.config.hidden, count,
@@ -81,7 +80,7 @@ class Scorer {
                               .vocabulary = model_.config.vocabulary,
                               .targets = ids.data() + begin + first + 1,
                               .log_probabilities = log_probabilities_.data()});
-      for (int row = 0; row < count; ++row) sum += log_probabilities_[row];
+      for (int row = 0; row < count; ++row) sum -= log_probabilities_[row];
     }
     return sum;
   }

@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <set>
 #include <system_error>
 #include <utility>
 
@@ -47,13 +46,14 @@ void sort_by_width(List& list) {
   });
 }
 
+format::Format format_of(DType dtype) {
+  return dtype == DType::F32 ? format::kF32 : dtype == DType::F16 ? format::kF16 : format::kBF16;
+}
+
 void check_finite(const std::string& where, const std::string& name,
                   const tensor::TensorView& view) {
   if (!tensor::is_floating(view.dtype)) return;
-  const format::Format format = view.dtype == DType::F32   ? format::kF32
-                                : view.dtype == DType::F16 ? format::kF16
-                                                           : format::kBF16;
-  format::visit(format, [&](auto f) {
+  format::visit(format_of(view.dtype), [&](auto f) {
     using F = decltype(f);
     if constexpr (!F::kInteger) {
       typename F::Storage value;
@@ -64,6 +64,21 @@ void check_finite(const std::string& where, const std::string& name,
       }
     }
   });
+}
+
+// Values that were widened from `dtype` in its bits again.
+std::vector<std::byte> narrowed(std::span<const float> values, DType dtype) {
+  std::vector<std::byte> out(values.size() * tensor::dtype_size(dtype));
+  format::visit(format_of(dtype), [&](auto f) {
+    using F = decltype(f);
+    if constexpr (!F::kInteger) {
+      for (size_t i = 0; i < values.size(); ++i) {
+        const typename F::Storage bits = F::narrow(values[i]);
+        std::memcpy(out.data() + i * sizeof(bits), &bits, sizeof(bits));
+      }
+    }
+  });
+  return out;
 }
 
 DType dtype_of(format::Format format) {
@@ -146,17 +161,20 @@ void CheckpointWriter::plan_order(const std::string& site, const Permutation& or
 std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_layer(int index) const {
   std::vector<Stored> out;
   const std::string prefix = fmt::format("{}{}.", kLayerPrefix, index);
-  std::set<std::string> replaced;
   for (const std::string& name : plan_.files->tensor_names()) {
     if (!name.starts_with(prefix)) continue;
-    const std::string module =
-        name.ends_with(".weight") ? name.substr(0, name.size() - 7) : std::string();
-    if (plan_.scheme->find(module) != nullptr) {
+    const std::string module = name.substr(0, name.rfind('.'));
+    const bool quantized = plan_.scheme->find(module) != nullptr;
+    if (quantized && name.ends_with(".weight")) {
       plan_linear(module, out);
-    } else {
-      const tensor::TensorView view = plan_.files->tensor(name);
-      out.push_back({{name, view.dtype, view.shape}, Origin::kSource, name});
+      continue;
     }
+    const tensor::TensorView view = plan_.files->tensor(name);
+    // A folded order moves the biases of gate and up with their rows.
+    if (quantized && name.ends_with(".bias"))
+      out.push_back({{name, view.dtype, view.shape}, Origin::kBias, module});
+    else
+      out.push_back({{name, view.dtype, view.shape}, Origin::kSource, name});
   }
   if (!plan_.orders.empty()) {
     const LayerOrders& orders = plan_.orders[static_cast<size_t>(index)];
@@ -233,6 +251,8 @@ void CheckpointWriter::write(const Stored& stored,
     const int64_t shape[2] = {linear.n, linear.k()};
     return append(stored, std::as_bytes(std::span(shape)));
   }
+  if (stored.origin == Origin::kBias)
+    return append(stored, narrowed(linear.bias, stored.info.dtype));
   const int part = stored.origin == Origin::kCodes0 || stored.origin == Origin::kScales0 ? 0 : 1;
   const bool scales = stored.origin == Origin::kScales0 || stored.origin == Origin::kScales1;
   if (!scales && !format::is_integer(linear.segments.at[part].format))

@@ -59,7 +59,7 @@ class CheckpointWriter {
 
  private:
   // Where the bytes of a stored tensor come from.
-  enum class Origin { kSource, kCodes0, kScales0, kCodes1, kScales1, kShape, kOrder };
+  enum class Origin { kSource, kCodes0, kScales0, kCodes1, kScales1, kBias, kShape, kOrder };
   struct Stored {
     checkpoint::TensorInfo info;
     Origin origin = Origin::kSource;

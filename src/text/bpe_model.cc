@@ -188,9 +188,11 @@ void BpeModel::encode_characters(std::string_view piece, Scratch& scratch,
       if (symbols.empty()) word_begin = at;
       symbols.push_back(id);
     } else {
-      if (cuts_) end_word(at);
       const std::string_view bytes = piece.substr(at, c.size);
-      if (byte_fallback_ && has_bytes(bytes)) {
+      const bool as_bytes = byte_fallback_ && has_bytes(bytes);
+      // A character that becomes nothing leaves its neighbours side by side.
+      if (cuts_ && (as_bytes || unknown_ >= 0)) end_word(at);
+      if (as_bytes) {
         for (const char byte : bytes) put(byte_token_[static_cast<uint8_t>(byte)]);
       } else if (unknown_ >= 0) {
         if (unknown_waits && !fuse_unknown_) put(unknown_);

@@ -6,7 +6,7 @@
 namespace atom::text {
 namespace {
 
-constexpr size_t kMaxTextBytes = size_t{1} << 28;
+constexpr size_t kMaxTextBytes = size_t{1} << 26;
 
 struct Options {
   Pattern pattern;

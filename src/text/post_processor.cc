@@ -5,8 +5,6 @@
 namespace atom::text {
 namespace {
 
-constexpr size_t kMaxTokensAround = 4096;
-
 std::vector<int32_t> special_ids(const Json& specials, const std::string& name,
                                  std::string_view source) {
   const auto special = specials.is_object() ? specials.find(name) : specials.end();
@@ -69,12 +67,11 @@ Template template_from_json(const Json& json, std::string_view source) {
   if (parts == json.end() || !parts->is_array()) fail("{}: processors must be an array", source);
   for (size_t i = 0; i < parts->size(); ++i) {
     Template part = template_from_json((*parts)[i], fmt::format("{}.processors[{}]", source, i));
-    part.prefix.insert(part.prefix.end(), out.prefix.begin(), out.prefix.end());
-    out.prefix = std::move(part.prefix);
-    out.suffix.insert(out.suffix.end(), part.suffix.begin(), part.suffix.end());
-    if (out.prefix.size() + out.suffix.size() > kMaxTokensAround) {
-      fail("{}: puts more than {} tokens around the text", source, kMaxTokensAround);
+    if (part.prefix.empty() && part.suffix.empty()) continue;
+    if (!out.prefix.empty() || !out.suffix.empty()) {
+      fail("{}: more than one of the processors puts tokens around the text", source);
     }
+    out = std::move(part);
   }
   return out;
 }

@@ -18,9 +18,9 @@ struct Template {
   std::vector<int32_t> suffix;
 };
 
-// Null, ByteLevel: nothing. TemplateProcessing: its "single" form. Sequence: later parts go around
-// earlier ones. Error: other types, a template without exactly one $A, unknown special tokens, ids
-// outside int32.
+// Null, ByteLevel: nothing. TemplateProcessing: its "single" form. Sequence: the one part that adds
+// tokens. Error: other types, a template without exactly one $A, unknown special tokens, ids
+// outside int32, two parts that add tokens.
 Template template_from_json(const Json& json, std::string_view source);
 
 }  // namespace atom::text

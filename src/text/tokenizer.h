@@ -6,8 +6,10 @@
 //   const std::string text = tokenizer.decode(ids);
 //
 // Immutable after loading: one object serves any number of threads. Ids and texts equal those of
-// the PyPI package `tokenizers`; the "truncation" and "padding" entries, which concern batches, are
-// not applied.
+// the PyPI package `tokenizers`, except: "truncation" and "padding", which concern batches, are not
+// applied; added tokens have the ids of the file; and they decode to the spelling of the file, even
+// those that are matched in normalized form (the package from 0.23 on decodes these to their
+// normalized form, and no longer skips special ones).
 #pragma once
 
 #include <cstdint>

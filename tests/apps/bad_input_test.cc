@@ -238,9 +238,9 @@ TEST_F(BadInputTest, MoreTokensThanPositions) {
 
 TEST_F(BadInputTest, DiskFull) {
   const Result result =
-      run_program(Run{.arguments = {"quantize", model_, out_, "--preset", "w8a8", "--samples", "1",
-                                    "--sequence", "16", "--quiet"},
-                      .file_bytes = 1 << 20});
+      run_program(Invocation{.arguments = {"quantize", model_, out_, "--preset", "w8a8",
+                                           "--samples", "1", "--sequence", "16", "--quiet"},
+                             .file_bytes = 1 << 20});
   expect_refusal(result, 1, {"out"});
   expect_nothing_left();
 }

@@ -159,7 +159,7 @@ TEST_F(ProgramTest, EnvironmentSetsOptionsAndTheCommandLineWins) {
     arguments.insert(arguments.end(), options.begin(), options.end());
     environment.emplace_back("ATOM_TEXT", text_path());
     environment.emplace_back("ATOM_JSON", "1");
-    return run_program(Run{.arguments = arguments, .environment = environment});
+    return run_program(Invocation{.arguments = arguments, .environment = environment});
   };
   EXPECT_EQ(json_of(context({{"ATOM_CONTEXT", "32"}}, {}))["context"], 32);
   EXPECT_EQ(json_of(context({{"ATOM_CONTEXT", "32"}}, {"--context", "16"}))["context"], 16);
@@ -168,29 +168,29 @@ TEST_F(ProgramTest, EnvironmentSetsOptionsAndTheCommandLineWins) {
   EXPECT_EQ(wrong.code, 2);
   EXPECT_NE(wrong.err.find("ATOM_CONTEXT"), std::string::npos) << wrong.err;
   // A variable of another verb is not looked at.
-  EXPECT_EQ(run_program(Run{.arguments = {"inspect", shipped_model().string()},
-                            .environment = {{"ATOM_CONTEXT", "many"}}})
+  EXPECT_EQ(run_program(Invocation{.arguments = {"inspect", shipped_model().string()},
+                                   .environment = {{"ATOM_CONTEXT", "many"}}})
                 .code,
             0);
 }
 
 TEST_F(ProgramTest, InterruptedQuantizationLeavesNothing) {
   const TempFolder folder;
-  const Result result =
-      run_program(Run{.arguments = {"quantize", shipped_model().string(), (folder / "out").string(),
-                                    "--samples", "64", "--sequence", "512"},
-                      .interrupt_after = "layer "});
+  const Result result = run_program(
+      Invocation{.arguments = {"quantize", shipped_model().string(), (folder / "out").string(),
+                               "--samples", "64", "--sequence", "512"},
+                 .interrupt_after = "elapsed"});
   EXPECT_EQ(result.code, 130) << result.err;
   EXPECT_TRUE(folder.names().empty());
 }
 
 TEST_F(ProgramTest, AblationHasEightRowsAndCleansUp) {
   const TempFolder temporary;
-  const Json json = json_of(
-      run_program(Run{.arguments = {"eval", "ablation", shipped_model().string(), "--text",
-                                    text_path(), "--context", "64", "--windows", "1", "--samples",
-                                    "1", "--sequence", "64", "--json", "--quiet"},
-                      .environment = {{"TMPDIR", temporary.path().string()}}}));
+  const Json json = json_of(run_program(
+      Invocation{.arguments = {"eval", "ablation", shipped_model().string(), "--text", text_path(),
+                               "--context", "64", "--windows", "1", "--samples", "1", "--sequence",
+                               "64", "--json", "--quiet"},
+                 .environment = {{"TMPDIR", temporary.path().string()}}}));
   ASSERT_EQ(json["rows"].size(), 8u);
   for (const Json& row : json["rows"]) {
     ASSERT_EQ(row["perplexity"].size(), 1u);

@@ -26,7 +26,7 @@ struct Result {
   std::string err;
 };
 
-struct Run {
+struct Invocation {
   std::vector<std::string> arguments;
   std::vector<std::pair<std::string, std::string>> environment = {};  // besides the own one
   long file_bytes = 0;               // no file may grow beyond it; 0: no limit
@@ -34,7 +34,7 @@ struct Run {
 };
 
 // Never returns; the child side of run_program.
-[[noreturn]] inline void become_program(const Run& run, int out, int err) {
+[[noreturn]] inline void become_program(const Invocation& run, int out, int err) {
   ::dup2(out, STDOUT_FILENO);
   ::dup2(err, STDERR_FILENO);
   for (const auto& [name, value] : run.environment) ::setenv(name.c_str(), value.c_str(), 1);
@@ -52,7 +52,7 @@ struct Run {
 }
 
 // Reads both pipes until they close.
-inline void collect(const Run& run, pid_t child, int out, int err, Result& result) {
+inline void collect(const Invocation& run, pid_t child, int out, int err, Result& result) {
   pollfd files[2] = {{out, POLLIN, 0}, {err, POLLIN, 0}};
   std::string* texts[2] = {&result.out, &result.err};
   bool interrupted = run.interrupt_after.empty();
@@ -77,7 +77,7 @@ inline void collect(const Run& run, pid_t child, int out, int err, Result& resul
   }
 }
 
-inline Result run_program(const Run& run) {
+inline Result run_program(const Invocation& run) {
   int out[2], err[2];
   if (::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0)
     throw std::runtime_error("pipe2 failed");
@@ -95,7 +95,7 @@ inline Result run_program(const Run& run) {
 }
 
 inline Result run_program(std::vector<std::string> arguments) {
-  return run_program(Run{.arguments = std::move(arguments)});
+  return run_program(Invocation{.arguments = std::move(arguments)});
 }
 
 }  // namespace atom::testing

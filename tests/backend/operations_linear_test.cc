@@ -148,7 +148,7 @@ class Linear : public BackendTest {
     if (c.data == Data::kExact)
       EXPECT_TRUE(same_bits(expected, run.y));
     else
-      EXPECT_TRUE(all_within(expected, run.y, bounds));
+      EXPECT_TRUE(all_within(expected, run.y, bounds_here(expected, bounds)));
 
     const Input same(*reference, c.input(), c.m, order, clip_of(c));
     same.quantize(x);

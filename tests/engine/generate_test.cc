@@ -40,7 +40,7 @@ class GenerateTest : public ::testing::TestWithParam<std::string> {
   std::vector<int32_t> prompt_;
 };
 
-constexpr GenerateOptions kGreedy = {.max_tokens = 8, .temperature = 0, .ignore_eos = true};
+const GenerateOptions kGreedy = {.max_tokens = 8, .temperature = 0, .ignore_eos = true};
 
 TEST_P(GenerateTest, GreedyTakesTheLargestExpectedLogit) {
   const std::string bytes = read_file(folder() / "logits.f32");

@@ -91,7 +91,7 @@ TEST(BpeModelTest, ByteTokensOvertakeAWaitingUnknownToken) {
 TEST(BpeModelTest, ByteAndUnknownTokensMayTakePartInMerges) {
   Json json = test::small_tokenizer(
       {{"<unk>", 0}, {"a", 1}, {"<0xC3>", 2}, {"<0xA9>", 3}, {"<0xC3><0xA9>", 4}, {"a<unk>", 5}},
-      {{"<0xC3>", "<0xA9>"}, {"a", "<unk>"}});
+      {"<0xC3> <0xA9>", "a <unk>"});
   json["model"]["unk_token"] = "<unk>";
   json["model"]["byte_fallback"] = true;
   const Tokenizer tokenizer = test::tokenizer_of(json);

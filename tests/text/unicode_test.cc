@@ -23,8 +23,13 @@ TEST(UnicodeTest, CodePointsSurviveTheirEncoding) {
 // The examples of the Unicode standard, section 3.9, tables 3-8 to 3-11; R stands for U+FFFD.
 TEST(UnicodeTest, MaximalSubpartsBecomeOneReplacement) {
   const auto shown = [](std::string_view bytes) {
-    std::string out = replace_invalid_utf8(bytes);
-    for (size_t at; (at = out.find("\xEF\xBF\xBD")) != std::string::npos;) out.replace(at, 3, "R");
+    const std::string clean = replace_invalid_utf8(bytes);
+    std::string out;
+    for (size_t at = 0; at < clean.size();) {
+      const CodePoint c = decode_utf8(clean, at);
+      out += c.value == 0xFFFD ? 'R' : clean[at];
+      at += c.size;
+    }
     return out;
   };
   EXPECT_EQ(shown("\xC0\xAF\xE0\x80\xBF\xF0\x81\x82\x41"), "RRRRRRRRA");

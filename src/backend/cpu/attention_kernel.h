@@ -256,11 +256,12 @@ static bool has_special(const AttentionScratch& s) {
   return max_lanes(magnitude) >= 0x7f800000;
 }
 
-static void sweep(int begin, int end, const float* a, int a_stride, const float* b, int b_stride,
-                  int k, float* c, int c_stride, int columns) {
-  for (int column = 0; column < columns; column += kColumns)
-    for_tiles<kTileRows>(begin, end,
-                         FloatSweep{{k, a, a_stride, b + column, b_stride, c + column, c_stride}});
+// c += a * b for the queries [begin, end); the columns are whole panels, side by side.
+static void multiply_queries(FloatProduct t, int begin, int end, int columns) {
+  t.a += begin * t.a_stride;
+  t.c += begin * t.c_stride;
+  t.b_next = t.c_next = kColumns;
+  multiply(t, end - begin, columns / kColumns);
 }
 
 static void attend_tile(const AttentionTask& t, const AttentionScratch& s, int tile_begin) {
@@ -277,16 +278,17 @@ static void attend_tile(const AttentionTask& t, const AttentionScratch& s, int t
   transpose_tile(t, s);
   __builtin_memset(s.scores + int64_t{first} * kKeys, 0,
                    (size_t)(s.queries - first) * kKeys * sizeof(float));
-  sweep(first, s.queries, s.q, t.head_dim, s.keys, kKeys, t.head_dim, s.scores, kKeys, kKeys);
+  multiply_queries({t.head_dim, s.q, t.head_dim, s.keys, kKeys, 0, s.scores, kKeys, 0}, first,
+                   s.queries, kKeys);
   for (int query = first; query < s.queries; ++query) soften(t, s, query, visible(query));
 
   load_tile(t, kValue, tile_begin, count, s);
-  if (visible(first) < count && has_special(s)) {
-    for (int query = first; query < s.queries; ++query)
-      sweep(query, query + 1, s.scores, kKeys, s.tile, s.padded, visible(query), s.sums, s.padded,
-            s.padded);
-  } else {
-    sweep(first, s.queries, s.scores, kKeys, s.tile, s.padded, count, s.sums, s.padded, s.padded);
+  FloatProduct product{count, s.scores, kKeys, s.tile, s.padded, 0, s.sums, s.padded, 0};
+  if (visible(first) >= count || !has_special(s))
+    return multiply_queries(product, first, s.queries, s.padded);
+  for (int query = first; query < s.queries; ++query) {
+    product.k = visible(query);
+    multiply_queries(product, query, query + 1, s.padded);
   }
 }
 

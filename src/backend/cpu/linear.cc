@@ -11,7 +11,7 @@ namespace {
 
 // Rows of a task: their part of x (kFloatSpan of f32 each) and the partial sums stay in L2.
 constexpr int kTaskRows = 96;
-constexpr int kTaskColumns = 256;       // outputs of a task with many rows
+constexpr int kTaskColumns = 512;       // outputs of a task with many rows
 constexpr int64_t kLeastWork = 200000;  // multiply-adds of a task that is worth a thread
 
 struct Piece {

@@ -7,6 +7,7 @@
 #pragma once
 
 inline constexpr int kFloatSpan = 256;  // k per widened panel: 16 KiB on AVX2, 32 KiB on AVX-512
+inline constexpr int kPanelFloats = (kFloatSpan + 7) * kColumns;  // whole octets of k
 inline constexpr int kIntSpan = 1024;
 
 ATOM_INLINE bool is_integer(Element e) { return e == Element::kInt8 || e == Element::kInt4; }
@@ -38,7 +39,7 @@ class Carver {
 
 struct LinearScratch {
   float* sums = nullptr;      // [panels][rows][kColumns]
-  float* panel = nullptr;     // [kFloatSpan + 7][kColumns]
+  float* panel = nullptr;     // [panels at once][kFloatSpan + 7][kColumns]
   float* values = nullptr;    // [rows][kFloatSpan]
   uint8_t* bytes = nullptr;   // [span / 4][kColumns][4]
   int8_t* codes = nullptr;    // [rows][span]
@@ -68,7 +69,7 @@ static LinearScratch carve(const LinearTask& t, std::byte* base) {
     groups = groups > this_groups ? groups : this_groups;
   }
   if (floats) {
-    s.panel = carver.take<float>(int64_t{kFloatSpan + 7} * kColumns);
+    s.panel = carver.take<float>(int64_t{panels_at_once((int)rows)} * kPanelFloats);
     s.values = carver.take<float>(rows * kFloatSpan);
   }
   if (span > 0) {
@@ -182,28 +183,22 @@ static Values input_values(const LinearTask& t, const InputSegment& x, int k, in
   return {to, kFloatSpan};
 }
 
-struct FloatSweep {
-  FloatTile tile;
-  template <int R>
-  ATOM_INLINE_MEMBER void run(int row) const {
-    FloatTile t = tile;
-    t.a += row * t.a_stride;
-    t.c += row * t.c_stride;
-    float_tile<R>(t);
-  }
-};
-
 static void float_segment(const LinearTask& t, int segment, const LinearScratch& s) {
   const WeightSegment& w = t.w[segment];
-  const int rows = t.row_end - t.row_begin;
+  const int rows = t.row_end - t.row_begin, most = panels_at_once(rows);
   for (int k = 0; k < w.size; k += kFloatSpan) {
     const int span = smaller(kFloatSpan, w.size - k);
     const Values x = input_values(t, t.x.at[segment], k, span, s.values);
+    const int64_t c_next = int64_t{rows} * kColumns;
     float* sums = s.sums;
-    for (int panel = t.panel_begin; panel < t.panel_end; ++panel, sums += rows * kColumns) {
-      const float* b = widen_panel(w, panel, k, span, s.panel);
-      for_tiles<kTileRows>(0, rows,
-                           FloatSweep{{span, x.at, x.stride, b, kColumns, sums, kColumns}});
+    for (int panel = t.panel_begin; panel < t.panel_end; panel += most, sums += most * c_next) {
+      const int panels = smaller(most, t.panel_end - panel);
+      const float* b[kMostPanels];
+      for (int i = 0; i < panels; ++i)
+        b[i] = widen_panel(w, panel + i, k, span, s.panel + i * kPanelFloats);
+      const int64_t b_next = panels > 1 ? b[1] - b[0] : 0;
+      multiply({span, x.at, x.stride, b[0], kColumns, b_next, sums, kColumns, c_next}, rows,
+               panels);
     }
   }
 }

@@ -3,42 +3,61 @@
 
 inline constexpr int kColumns = 2 * kLanes;  // of a panel
 
-// c[R, kColumns] += a[R, k] * b[k, kColumns], k ascending, one fused multiply-add each.
-struct FloatTile {
-  int k;
+// c[rows, columns] += a[rows, k] * b[k, columns], k ascending, one fused multiply-add each. The
+// columns are `panels` panels, b_next and c_next floats apart.
+struct FloatProduct {
+  int k;  // at least 1
   const float* a;
   int64_t a_stride;
   const float* b;
   int64_t b_stride;
+  int64_t b_next;
   float* c;
   int64_t c_stride;
+  int64_t c_next;
 };
 
-template <int R>
-void float_tile(const FloatTile& t) {
+// R rows, P panels.
+template <int R, int P>
+__attribute__((noinline)) void float_tile(const FloatProduct& t) {
   const float* b = t.b;
   const float* a = t.a;
-  float* c = t.c;
-  const int64_t a_stride = t.a_stride, b_stride = t.b_stride, c_stride = t.c_stride;
-  F sum[R][2];
+  const int64_t a_stride = t.a_stride, b_stride = t.b_stride, b_next = t.b_next;
+  const int64_t c_stride = t.c_stride, c_next = t.c_next;
+  F sum[R][P][2];
+  const float* from = t.c;
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    sum[r][0] = load(c + r * c_stride);
-    sum[r][1] = load(c + r * c_stride + kLanes);
-  }
-  for (const float* end = a + t.k; a != end; ++a, b += b_stride) {
-    const F b0 = load(b), b1 = load(b + kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const F x = broadcast(a[r * a_stride]);
-      sum[r][0] = fma(x, b0, sum[r][0]);
-      sum[r][1] = fma(x, b1, sum[r][1]);
+  for (int r = 0; r < R; ++r, from += c_stride) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      sum[r][p][0] = load(from + p * c_next);
+      sum[r][p][1] = load(from + p * c_next + kLanes);
     }
   }
+  const float* end = a + t.k;
+  do {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      const F b0 = load(b + p * b_next), b1 = load(b + p * b_next + kLanes);
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    store(c + r * c_stride, sum[r][0]);
-    store(c + r * c_stride + kLanes, sum[r][1]);
+      for (int r = 0; r < R; ++r) {
+        const F x = broadcast(a[r * a_stride]);
+        sum[r][p][0] = fma(x, b0, sum[r][p][0]);
+        sum[r][p][1] = fma(x, b1, sum[r][p][1]);
+      }
+    }
+    ++a;
+    b += b_stride;
+  } while (a != end);
+  float* to = t.c;
+  asm("" : "+r"(to));  // else the addresses of the loads are kept, and spilled, until here
+#pragma GCC unroll 16
+  for (int r = 0; r < R; ++r, to += c_stride) {
+#pragma GCC unroll 4
+    for (int p = 0; p < P; ++p) {
+      store(to + p * c_next, sum[r][p][0]);
+      store(to + p * c_next + kLanes, sum[r][p][1]);
+    }
   }
 }
 
@@ -59,9 +78,13 @@ struct IntTile {
   float* c;               // [R, kColumns]
 };
 
-template <int R, typename Dot>
-ATOM_INLINE void dot_steps(I (&total)[R][2], const int8_t* x, int64_t x_stride, const uint8_t* w,
-                           int steps) {
+// Steps of one group, from x and w on. kLast: they end the group g, whose sums (with those in
+// `total` when it is not null) are scaled into c; otherwise they are added to `total`. Not inlined:
+// the loop needs every register.
+template <int R, typename Dot, bool kLast>
+__attribute__((noinline)) void dot_steps(const IntTile& t, int g, const int8_t* x, const uint8_t* w,
+                                         int steps, I (*total)[2]) {
+  const int64_t x_stride = t.x_stride;
   typename Dot::Sum sum[R][2];
 #pragma GCC unroll 16
   for (int r = 0; r < R; ++r) sum[r][0] = sum[r][1] = typename Dot::Sum{};
@@ -75,36 +98,48 @@ ATOM_INLINE void dot_steps(I (&total)[R][2], const int8_t* x, int64_t x_stride, 
       sum[r][1] = Dot::step(sum[r][1], w1, v);
     }
   }
+  const int groups = t.groups;
+  const float* x_scales = t.x_scales + g;
+  const int32_t* zeros = t.zeros + g;
+  float* c = t.c;
+  const F s0 = load(t.w_scales + g * kColumns), s1 = load(t.w_scales + g * kColumns + kLanes);
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r) {
-    total[r][0] += Dot::finish(sum[r][0]);
-    total[r][1] += Dot::finish(sum[r][1]);
+  for (int r = 0; r < R; ++r, x_scales += groups, zeros += groups, c += kColumns) {
+    I v0 = Dot::finish(sum[r][0]), v1 = Dot::finish(sum[r][1]);
+    if (total != nullptr) {
+      v0 += total[r][0];
+      v1 += total[r][1];
+    }
+    if constexpr (kLast) {
+      const F scale = broadcast(*x_scales);
+      const I zero = broadcast(*zeros);
+      store(c, fma(to_float(v0 - zero), s0 * scale, load(c)));
+      store(c + kLanes, fma(to_float(v1 - zero), s1 * scale, load(c + kLanes)));
+    } else {
+      total[r][0] = v0;
+      total[r][1] = v1;
+    }
   }
 }
 
 template <int R, typename Dot>
-void int_tile(const IntTile& t) {
+static void int_tile(const IntTile& t) {
   const uint8_t* w = t.w;
   const int8_t* x = t.x;
   for (int g = 0; g < t.groups; ++g) {
     int left = t.steps - g * t.group_steps;
     if (left > t.group_steps) left = t.group_steps;
-    I total[R][2] = {};
-    for (; left > 0; left -= t.flush_steps) {
-      const int steps = left < t.flush_steps ? left : t.flush_steps;
-      dot_steps<R, Dot>(total, x, t.x_stride, w, steps);
-      w += int64_t{steps} * 4 * kColumns;
-      x += steps * 4;
+    I total[R][2];
+    const bool several = left > t.flush_steps;
+    if (several) __builtin_memset(total, 0, sizeof total);
+    for (; left > t.flush_steps; left -= t.flush_steps) {
+      dot_steps<R, Dot, false>(t, g, x, w, t.flush_steps, total);
+      w += int64_t{t.flush_steps} * 4 * kColumns;
+      x += t.flush_steps * 4;
     }
-    const F s0 = load(t.w_scales + g * kColumns), s1 = load(t.w_scales + g * kColumns + kLanes);
-#pragma GCC unroll 16
-    for (int r = 0; r < R; ++r) {
-      const F scale = broadcast(t.x_scales[r * t.groups + g]);
-      const I zero = broadcast(t.zeros[r * t.groups + g]);
-      float* c = t.c + r * kColumns;
-      store(c, fma(to_float(total[r][0] - zero), s0 * scale, load(c)));
-      store(c + kLanes, fma(to_float(total[r][1] - zero), s1 * scale, load(c + kLanes)));
-    }
+    dot_steps<R, Dot, true>(t, g, x, w, left, several ? total : nullptr);
+    w += int64_t{left} * 4 * kColumns;
+    x += left * 4;
   }
 }
 
@@ -121,4 +156,37 @@ ATOM_INLINE void for_tiles(int begin, int end, const Function& f) {
   int row = begin;
   for (; row + Max <= end; row += Max) f.template run<Max>(row);
   run_tail<Max - 1>(end - row, row, f);
+}
+
+// Few rows take several panels at once: a tile needs about eight chains of additions to hide their
+// latency.
+inline constexpr int kMostPanels = 4;
+ATOM_INLINE int panels_at_once(int rows) { return rows == 1 ? kMostPanels : rows <= 3 ? 2 : 1; }
+
+struct FloatSweep {
+  FloatProduct product;
+  template <int R>
+  ATOM_INLINE_MEMBER void run(int row) const {
+    FloatProduct t = product;
+    t.a += row * t.a_stride;
+    t.c += row * t.c_stride;
+    float_tile<R, 1>(t);
+  }
+};
+
+static void multiply(FloatProduct t, int rows, int panels) {
+  for (const int step = panels_at_once(rows); panels >= step; panels -= step) {
+    if (rows == 1)
+      float_tile<1, kMostPanels>(t);
+    else if (rows == 2)
+      float_tile<2, 2>(t);
+    else if (rows == 3)
+      float_tile<3, 2>(t);
+    else
+      for_tiles<kTileRows>(0, rows, FloatSweep{t});
+    t.b += step * t.b_next;
+    t.c += step * t.c_next;
+  }
+  for (; panels > 0; --panels, t.b += t.b_next, t.c += t.c_next)
+    for_tiles<kTileRows>(0, rows, FloatSweep{t});
 }

@@ -148,6 +148,8 @@ ATOM_INLINE I widen_u4(const uint8_t* from) {
   return (broadcast_word(from) >> I{0, 4, 8, 12, 16, 20, 24, 28}) & 15;
 }
 
+alignas(32) static const int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+
 // u4 weights (code + 8): pairs of products are added in 16 bits and widened every flush_steps().
 struct NibbleDot {
   using Sum = __m256i;  // sixteen s16
@@ -157,7 +159,12 @@ struct NibbleDot {
     asm("vpmaddubsw %3, %2, %1\n\tvpaddw %1, %0, %0" : "+x"(sum), "=&x"(pairs) : "x"(w), "x"(a));
     return sum;
   }
-  ATOM_INLINE I finish(Sum sum) { return (I)_mm256_madd_epi16(sum, _mm256_set1_epi16(1)); }
+  ATOM_INLINE I finish(Sum sum) {
+    I wide;  // the ones are a memory operand: a register for them would spill a sum of the inner
+             // loop
+    asm("vpmaddwd %2, %1, %0" : "=x"(wide) : "x"(sum), "m"(kOnes));
+    return wide;
+  }
   // A step adds at most 2 * 15 * |code| in magnitude: 240 for int4 inputs, 3810 for int8.
   static constexpr int flush_steps(int input_bits) { return input_bits == 4 ? 128 : 8; }
 };

@@ -1,0 +1,39 @@
+#!/bin/sh
+# Packs programs with every shared library they need, the C library and its loader included, into one archive
+# that runs on any x86-64 Linux, whatever is installed there:
+#
+#   tools/bundle.sh OUT.tar.xz build/release/atom [more programs]
+#   tar xf OUT.tar.xz && ./bundle/atom doctor
+set -eu
+
+if [ $# -lt 2 ]; then
+  echo "usage: $0 OUT.tar.xz PROGRAM [PROGRAM ...]" >&2
+  exit 2
+fi
+out=$1
+shift
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+mkdir -p "$work/bundle/lib" "$work/bundle/bin"
+
+for program in "$@"; do
+  name=$(basename "$program")
+  cp "$program" "$work/bundle/bin/$name"
+  strip --strip-unneeded "$work/bundle/bin/$name"
+  ldd "$program" | awk '$2 == "=>" && $3 ~ /^\// {print $3}' | while read -r library; do
+    cp -L "$library" "$work/bundle/lib/"
+  done
+  loader=$(ldd "$program" | awk '$1 ~ /ld-linux/ {print $1}')
+  cp -L "$loader" "$work/bundle/lib/loader"
+  cat > "$work/bundle/$name" <<'EOF'
+#!/bin/sh
+here=$(dirname "$(readlink -f "$0")")
+exec "$here/lib/loader" --library-path "$here/lib" "$here/bin/$(basename "$0")" "$@"
+EOF
+  chmod 755 "$work/bundle/$name"
+done
+for library in "$work"/bundle/lib/*.so*; do
+  strip --strip-unneeded "$library" 2>/dev/null || true
+done
+tar -C "$work" -cJf "$out" bundle
+echo "$out: $(wc -c < "$out") bytes"

@@ -22,6 +22,7 @@
 
 #include "backend/open.h"
 #include "base/random.h"
+#include "format/list.h"
 
 extern "C" void openblas_set_num_threads(int threads);
 
@@ -65,17 +66,35 @@ std::vector<double> rates(const std::vector<std::function<void()>>& bodies, doub
   return best;
 }
 
-// A linear of random bits with its quantized input.
+// A weight's bytes: normal values in floating point (random bits would hold denormals and overflow,
+// which some processors compute in microcode), random codes otherwise.
+std::vector<uint8_t> weight_bytes(format::Format weight, int n, int k, Random& random) {
+  std::vector<uint8_t> bytes(static_cast<size_t>(n * format::row_bytes(weight, k)));
+  if (format::is_integer(weight)) {
+    for (uint8_t& byte : bytes) byte = static_cast<uint8_t>(random.below(120));
+    return bytes;
+  }
+  format::visit(weight, [&](auto f) {
+    using Element = decltype(f);
+    if constexpr (!Element::kInteger) {
+      auto* values = reinterpret_cast<typename Element::Storage*>(bytes.data());
+      for (int64_t i = 0; i < int64_t{n} * k; ++i)
+        values[i] = Element::narrow(static_cast<float>(0.02 * random.normal()));
+    }
+  });
+  return bytes;
+}
+
+// A linear of random weights with its quantized input.
 class Contestant {
  public:
   Contestant(Backend& backend, format::Format weight, format::Format input, int m, int n, int k)
       : backend_(backend), spec_{.segments = format::whole(input, k), .clip = 0.9f} {
     Random random(1);
-    std::vector<uint8_t> codes(static_cast<size_t>(n * format::row_bytes(weight, k)));
-    for (size_t i = 0; i < codes.size(); ++i) codes[i] = static_cast<uint8_t>(random.below(120));
+    const std::vector<uint8_t> codes = weight_bytes(weight, n, k, random);
     std::vector<uint8_t> scales(static_cast<size_t>(n) * format::groups(weight, k) *
                                 format::weight_scale_bytes(weight));
-    for (uint8_t& byte : scales) byte = static_cast<uint8_t>(random.below(60));
+    for (uint8_t& byte : scales) byte = static_cast<uint8_t>(40 + random.below(20));
     const LinearWeight part{.n = n,
                             .segments = format::whole(weight, k),
                             .part = {{codes.data(), scales.data()}, {}},
@@ -107,7 +126,7 @@ void bench_linear(Backend& backend, const Settings& settings, int m, int n, int 
   Contestant f32(backend, kF32, kF32, m, n, k), bf16(backend, kBF16, kF32, m, n, k);
   Contestant w4a16(backend, int4(128), kF32, m, n, k), w8a8(backend, kInt8, kInt8, m, n, k);
   Contestant w4a8(backend, int4(128), kInt8, m, n, k), w4a4(backend, int4(128), int4(128), m, n, k);
-  std::vector<float> a(size_t(m) * k, 1.0f), b(size_t(n) * k, 1.0f), c(size_t(m) * n);
+  std::vector<float> a(size_t(m) * k, 1.0f), b(size_t(n) * k, 0.02f), c(size_t(m) * n);
   const auto sgemm = [&] {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1.0f, a.data(), k, b.data(), k,
                 0.0f, c.data(), n);

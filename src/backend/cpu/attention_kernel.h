@@ -99,20 +99,12 @@ static void kv_params(const float* x, int d, int high, uint16_t (&params)[2]) {
   params[1] = halves[1] == 0 ? 0x3c00 : halves[1];
 }
 
-ATOM_INLINE void widen_params(const uint16_t* params, float& lo, float& step) {
-  uint16_t halves[kLanes] = {params[0], params[1]};
-  const F wide = widen_f16(halves);
-  lo = wide[0];
-  step = wide[1];
-}
-
 static void store_codes(const AttentionTask& t, const float* x, const Place& to, uint8_t* codes) {
   const int high = t.kv_bits == 4 ? 15 : 255;
   uint16_t params[2];
   kv_params(x, t.head_dim, high, params);
   __builtin_memcpy(to.params, params, sizeof params);
-  float lo, step;
-  widen_params(params, lo, step);
+  const auto [lo, step] = widen_pair(params);
   const F inv = broadcast(1.0f / step), low = broadcast(lo);
   for_vectors(t.head_dim, [&](int i, int count) {
     const F v = load_part(x + i, count) - low;
@@ -157,17 +149,14 @@ static void store_kv(const AttentionTask& t, std::byte* scratch) {
 
 template <int kBits>
 static void load_vector(const AttentionTask& t, const Place& from, float* to) {
-  float lo = 0, step = 0;
-  if constexpr (kBits < 16) {
-    uint16_t params[2];
-    __builtin_memcpy(params, from.params, sizeof params);
-    widen_params(params, lo, step);
-  }
+  Pair params{};  // lo, step
+  if constexpr (kBits < 16) params = widen_pair(from.params);
+  const F lo = broadcast(params.first), step = broadcast(params.second);
   const auto widen = [&](const uint8_t* at) {
     if constexpr (kBits == 32) return load_as<F>(at);
     if constexpr (kBits == 16) return widen_f16((const uint16_t*)at);
-    if constexpr (kBits == 8) return fma(to_float(widen_u8(at)), broadcast(step), broadcast(lo));
-    if constexpr (kBits == 4) return fma(to_float(widen_u4(at)), broadcast(step), broadcast(lo));
+    if constexpr (kBits == 8) return fma(to_float(widen_u8(at)), step, lo);
+    if constexpr (kBits == 4) return fma(to_float(widen_u4(at)), step, lo);
   };
   for_vectors(t.head_dim, [&](int i, int count) {
     const uint8_t* at = from.row + i * kBits / 8;
@@ -182,8 +171,9 @@ static void load_vector(const AttentionTask& t, const Place& from, float* to) {
 // is 0.
 static void load_tile(const AttentionTask& t, Side side, int begin, int count,
                       const AttentionScratch& s) {
-  for (int i = 0; i < count; ++i) {
-    const Place from = find(t, side, t.kv_head, begin + i);
+  Place from{};
+  for (int i = 0; i < count; ++i, from.row += t.row_bytes, from.params += t.param_bytes) {
+    if (i == 0 || (begin + i) % t.page_tokens == 0) from = find(t, side, t.kv_head, begin + i);
     float* to = s.tile + int64_t{i} * s.padded;
     if (t.kv_bits == 32) load_vector<32>(t, from, to);
     if (t.kv_bits == 16) load_vector<16>(t, from, to);

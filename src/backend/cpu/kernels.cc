@@ -1,5 +1,7 @@
 // The kernels of one instruction set. Compiled once per set with -DATOM_ISA=<its namespace> and its
 // compiler flags; everything below has internal linkage, so that the linker never mixes the sets.
+#include <utility>
+
 #include "backend/cpu/kernel_table.h"
 
 #if defined(__x86_64__)

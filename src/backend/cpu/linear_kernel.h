@@ -7,13 +7,16 @@
 #pragma once
 
 inline constexpr int kFloatSpan = 256;  // k per widened panel: 16 KiB on AVX2, 32 KiB on AVX-512
-inline constexpr int kPanelFloats = (kFloatSpan + 7) * kColumns;  // whole octets of k
 inline constexpr int kIntSpan = 1024;
 
 ATOM_INLINE bool is_integer(Element e) { return e == Element::kInt8 || e == Element::kInt4; }
 ATOM_INLINE int smaller(int a, int b) { return a < b ? a : b; }
 ATOM_INLINE int larger(int a, int b) { return a > b ? a : b; }
 ATOM_INLINE int ceil_div(int a, int b) { return (a + b - 1) / b; }
+
+// f32 scratch of one of `panels` panels widened at once: they share the span, and whole octets of k
+// are written.
+ATOM_INLINE int panel_floats(int panels) { return (kFloatSpan / panels + 7) * kColumns; }
 
 // k of an integer span: whole groups.
 ATOM_INLINE int int_span(const WeightSegment& w) {
@@ -39,7 +42,7 @@ class Carver {
 
 struct LinearScratch {
   float* sums = nullptr;      // [panels][rows][kColumns]
-  float* panel = nullptr;     // [panels at once][kFloatSpan + 7][kColumns]
+  float* panel = nullptr;     // [panels at once][span + 7][kColumns]
   float* values = nullptr;    // [rows][kFloatSpan]
   uint8_t* bytes = nullptr;   // [span / 4][kColumns][4]
   int8_t* codes = nullptr;    // [rows][span]
@@ -69,7 +72,8 @@ static LinearScratch carve(const LinearTask& t, std::byte* base) {
     groups = groups > this_groups ? groups : this_groups;
   }
   if (floats) {
-    s.panel = carver.take<float>(int64_t{panels_at_once((int)rows)} * kPanelFloats);
+    const int most = panels_at_once((int)rows);
+    s.panel = carver.take<float>(int64_t{most} * panel_floats(most));
     s.values = carver.take<float>(rows * kFloatSpan);
   }
   if (span > 0) {
@@ -186,8 +190,9 @@ static Values input_values(const LinearTask& t, const InputSegment& x, int k, in
 static void float_segment(const LinearTask& t, int segment, const LinearScratch& s) {
   const WeightSegment& w = t.w[segment];
   const int rows = t.row_end - t.row_begin, most = panels_at_once(rows);
-  for (int k = 0; k < w.size; k += kFloatSpan) {
-    const int span = smaller(kFloatSpan, w.size - k);
+  const int whole_span = kFloatSpan / most;
+  for (int k = 0; k < w.size; k += whole_span) {
+    const int span = smaller(whole_span, w.size - k);
     const Values x = input_values(t, t.x.at[segment], k, span, s.values);
     const int64_t c_next = int64_t{rows} * kColumns;
     float* sums = s.sums;
@@ -195,7 +200,7 @@ static void float_segment(const LinearTask& t, int segment, const LinearScratch&
       const int panels = smaller(most, t.panel_end - panel);
       const float* b[kMostPanels];
       for (int i = 0; i < panels; ++i)
-        b[i] = widen_panel(w, panel + i, k, span, s.panel + i * kPanelFloats);
+        b[i] = widen_panel(w, panel + i, k, span, s.panel + i * panel_floats(most));
       const int64_t b_next = panels > 1 ? b[1] - b[0] : 0;
       multiply({span, x.at, x.stride, b[0], kColumns, b_next, sums, kColumns, c_next}, rows,
                panels);

@@ -56,23 +56,26 @@ ATOM_INLINE F max(F a, F b) { return a > b ? a : b; }  // b when either is NaN
 ATOM_INLINE I max(I a, I b) { return a > b ? a : b; }
 
 // Reductions in a fixed order: halves are folded onto each other.
-template <typename V, typename Fold>
-ATOM_INLINE auto fold(V v, Fold f) {
-  auto lanes = [&](int i) { return v[i]; };
-  constexpr int n = sizeof(V) / sizeof(v[0]);
-  decltype(v[0] + v[0]) t[n];
-  for (int i = 0; i < n; ++i) t[i] = lanes(i);
-  for (int width = n / 2; width > 0; width /= 2)
-    for (int i = 0; i < width; ++i) t[i] = f(t[i], t[i + width]);
-  return t[0];
+template <int kWidth, typename V, int... kLane>
+ATOM_INLINE V swap_lanes(V v, std::integer_sequence<int, kLane...>) {
+  return __builtin_shufflevector(v, v, (kLane ^ kWidth)...);
+}
+template <int kWidth, typename V, typename Fold>
+ATOM_INLINE V fold(V v, const Fold& f) {
+  constexpr int kCount = sizeof(V) / sizeof(v[0]);
+  v = f(v, swap_lanes<kWidth>(v, std::make_integer_sequence<int, kCount>()));
+  if constexpr (kWidth > 1)
+    return fold<kWidth / 2>(v, f);
+  else
+    return v;
 }
 template <typename V>
 ATOM_INLINE auto sum_lanes(V v) {
-  return fold(v, [](auto a, auto b) { return a + b; });
+  return fold<sizeof(V) / sizeof(v[0]) / 2>(v, [](V a, V b) { return a + b; })[0];
 }
 template <typename V>
 ATOM_INLINE auto max_lanes(V v) {  // of floats: NaN may be lost
-  return fold(v, [](auto a, auto b) { return a > b ? a : b; });
+  return fold<sizeof(V) / sizeof(v[0]) / 2>(v, [](V a, V b) { return a > b ? a : b; })[0];
 }
 
 // acc + sum over the four bytes of each lane of w (unsigned) times a (signed), in plain vectors.
@@ -84,6 +87,17 @@ ATOM_INLINE I dot_bytes(I acc, I w, I a) {
 
 // ---- what differs
 // -------------------------------------------------------------------------------------
+
+// Two halves side by side.
+struct Pair {
+  float first, second;
+};
+#if defined(__F16C__)
+ATOM_INLINE Pair widen_pair(const void* from) {
+  const __m128 wide = _mm_cvtph_ps(_mm_cvtsi32_si128(load_as<int32_t>((const char*)from)));
+  return {wide[0], wide[1]};
+}
+#endif
 
 #if defined(__AVX512VNNI__)
 
@@ -211,6 +225,12 @@ ATOM_INLINE F widen_f16(const uint16_t* from) {
   const I finite = (I)((F)magnitude * 0x1p112f);
   const I special = magnitude | 0x7f800000;
   return (F)(((magnitude >= 0x0f800000) ? special : finite) | ((h & 0x8000) << 16));
+}
+ATOM_INLINE Pair widen_pair(const void* from) {
+  uint16_t halves[kLanes] = {};
+  __builtin_memcpy(halves, from, 4);
+  const F wide = widen_f16(halves);
+  return {wide[0], wide[1]};
 }
 // Half to even. A denormal result is rounded by the addition of 0.5, whose last bit weighs 2^-24.
 ATOM_INLINE void narrow_f16(uint16_t* to, F v) {

@@ -95,9 +95,10 @@ void ObservingBackend::show_routed(const backend::LinearArgs& args, SiteKind sit
     if (args.row_index != nullptr) {
       routed_rows_.resize(static_cast<size_t>(rows) * width);
       for (int r = 0; r < rows; ++r)
-        std::copy_n(
-            rows_.data() + static_cast<size_t>(index[static_cast<size_t>(begin + r)]) * width,
-            width, routed_rows_.data() + static_cast<size_t>(r) * width);
+        std::copy_n(rows_.data() + static_cast<size_t>(
+                                       index[static_cast<size_t>(begin) + static_cast<size_t>(r)]) *
+                                       width,
+                    width, routed_rows_.data() + static_cast<size_t>(r) * width);
       x = routed_rows_.data();
     }
     if (rows > 0)
@@ -157,17 +158,16 @@ Grams::Grams(const model::ModelConfig& config, Solver& solver)
   for (int e = 0; e < experts_; ++e) add(config.intermediate);
 }
 
-Gram& Grams::find(SiteKind site, int expert) {
-  const int first = site == SiteKind::kQkv   ? 0
-                    : site == SiteKind::kOut ? 1
-                    : site == SiteKind::kFfn ? 2
-                                             : 2 + experts_;
-  return grams_.at(static_cast<size_t>(first + expert));
+size_t Grams::index(SiteKind site, int expert) const {
+  const size_t experts = static_cast<size_t>(experts_);
+  const size_t first = site == SiteKind::kQkv   ? 0
+                       : site == SiteKind::kOut ? 1
+                       : site == SiteKind::kFfn ? 2
+                                                : 2 + experts;
+  return first + static_cast<size_t>(expert);
 }
 
-const Gram& Grams::of(SiteKind site, int expert) const {
-  return const_cast<Grams*>(this)->find(site, expert);
-}
+const Gram& Grams::of(SiteKind site, int expert) const { return grams_.at(index(site, expert)); }
 
 void Grams::clear() {
   for (Gram& gram : grams_) {
@@ -177,7 +177,7 @@ void Grams::clear() {
 }
 
 void Grams::add(const ObservedInput& input) {
-  Gram& gram = find(input.site, input.expert);
+  Gram& gram = grams_.at(index(input.site, input.expert));
   check(gram.k == input.k, "a gram has the width of its input");
   solver_.add_gram(input.x, input.rows, input.k, gram.values.data());
   gram.rows += input.rows;

@@ -124,7 +124,7 @@ class Grams {
   static int64_t bytes(const model::ModelConfig& config);
 
  private:
-  Gram& find(SiteKind site, int expert);
+  size_t index(SiteKind site, int expert) const;
 
   Solver& solver_;
   int experts_ = 1;

@@ -72,7 +72,6 @@ ATOM_INLINE Place find(const AttentionTask& t, int side, int kv_head, int positi
 }
 
 // ---- store
-// ----------------------------------------------------------------------------------------------
 
 // f16 lo and step of x [d]; NaN when a value is not finite.
 static void kv_params(const float* x, int d, int high, uint16_t (&params)[2]) {
@@ -145,7 +144,6 @@ static void store_kv(const AttentionTask& t, std::byte* scratch) {
 }
 
 // ---- load
-// -----------------------------------------------------------------------------------------------
 
 template <int kBits>
 static void load_vector(const AttentionTask& t, const Place& from, float* to) {
@@ -207,7 +205,6 @@ static void transpose_tile(const AttentionTask& t, const AttentionScratch& s) {
 }
 
 // ---- attend
-// ---------------------------------------------------------------------------------------------
 
 // One tile's scores of a query become probabilities; `visible` keys count.
 static void soften(const AttentionTask& t, const AttentionScratch& s, int query, int visible) {

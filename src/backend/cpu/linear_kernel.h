@@ -92,7 +92,6 @@ ATOM_INLINE int source_row(const LinearTask& t, int row) {
 }
 
 // ---- floating-point inputs
-// ------------------------------------------------------------------------------
 
 // One vector of w's group scales, as f32.
 ATOM_INLINE F group_scale(const WeightSegment& w, int64_t panel, int group, int column) {
@@ -141,6 +140,17 @@ static void dequantize_panel(const WeightSegment& w, int64_t panel, int k, int s
   }
 }
 
+// The span after this one is fetched meanwhile: few rows jump between panels, which no hardware
+// follows.
+template <F (*kWiden)(const uint16_t*)>
+static void widen_halves(const uint16_t* from, int64_t count, float* to) {
+  for (int64_t i = 0; i < count; i += kColumns) {
+    __builtin_prefetch(from + count + i);
+    store(to + i, kWiden(from + i));
+    store(to + i + kLanes, kWiden(from + i + kLanes));
+  }
+}
+
 // f32 rows [k, k + span) of a panel, in `to` or in place.
 static const float* widen_panel(const WeightSegment& w, int64_t panel, int k, int span, float* to) {
   const uint8_t* from = w.panels + panel * w.panel_bytes;
@@ -149,12 +159,10 @@ static const float* widen_panel(const WeightSegment& w, int64_t panel, int k, in
     case Element::kF32:
       return (const float*)from + begin;
     case Element::kF16:
-      for (int64_t i = 0; i < count; i += kLanes)
-        store(to + i, widen_f16((const uint16_t*)from + begin + i));
+      widen_halves<widen_f16>((const uint16_t*)from + begin, count, to);
       break;
     case Element::kBF16:
-      for (int64_t i = 0; i < count; i += kLanes)
-        store(to + i, widen_bf16((const uint16_t*)from + begin + i));
+      widen_halves<widen_bf16>((const uint16_t*)from + begin, count, to);
       break;
     case Element::kInt8:
       dequantize_panel<false>(w, panel, k, span, to);
@@ -209,7 +217,6 @@ static void float_segment(const LinearTask& t, int segment, const LinearScratch&
 }
 
 // ---- integer inputs
-// ---------------------------------------------------------------------------------------
 
 struct Codes {
   const int8_t* at;
@@ -305,7 +312,6 @@ static void int_segment(const LinearTask& t, int segment, const LinearScratch& s
 }
 
 // ---- both
-// ---------------------------------------------------------------------------------------------------
 
 static void write_sums(const LinearTask& t, const float* sums) {
   for (int panel = t.panel_begin; panel < t.panel_end; ++panel) {

@@ -24,7 +24,6 @@ ATOM_INLINE void store_part(float* to, F v, int count) {
 }
 
 // ---- quantize
-// -------------------------------------------------------------------------------------------
 
 // Largest magnitude of whole vectors; NaN when a NaN or an infinity is among them.
 ATOM_INLINE float absmax(const float* x, int size) {
@@ -95,7 +94,6 @@ static void quantize_row(const Input& y, int row, const float* x, std::byte* scr
 }
 
 // ---- norm, gate, embedding, combine
-// ---------------------------------------------------------------------
 
 static void norm_row(const float* x, const float* gain, float epsilon, int k, float* y) {
   D squares[2] = {};
@@ -146,7 +144,6 @@ static void combine_row(const float* const* rows, const float* weights, int coun
 }
 
 // ---- logits
-// ---------------------------------------------------------------------------------------------
 
 static float largest(const float* x, int size) {
   F top = broadcast(x[0]);

@@ -86,7 +86,6 @@ ATOM_INLINE I dot_bytes(I acc, I w, I a) {
 }
 
 // ---- what differs
-// -------------------------------------------------------------------------------------
 
 // Two halves side by side.
 struct Pair {
@@ -266,7 +265,6 @@ inline constexpr int kTileRows = 4, kByteTileRows = 4;
 ATOM_INLINE F widen_bf16(const uint16_t* from) { return (F)(widen_u16(from) << 16); }
 
 // ---- exponentials
-// -------------------------------------------------------------------------------------
 
 // 2^n / 2 twice, so that the ends of the range (denormal, infinite) are rounded once.
 ATOM_INLINE F scale_by_power(F v, I n) {

@@ -340,7 +340,6 @@ void Run::finish() {
   if (redamped_ > 0)
     report_.notices.push_back(fmt::format(
         "{} second-moment matrices were singular at 1 % damping and got more", redamped_));
-  for (const std::string& fallback : observing_.fallbacks()) report_.notices.push_back(fallback);
   report_.output_bytes = writer_->output_bytes();
   report_.bits_per_weight = quantized_weights_ > 0 ? static_cast<double>(quantized_bits_) /
                                                          static_cast<double>(quantized_weights_)

@@ -98,17 +98,13 @@ class Ablation {
       : options_(options),
         files_(checkpoint::ModelFiles::open(options.model)),
         config_(load_config(files_)),
-        context_(options.context.value_or(std::min(2048, config_.max_positions))),
-        sequence_(sequence_length(options.sequence, config_)) {
-    if (context_ > config_.max_positions)
-      fail("--context: {} exceeds the model's max_position_embeddings of {}", context_,
-           config_.max_positions);
+        context_(window_length("--context", options.context, config_)),
+        sequence_(window_length("--sequence", options.sequence, config_)) {
+    require_memory(options.samples, sequence_, config_);
     const text::Tokenizer tokenizer = load_tokenizer(files_, config_);
     for (const std::string& path : options.texts) {
       texts_.push_back(tokenize_file(path, tokenizer));
-      if (texts_.back().ids.size() < static_cast<size_t>(context_))
-        fail("{}: the text has {} tokens, fewer than one window of {}", path,
-             texts_.back().ids.size(), context_);
+      require_window(texts_.back(), context_);
     }
     calibration_ = calibration_text(options.calibration, tokenizer);
   }
@@ -166,7 +162,7 @@ class Ablation {
         check_interrupted();
         console().progress(fmt::format("{:<9} {} window {}/{}  perplexity {:.3f}  {}  {} elapsed",
                                        label, progress_bar(static_cast<double>(done) / windows),
-                                       done, windows, so_far, text.name,
+                                       done, windows, so_far, printable(text.name),
                                        human_seconds(clock_.seconds())));
       };
       row.perplexity.push_back(
@@ -196,7 +192,7 @@ std::string perplexity_text(double value) {
 void print_rows(const Options& options, const std::vector<Row>& rows) {
   Table table = {.header = {"step"}};
   for (const std::string& path : options.texts)
-    table.header.push_back(std::filesystem::path(path).filename().string());
+    table.header.push_back(printable(std::filesystem::path(path).filename().string()));
   table.header.insert(table.header.end(), {"bits/weight", "quantized in"});
   for (const Row& row : rows) {
     std::vector<std::string> cells = {row.name};
@@ -230,6 +226,7 @@ Json rows_json(const Options& options, const Ablation& ablation, const std::vect
 
 int run(const Options& options) {
   start(options.common);
+  catch_signals();
   Ablation ablation(options);
   Runtime runtime(options.common);
   const Stopwatch clock;
@@ -241,7 +238,7 @@ int run(const Options& options) {
   print_heading(fmt::format("perplexity of {}, windows of {}", options.model, ablation.context()));
   print_rows(options, rows);
   fmt::print("  {} windows of {} tokens of {} for calibration; {} in all, peak memory {}\n",
-             options.samples, ablation.sequence(), ablation.calibration().name,
+             options.samples, ablation.sequence(), printable(ablation.calibration().name),
              human_seconds(clock.seconds()), human_bytes(peak_rss()));
   return kSuccess;
 }

@@ -90,6 +90,12 @@ CLI::Option* parsed_option(
   return described(verb.add_option_function<std::string>(names, call, help.text), help);
 }
 
+// As opposed to: by a variable, which the parser counts too.
+bool on_command_line(const CLI::App& verb, const CLI::Option* option) {
+  const std::vector<CLI::Option*>& order = verb.parse_order();
+  return std::find(order.begin(), order.end(), option) != order.end();
+}
+
 void set_style(CLI::App& app) {
   app.formatter(std::make_shared<HelpFormatter>());
   app.set_help_flag("-h,--help", "Show this help")->group(kGeneral);
@@ -186,11 +192,22 @@ void on_run(Program& program, CLI::App& verb, std::function<int()> run) {
   verb.callback([&program, run = std::move(run)] { program.set_run(run); });
 }
 
-void require_one_of(CLI::App& verb, CLI::Option* a, CLI::Option* b) {
-  a->excludes(b);
-  verb.parse_complete_callback([a, b] {
-    if (a->count() == 0 && b->count() == 0)
-      usage_fail("{} or {} is required", a->get_name(), b->get_name());
+void note_source(CLI::App& verb, CLI::Option* option, bool& given) {
+  option->check([&verb, option, &given](const std::string&) {
+    given = on_command_line(verb, option);
+    return std::string();
+  });
+}
+
+void require_one_of(CLI::App& verb, const Alternative& a, const Alternative& b) {
+  verb.parse_complete_callback([&verb, a, b] {
+    if (a.option->count() == 0 && b.option->count() == 0)
+      usage_fail("{} or {} is required", a.option->get_name(), b.option->get_name());
+    if (a.option->count() == 0 || b.option->count() == 0) return;
+    const bool a_given = on_command_line(verb, a.option);
+    if (a_given == on_command_line(verb, b.option))
+      usage_fail("{} and {} exclude each other", a.option->get_name(), b.option->get_name());
+    (a_given ? b : a).value->clear();
   });
 }
 

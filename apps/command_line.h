@@ -125,7 +125,15 @@ double parse_number(const std::string& name, const std::string& word, const Numb
 // "--max-tokens" -> "ATOM_MAX_TOKENS"
 std::string environment_name(std::string_view option);
 
-// One of the two must be given, not both.
-void require_one_of(CLI::App& verb, CLI::Option* a, CLI::Option* b);
+// Sets `given` when the option is met on the command line; not when a variable gives its value.
+void note_source(CLI::App& verb, CLI::Option* option, bool& given);
+
+// One of the two must be given, not both. One of the command line beats a variable for the other,
+// whose value is cleared.
+struct Alternative {
+  CLI::Option* option;
+  std::string* value;
+};
+void require_one_of(CLI::App& verb, const Alternative& a, const Alternative& b);
 
 }  // namespace atom::app

@@ -9,6 +9,8 @@
 #include <cstdio>
 #include <cstdlib>
 
+#include "text/unicode.h"
+
 namespace atom::app {
 namespace {
 
@@ -61,6 +63,28 @@ std::string paint(bool color, Style style, std::string_view text) {
 size_t width(std::string_view text) {
   return static_cast<size_t>(
       std::count_if(text.begin(), text.end(), [](char c) { return (c & 0xc0) != 0x80; }));
+}
+
+// U+0000..U+001F, U+007F..U+009F and bytes that are no UTF-8 as \xNN of their bytes.
+std::string without_controls(std::string_view text, std::string_view allowed) {
+  std::string result;
+  for (size_t at = 0; at < text.size();) {
+    const text::Utf8Unit unit = text::scan_utf8(text, at);
+    const std::string_view bytes = text.substr(at, unit.size);
+    at += unit.size;
+    bool shown = unit.kind == text::Utf8Unit::Kind::kCharacter;
+    if (shown) {
+      const uint32_t value = text::decode_utf8(bytes, 0).value;
+      const bool control = value < 0x20 || (value >= 0x7f && value < 0xa0);
+      shown = !control || allowed.find(bytes) != std::string_view::npos;
+    }
+    if (shown) {
+      result += bytes;
+    } else {
+      for (const char c : bytes) result += fmt::format("\\x{:02x}", static_cast<unsigned char>(c));
+    }
+  }
+  return result;
 }
 
 std::string padded(std::string_view text, size_t columns, bool left) {
@@ -123,7 +147,7 @@ void Console::progress(const std::string& text) {
 
 void Console::draw() {
   const size_t columns = static_cast<size_t>(terminal_width() - 1);
-  fmt::print(stderr, "\r\x1b[K{}", std::string_view(shown_).substr(0, columns));
+  fmt::print(stderr, "\r\x1b[K{}", clipped(shown_, columns));
 }
 
 void Console::end_progress() {
@@ -197,16 +221,14 @@ std::string human_seconds(double seconds) {
   return fmt::format("{}:{:02}:{:02}", whole / 3600, whole / 60 % 60, whole % 60);
 }
 
-std::string printable(std::string_view text) {
-  std::string result;
-  for (const char c : text) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte < 0x20 || byte == 0x7f)
-      result += fmt::format("\\x{:02x}", byte);
-    else
-      result += c;
-  }
-  return result;
+std::string printable(std::string_view text) { return without_controls(text, ""); }
+
+std::string printable_lines(std::string_view text) { return without_controls(text, "\n\t"); }
+
+std::string_view clipped(std::string_view text, size_t columns) {
+  size_t at = 0;
+  for (; at < text.size() && columns > 0; --columns) at += text::scan_utf8(text, at).size;
+  return text.substr(0, at);
 }
 
 std::string progress_bar(double fraction) {

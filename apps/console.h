@@ -83,10 +83,12 @@ struct Fact {
 void print_facts(const std::vector<Fact>& facts);  // to stdout
 void print_heading(std::string_view text);         // to stdout
 
-std::string human_bytes(int64_t bytes);        // "21.0 MiB"
-std::string human_count(int64_t count);        // "11.0 M"
-std::string human_seconds(double seconds);     // "1:05", "1:02:03", "3.2 s" below ten seconds
-std::string printable(std::string_view text);  // control characters as \xNN
-std::string progress_bar(double fraction);     // "[=====>    ]"
+std::string human_bytes(int64_t bytes);              // "21.0 MiB"
+std::string human_count(int64_t count);              // "11.0 M"
+std::string human_seconds(double seconds);           // "1:05", "1:02:03", "3.2 s" below ten seconds
+std::string printable(std::string_view text);        // controls (C0, DEL, C1) and no UTF-8: as \xNN
+std::string printable_lines(std::string_view text);  // the same, but newlines and tabs stay
+std::string_view clipped(std::string_view text, size_t columns);  // whole characters at most
+std::string progress_bar(double fraction);                        // "[=====>    ]"
 
 }  // namespace atom::app

@@ -8,6 +8,7 @@
 #include "base/affinity.h"
 #include "base/file.h"
 #include "console.h"
+#include "machine.h"
 #include "model/config.h"
 #include "session.h"
 #include "verbs.h"
@@ -18,31 +19,6 @@ namespace {
 struct Options {
   CommonOptions common;
 };
-
-// A small text file of the kernel, "" when it cannot be read.
-std::string kernel_text(const std::filesystem::path& path) {
-  try {
-    return read_file(path, 1 << 20);
-  } catch (const Error&) {
-    return "";
-  }
-}
-
-// Value of the first line "key<blanks>: value".
-std::string field(const std::string& text, std::string_view key) {
-  size_t at = text.find(key);
-  if (at == std::string::npos) return "";
-  at = text.find(':', at);
-  if (at == std::string::npos) return "";
-  const size_t begin = text.find_first_not_of(" \t", at + 1);
-  const size_t end = text.find('\n', at);
-  return begin == std::string::npos || begin > end ? "" : text.substr(begin, end - begin);
-}
-
-std::string first_line(std::string text) {
-  text.resize(std::min(text.find('\n'), text.size()));
-  return text;
-}
 
 struct Level {
   std::string name;
@@ -83,8 +59,9 @@ std::string served_by(Executor& executor, const CommonOptions& options, const Pa
   const int normal = kInputs - pair.kept;
   const format::Segments weights = {{{{pair.weight, normal}, {kept, pair.kept}}}};
   const format::Segments inputs = {{{{pair.input, normal}, {kept, pair.kept}}}};
+  const BackendChoice choice = backend_choice(options);
   const auto backend =
-      backend::open_backend(options.backend, {.executor = &executor, .isa = options.isa});
+      backend::open_backend(choice.name, {.executor = &executor, .isa = choice.isa});
   std::vector<std::byte> memory[4];
   backend::LinearWeight weight = {.n = kOutputs, .segments = weights};
   for (int i = 0; i < 2; ++i) {
@@ -129,14 +106,9 @@ struct Machine {
   int64_t memory_total = 0, memory_available = 0;
 };
 
-int64_t kib_field(const std::string& text, std::string_view key) {
-  const std::string value = field(text, key);
-  return value.empty() ? 0 : std::strtoll(value.c_str(), nullptr, 10) * 1024;
-}
-
 Machine read_machine() {
   Machine machine;
-  machine.cpu = field(kernel_text("/proc/cpuinfo"), "model name");
+  machine.cpu = kernel_field(kernel_text("/proc/cpuinfo"), "model name");
   utsname name = {};
   if (::uname(&name) == 0)
     machine.system = fmt::format("{} {} {}", name.sysname, name.release, name.machine);

@@ -106,8 +106,8 @@ Outcome stream_text(const Options& options, const model::Model& model,
   const auto show = [&](const std::string& piece) {
     outcome.text += piece;
     if (options.common.json) return;
-    fmt::print("{}", piece);
-    std::fflush(stdout);
+    fmt::print("{}", console().out_is_terminal() ? printable_lines(piece) : piece);
+    if (std::fflush(stdout) != 0) fail("cannot write to the standard output");
   };
   sampling.on_token = [&](int32_t id) {
     show(continuation.push(id));
@@ -125,6 +125,7 @@ double rate(size_t tokens, double seconds) {
 
 int run(const Options& options) {
   start(options.common);
+  catch_signals();
   const std::string prompt = read_prompt(options);
   const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
   const model::ModelConfig config = load_config(files);
@@ -139,7 +140,7 @@ int run(const Options& options) {
   if (!options.kv.empty()) kv = format::parse_kv(options.kv);
   const std::unique_ptr<model::Model> model = load_weights(files, runtime, kv);
   if (console().out_is_terminal() && !options.common.json)
-    fmt::print("{}", console().paint_out(Style::kDim, prompt));
+    fmt::print("{}", console().paint_out(Style::kDim, printable_lines(prompt)));
   const Outcome outcome = stream_text(options, *model, tokenizer, ids, settings);
   const engine::GenerateResult& result = outcome.result;
   const double prefill = rate(ids.size(), result.prefill_seconds);
@@ -193,7 +194,7 @@ void add_generate(Program& program) {
       text_option(verb, "-p,--prompt", options->prompt, {"TEXT", "Text to continue, UTF-8"});
   CLI::Option* file =
       text_option(verb, "--prompt-file", options->prompt_file, {"FILE", "The same from a file"});
-  require_one_of(verb, prompt, file);
+  require_one_of(verb, {prompt, &options->prompt}, {file, &options->prompt_file});
   whole_option(verb, "-n,--max-tokens", options->max_tokens, {.min = 1, .max = 1 << 20},
                {"N", "New tokens at most [128]"});
   constexpr const char* kGroup = "Sampling (defaults: generation_config.json of the model)";

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <map>
 
+#include "base/file.h"
 #include "console.h"
 #include "format/kv_page.h"
 #include "session.h"
@@ -179,11 +180,43 @@ std::string tokenizer_text(const Json& json, const model::ModelConfig& config) {
   return text;
 }
 
+// What the quantizer noted beside the weights, or why it cannot be read; null when there is none.
 Json provenance_json(const checkpoint::ModelFiles& files) {
-  const auto quantization = files.config().find("quantization_config");
-  if (quantization == files.config().end() || !quantization->is_object()) return nullptr;
-  const auto provenance = quantization->find("provenance");
-  return provenance == quantization->end() ? Json(nullptr) : *provenance;
+  const std::filesystem::path path = files.folder() / "atom_provenance.json";
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return nullptr;
+  try {
+    return parse_json(read_file(path, 1 << 20), {.source = path.string()});
+  } catch (const Error& error) {
+    return {{"error", error.what()}};
+  }
+}
+
+// Of one field, without the quotes of a string; "?" when it is missing.
+std::string word_of(const Json& object, const char* key) {
+  if (!object.is_object() || !object.contains(key)) return "?";
+  const Json& value = object[key];
+  if (value.is_string()) return value.get<std::string>();
+  return value.dump(-1, ' ', false, Json::error_handler_t::replace);
+}
+
+std::vector<Fact> provenance_facts(const Json& provenance) {
+  if (provenance.is_null()) return {};
+  if (!provenance.is_object()) return {{"made by", "atom_provenance.json holds no object"}};
+  if (provenance.contains("error")) return {{"made by", word_of(provenance, "error")}};
+  const Json none = Json::object();
+  const Json& recipe = provenance.contains("recipe") ? provenance["recipe"] : none;
+  const Json& text = provenance.contains("calibration") ? provenance["calibration"] : none;
+  std::vector<Fact> facts = {
+      {"made by", word_of(provenance, "producer") + " " + word_of(provenance, "version")}};
+  facts.push_back({"recipe", fmt::format("{}, method {}, rounding {}, group {}, kept {} {}",
+                                         word_of(recipe, "preset"), word_of(recipe, "method"),
+                                         word_of(recipe, "rounding"), word_of(recipe, "group"),
+                                         word_of(recipe, "kept"), word_of(recipe, "kept_format"))});
+  facts.push_back({"calibration", fmt::format("{} windows of {}, seed {}, sha256 {}",
+                                              word_of(text, "samples"), word_of(text, "sequence"),
+                                              word_of(text, "seed"), word_of(text, "sha256"))});
+  return facts;
 }
 
 struct Inspection {
@@ -233,9 +266,7 @@ void print_inspection(const Inspection& it) {
                                        : range.formats[i].first + ": " + range.formats[i].second});
     facts.push_back({"", "KV-cache " + range.kv});
   }
-  if (it.provenance.is_object())
-    for (const auto& [key, value] : it.provenance.items())
-      facts.push_back({key, value.is_string() ? value.get<std::string>() : value.dump()});
+  for (Fact& fact : provenance_facts(it.provenance)) facts.push_back(std::move(fact));
   print_facts(facts);
   fmt::print("\n");
   Table table = {.header = {"tensors", "count", "bytes", "share"}};
@@ -321,7 +352,7 @@ void add_inspect(Program& program) {
            "vocabulary, max_positions, rope_theta, tied_embeddings, experts, experts_per_token,\n"
            "parameters, quantized, bytes, bits_per_weight, tensors [{kind, tensors, bytes}],\n"
            "kv_bytes_per_token, layer_formats [{first, last, formats [{modules, formats}], kv}],\n"
-           "tokenizer {ids, bos_id}, provenance"});
+           "tokenizer {ids, bos_id}, provenance (atom_provenance.json)"});
   const auto options = std::make_shared<Options>();
   argument(verb, "MODEL", options->model, "Model folder, plain or quantized");
   add_output_options(verb, options->common);

@@ -1,7 +1,8 @@
 // atom: quantizes language models, measures what that cost, and generates text with them.
 #include <cstdio>
-#include <filesystem>
 #include <new>
+#include <string>
+#include <system_error>
 
 #include "console.h"
 #include "session.h"
@@ -12,7 +13,8 @@ namespace {
 
 constexpr const char* kFooter =
     "Exit codes: 0 success, 1 the work failed (bad model, mismatch, I/O), 2 wrong command line,\n"
-    "3 internal error, 130 interrupted. Errors are one line on stderr: atom: error: ...\n"
+    "3 internal error, 128 + signal when interrupted (130, 143). Errors are one line on stderr:\n"
+    "atom: error: ...\n"
     "Each --some-option is also read from ATOM_SOME_OPTION; the command line wins.\n"
     "\n"
     "Examples:\n"
@@ -52,8 +54,10 @@ int guarded(int argc, char** argv) {
   } catch (const Error& error) {
     console().error(error.what());
     return kFailure;
-  } catch (const std::filesystem::filesystem_error& error) {
-    console().error(error.what());
+  } catch (const std::system_error& error) {  // of files, and of writes to the standard output
+    console().error(std::ferror(stdout)
+                        ? "cannot write to the standard output: " + error.code().message()
+                        : std::string(error.what()));
     return kFailure;
   } catch (const std::bad_alloc&) {
     console().error("not enough memory");

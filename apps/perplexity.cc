@@ -1,8 +1,6 @@
 // atom eval ppl: perplexity of a model on a text.
 #include "eval/perplexity.h"
 
-#include <algorithm>
-
 #include "console.h"
 #include "session.h"
 #include "verbs.h"
@@ -52,17 +50,13 @@ void report(const Options& options, int context, const eval::PerplexityResult& r
 
 int run(const Options& options) {
   start(options.common);
+  catch_signals();
   const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const TokenizedText text = tokenize_file(options.text, tokenizer);
-  const int context = options.context.value_or(std::min(2048, config.max_positions));
-  if (context > config.max_positions)
-    fail("--context: {} exceeds the model's max_position_embeddings of {}", context,
-         config.max_positions);
-  if (text.ids.size() < static_cast<size_t>(context))
-    fail("{}: the text has {} tokens, fewer than one window of {}", text.name, text.ids.size(),
-         context);
+  const int context = window_length("--context", options.context, config);
+  require_window(text, context);
 
   Runtime runtime(options.common);
   std::optional<format::KvKind> kv;

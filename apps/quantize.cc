@@ -46,16 +46,11 @@ quantizer::Recipe make_recipe(const Options& options) {
   Json file = Json::object();
   if (!options.recipe.empty())
     file = parse_json(read_file(options.recipe, 1 << 20), {.source = options.recipe});
-  std::string base = "w4a4";
-  if (file.is_object() && file.contains("preset") && file["preset"].is_string())
-    base = file["preset"].get<std::string>();
-  if (!options.preset.empty()) {
-    if (file.contains("preset") && base != options.preset)
-      usage_fail("--preset: {} contradicts the preset {} of {}", options.preset, base,
-                 options.recipe);
-    base = options.preset;
-  }
-  quantizer::Recipe recipe = quantizer::preset(base);
+  if (!options.preset.empty() && file.is_object() && file.contains("preset") &&
+      file["preset"] != Json(options.preset))
+    usage_fail("--preset: {} contradicts the preset {} of {}", options.preset,
+               file["preset"].dump(), options.recipe);
+  quantizer::Recipe recipe = quantizer::preset(options.preset.empty() ? "w4a4" : options.preset);
   if (!options.recipe.empty()) quantizer::apply_json(recipe, file, options.recipe);
   apply_options(recipe, options);
   return recipe;
@@ -105,10 +100,12 @@ void print_summary(const Options& options, const QuantizeJob& job,
 
 int run(const Options& options) {
   start(options.common);
+  catch_signals();
   const quantizer::Recipe recipe = make_recipe(options);
   const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.input);
   const model::ModelConfig config = load_config(files);
-  const int sequence = sequence_length(options.sequence, config);
+  const int sequence = window_length("--sequence", options.sequence, config);
+  if (recipe.preset != "w16a16") require_memory(options.samples, sequence, config);
   TokenizedText calibration;
   {
     const text::Tokenizer tokenizer = load_tokenizer(files, config);
@@ -173,8 +170,12 @@ void add_quantize(Program& program) {
            "give\n"
            "equal bytes whatever the number of threads.\n"
            "\n"
-           "--json prints the report, which also lies in OUT/report.json: sizes, bits per weight,\n"
-           "times, notices, and the error of every module."});
+           "--json prints the report, which also lies in OUT/report.json.\n"
+           "\n"
+           "JSON keys: version, recipe, calibration {name, tokens, samples, sequence, seed},\n"
+           "input_bytes, output_bytes, bits_per_weight, seconds, forward_seconds, peak_rss, "
+           "backend,\n"
+           "threads, notices, modules [{name, format, kept, rounding, error, weight_error}]"});
   const auto options = std::make_shared<Options>();
   argument(verb, "IN", options->input, "Hugging Face model folder with safetensors weights");
   argument(verb, "OUT", options->output, "Folder to make; must not exist");

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "console.h"
+#include "machine.h"
 
 namespace atom::app {
 namespace {
@@ -47,12 +48,14 @@ quantizer::QuantizeReport run_quantize(const QuantizeJob& job, Runtime& runtime)
   return report;
 }
 
-int sequence_length(std::optional<int> wanted, const model::ModelConfig& config) {
-  const int sequence = wanted.value_or(std::min(2048, config.max_positions));
-  if (sequence > config.max_positions)
-    fail("--sequence: {} exceeds the model's max_position_embeddings of {}", sequence,
-         config.max_positions);
-  return sequence;
+void require_memory(int samples, int sequence, const model::ModelConfig& config) {
+  const int64_t bytes = int64_t{samples} * sequence * config.hidden * int64_t{sizeof(float)};
+  const std::optional<int64_t> available = available_memory();
+  if (available && bytes > *available)
+    fail(
+        "--samples: {} windows of {} tokens need {} of memory for calibration, but {} are "
+        "available",
+        samples, sequence, human_bytes(bytes), human_bytes(*available));
 }
 
 }  // namespace atom::app

@@ -21,7 +21,7 @@ struct QuantizeJob {
 };
 quantizer::QuantizeReport run_quantize(const QuantizeJob& job, Runtime& runtime);
 
-// --sequence, or 2048 bounded by what the model takes. Error: longer than that.
-int sequence_length(std::optional<int> wanted, const model::ModelConfig& config);
+// Error: the hidden states of the calibration windows, f32, exceed the memory that is available.
+void require_memory(int samples, int sequence, const model::ModelConfig& config);
 
 }  // namespace atom::app

@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <set>
 
@@ -20,15 +21,6 @@ namespace {
 volatile sig_atomic_t caught_signal = 0;
 
 void on_signal(int signal) { caught_signal = signal; }
-
-void catch_signals() {
-  struct sigaction action = {};
-  action.sa_handler = on_signal;
-  action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
-  sigemptyset(&action.sa_mask);
-  ::sigaction(SIGINT, &action, nullptr);
-  ::sigaction(SIGTERM, &action, nullptr);
-}
 
 constexpr const char* kOutputGroup = "Output";
 constexpr const char* kComputeGroup = "Compute";
@@ -64,11 +56,14 @@ void add_output_options(CLI::App& verb, CommonOptions& options) {
 }
 
 void add_compute_options(CLI::App& verb, CommonOptions& options) {
-  choice_option(verb, "--backend", options.backend, {"cpu", "reference"},
-                {"NAME", "cpu, or reference: the slow definition [cpu]", kComputeGroup});
-  choice_option(
+  CLI::Option* backend =
+      choice_option(verb, "--backend", options.backend, {"cpu", "reference"},
+                    {"NAME", "cpu, or reference: the slow definition [cpu]", kComputeGroup});
+  note_source(verb, backend, options.backend_given);
+  CLI::Option* isa = choice_option(
       verb, "--isa", options.isa, {"baseline", "avx2", "avx512-vnni"},
       {"LEVEL", "Force baseline, avx2 or avx512-vnni [best of the machine]", kComputeGroup});
+  note_source(verb, isa, options.isa_given);
   whole_option(verb, "--threads", options.threads, {.min = 0, .max = 1024},
                {"N", "Threads [0: all CPUs this process may use]", kComputeGroup});
   flag_option(verb, "--pin", options.pin, {"", "Pin every thread to a CPU", kComputeGroup});
@@ -83,7 +78,22 @@ void start(const CommonOptions& options) {
     else
       console().warning(line);
   });
-  catch_signals();
+}
+
+void catch_signals() {
+  struct sigaction action = {};
+  action.sa_handler = on_signal;
+  action.sa_flags = static_cast<int>(SA_RESETHAND) | SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  ::sigaction(SIGINT, &action, nullptr);
+  ::sigaction(SIGTERM, &action, nullptr);
+  struct sigaction old = {};
+  // nohup ignores it, and that stays.
+  if (::sigaction(SIGHUP, nullptr, &old) == 0 && old.sa_handler != SIG_IGN)
+    ::sigaction(SIGHUP, &action, nullptr);
+  // Writes fail with EPIPE and EFBIG then, and what was begun is removed.
+  ::signal(SIGPIPE, SIG_IGN);
+  ::signal(SIGXFSZ, SIG_IGN);
 }
 
 bool interrupted() { return caught_signal != 0; }
@@ -92,11 +102,37 @@ void check_interrupted() {
   if (caught_signal != 0) throw Interrupted(caught_signal);
 }
 
+BackendChoice backend_choice(const CommonOptions& options) {
+  BackendChoice choice = {.name = options.backend, .isa = options.isa};
+  if (choice.name == "cpu" || choice.isa.empty()) return choice;
+  if (options.backend_given == options.isa_given)
+    usage_fail("--isa: the {} backend has no instruction sets to choose", options.backend);
+  if (options.backend_given)
+    choice.isa.clear();
+  else
+    choice.name = "cpu";
+  return choice;
+}
+
 Runtime::Runtime(const CommonOptions& options)
     : executor_({.threads = options.threads, .pin = options.pin}) {
-  if (options.backend != "cpu" && !options.isa.empty())
-    usage_fail("--isa: the {} backend has no instruction sets to choose", options.backend);
-  backend_ = backend::open_backend(options.backend, {.executor = &executor_, .isa = options.isa});
+  const BackendChoice choice = backend_choice(options);
+  backend_ = backend::open_backend(choice.name, {.executor = &executor_, .isa = choice.isa});
+}
+
+int window_length(std::string_view option, std::optional<int> wanted,
+                  const model::ModelConfig& config) {
+  const int length = wanted.value_or(std::min(2048, config.max_positions));
+  if (length > config.max_positions)
+    fail("{}: {} exceeds the model's max_position_embeddings of {}", option, length,
+         config.max_positions);
+  return length;
+}
+
+void require_window(const TokenizedText& text, int length) {
+  if (text.ids.size() < static_cast<size_t>(length))
+    fail("{}: the text has {} tokens, fewer than one window of {}", text.name, text.ids.size(),
+         length);
 }
 
 void Runtime::show_fallbacks() const {

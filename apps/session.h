@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backend/backend.h"
@@ -23,6 +24,8 @@ namespace atom::app {
 struct CommonOptions {
   std::string backend = "cpu";
   std::string isa;
+  bool backend_given = false;  // on the command line, not by the environment
+  bool isa_given = false;
   int threads = 0;
   bool pin = false;
   bool json = false;
@@ -33,10 +36,13 @@ void add_output_options(CLI::App& verb, CommonOptions& options);  // --json --qu
 void add_compute_options(CLI::App& verb,
                          CommonOptions& options);  // --backend --isa --threads --pin
 
-// Configures the console and the log, catches Ctrl-C. First call of every verb.
+// Configures the console and the log. First call of every verb.
 void start(const CommonOptions& options);
 
-// Ctrl-C and SIGTERM ask the program to stop; a second Ctrl-C ends it at once.
+// For verbs that call check_interrupted() while they work: Ctrl-C, SIGTERM and SIGHUP ask the
+// program to stop, the same signal again ends it at once; a closed pipe and a file size limit are
+// errors of the write. Other verbs keep the default actions.
+void catch_signals();
 class Interrupted : public std::exception {
  public:
   explicit Interrupted(int signal) : signal_(signal) {}
@@ -48,6 +54,14 @@ class Interrupted : public std::exception {
 };
 bool interrupted();
 void check_interrupted();  // throws Interrupted
+
+// --backend and --isa. What the command line says beats a contradicting variable; two that come from
+// the same place are a UsageError.
+struct BackendChoice {
+  std::string name;
+  std::string isa;
+};
+BackendChoice backend_choice(const CommonOptions& options);
 
 // Threads and the backend on them. Not movable: the backend keeps a pointer to the executor.
 class Runtime {
@@ -82,6 +96,12 @@ TokenizedText tokenize_text(std::string name, std::string_view bytes,
                             const text::Tokenizer& tokenizer);
 // --calibration FILE, or the text inside the program when `path` is empty.
 TokenizedText calibration_text(const std::string& path, const text::Tokenizer& tokenizer);
+
+// Tokens of a window: `wanted`, or 2048 bounded by what the model takes. Error, which begins with the
+// name of the option: more than that.
+int window_length(std::string_view option, std::optional<int> wanted,
+                  const model::ModelConfig& config);
+void require_window(const TokenizedText& text, int length);  // Error: the text is shorter
 
 // The formats of a model in words: "int4.g128 + 128 int8", "bf16", "mixed: ...".
 struct FormatWords {

@@ -7,8 +7,8 @@
 # Exit status: 0 all there, 1 the installation failed, 2 this machine needs a hand (what to do is printed).
 set -eu
 
-BUILD="g++ cmake ninja-build pkg-config libfmt-dev libspdlog-dev nlohmann-json3-dev libcli11-dev
-  libpcre2-dev libutf8proc-dev libopenblas-pthread-dev liblapacke-dev libtbb-dev libssl-dev"
+BUILD="g++ cmake ninja-build pkg-config libfmt-dev nlohmann-json3-dev libcli11-dev
+  libpcre2-dev libutf8proc-dev libopenblas-pthread-dev libtbb-dev libssl-dev"
 TEST="libgtest-dev"
 # clang-tidy 14, Debian 12's default, cannot compile std::source_location.
 LINT="clang-format clang-tidy-16 python3"
@@ -21,7 +21,7 @@ for set_name in "$@"; do
   case "$set_name" in
     build)
       packages="$packages $BUILD"
-      modules="$modules fmt spdlog nlohmann_json CLI11 libpcre2-8 libutf8proc openblas lapacke tbb libcrypto"
+      modules="$modules fmt nlohmann_json CLI11 libpcre2-8 libutf8proc openblas tbb libcrypto"
       tools="$tools c++ cmake ninja pkg-config"
       ;;
     test) packages="$packages $TEST"; modules="$modules gtest" ;;
@@ -47,17 +47,17 @@ other_distribution() {
 This machine has no apt-get, and these are missing:$absent
 
 Needed: a C++20 compiler (GCC 12 or newer), CMake 3.25, Ninja, pkg-config, and the development files of
-fmt, spdlog, nlohmann-json 3.11, CLI11 2, PCRE2, utf8proc, OpenBLAS with LAPACKE, oneTBB, OpenSSL 3;
+fmt, nlohmann-json 3.11, CLI11 2, PCRE2, utf8proc, OpenBLAS, oneTBB, OpenSSL 3;
 for the tests GoogleTest; for the checks clang-format, clang-tidy and Python 3.
 
-  Fedora      dnf install gcc-c++ cmake ninja-build pkgconf fmt-devel spdlog-devel json-devel cli11-devel
-              pcre2-devel utf8proc-devel openblas-devel lapack-devel tbb-devel openssl-devel gtest-devel
-  Arch        pacman -S gcc cmake ninja pkgconf fmt spdlog nlohmann-json cli11 pcre2 libutf8proc openblas
-              lapacke onetbb openssl gtest
-  openSUSE    zypper install gcc-c++ cmake ninja pkgconf fmt-devel spdlog-devel nlohmann_json-devel
-              cli11-devel pcre2-devel utf8proc-devel openblas-devel lapacke-devel tbb-devel
+  Fedora      dnf install gcc-c++ cmake ninja-build pkgconf fmt-devel json-devel cli11-devel
+              pcre2-devel utf8proc-devel openblas-devel tbb-devel openssl-devel gtest-devel
+  Arch        pacman -S gcc cmake ninja pkgconf fmt nlohmann-json cli11 pcre2 libutf8proc openblas
+              onetbb openssl gtest
+  openSUSE    zypper install gcc-c++ cmake ninja pkgconf fmt-devel nlohmann_json-devel
+              cli11-devel pcre2-devel utf8proc-devel openblas-devel tbb-devel
               libopenssl-devel gtest
-  macOS       brew install cmake ninja pkgconf fmt spdlog nlohmann-json cli11 pcre2 utf8proc openblas tbb
+  macOS       brew install cmake ninja pkgconf fmt nlohmann-json cli11 pcre2 utf8proc openblas tbb
               openssl googletest
 
 (Only Debian 12 is tested.) Install them and run the same command again: it goes on when it finds them.

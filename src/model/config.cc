@@ -7,8 +7,11 @@
 namespace atom::model {
 namespace {
 
-constexpr int64_t kMaxSize = int64_t{1} << 20;   // hidden, intermediate
-constexpr int64_t kMaxCount = int64_t{1} << 16;  // layers, heads, experts
+// Inputs of a linear (hidden, intermediate, heads * head_dim): products of 8-bit codes are summed in
+// s32, and 2^17 * 127 * 127 < 2^31.
+constexpr int64_t kMaxSize = int64_t{1} << 17;
+constexpr int64_t kMaxCount = int64_t{1} << 16;    // layers, heads, experts
+constexpr int64_t kMaxLinears = int64_t{1} << 20;  // of a whole model
 
 int size_field(const Json& config, std::string_view key, std::string_view source, int64_t max) {
   return static_cast<int>(get_int(config, key, {.source = source, .min = 1, .max = max}));
@@ -28,26 +31,49 @@ std::string architecture_of(const Json& config, std::string_view source) {
   return (*it)[0].get<std::string>();
 }
 
+// The object of `key` that describes full attention; null when the key is absent or null.
+const Json* rope_object(const Json& config, const char* key, std::string_view source) {
+  const auto it = config.find(key);
+  if (it == config.end() || it->is_null()) return nullptr;
+  const Json* rope = &*it;
+  if (!rope->is_object())
+    fail("{}: {} must be an object or null and is {}", source, key, rope->dump().substr(0, 60));
+  if (const auto full = rope->find("full_attention"); full != rope->end() && full->is_object()) {
+    if (rope->size() != 1)
+      fail("{}: {} with entries beside 'full_attention' is not supported: {}", source, key,
+           rope->dump().substr(0, 120));
+    rope = &*full;
+  }
+  for (const auto& [name, value] : rope->items())
+    if (value.is_object()) fail("{}: {} with an entry '{}' is not supported", source, key, name);
+  return rope;
+}
+
 // rope_theta + rope_scaling (older) or rope_parameters (newer; may also nest under
 // "full_attention").
 void read_rope(const Json& config, std::string_view source, ModelConfig& out) {
-  const Json* rope = &config;
-  const char* type_owner = "rope_scaling";
-  const Json none = Json::object();
-  const Json* scaling = &none;
-  if (const auto it = config.find("rope_parameters"); it != config.end() && it->is_object()) {
-    rope = scaling = &*it;
-    type_owner = "rope_parameters";
-  } else if (const auto old = config.find("rope_scaling");
-             old != config.end() && old->is_object()) {
-    scaling = &*old;
+  const NumberField theta{.source = source, .min = 1, .max = 1e12};
+  out.rope_theta = get_number_or(config, "rope_theta", 10000.0, theta);
+  for (const char* key : {"rope_scaling", "rope_parameters"}) {
+    const Json* rope = rope_object(config, key, source);
+    if (rope == nullptr) continue;
+    out.rope_theta = get_number_or(*rope, "rope_theta", out.rope_theta, theta);
+    for (const char* word : {"rope_type", "type"})
+      if (const std::string type = get_string_or(*rope, word, "default", source); type != "default")
+        fail("{}: {} of type '{}' is not supported (only 'default')", source, key, type);
   }
-  out.rope_theta =
-      get_number_or(*rope, "rope_theta", 10000.0, {.source = source, .min = 1, .max = 1e12});
-  const std::string type = get_string_or(
-      *scaling, "rope_type", get_string_or(*scaling, "type", "default", source), source);
-  if (type != "default")
-    fail("{}: {} of type '{}' is not supported (only 'default')", source, type_owner, type);
+}
+
+// The input of o_proj, and how many linears there are in all.
+void check_products(std::string_view source, const ModelConfig& config) {
+  const int64_t attention = int64_t{config.heads} * config.head_dim;
+  if (attention > kMaxSize)
+    fail("{}: num_attention_heads {} of head_dim {} give {} channels, more than {}", source,
+         config.heads, config.head_dim, attention, kMaxSize);
+  const int64_t linears = config.layers * (4 + 3 * int64_t{config.experts});
+  if (linears > kMaxLinears)
+    fail("{}: num_hidden_layers {} with {} experts each give {} linears, more than {}", source,
+         config.layers, config.experts, linears, kMaxLinears);
 }
 
 void read_eos(const Json& config, std::string_view source, ModelConfig& out) {
@@ -109,6 +135,7 @@ ModelConfig parse_config(const Json& config, std::string_view source) {
     out.experts = size_field(config, out.family->experts_key, source, kMaxCount);
     out.experts_per_token = size_field(config, "num_experts_per_tok", source, out.experts);
   }
+  check_products(source, out);
   read_rope(config, source, out);
   read_eos(config, source, out);
   refuse_unsupported(config, source, out);

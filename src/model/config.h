@@ -17,7 +17,6 @@ namespace atom::model {
 // Names of a layer's tensors below "model.layers.N."; "{}" stands for the expert.
 struct Family {
   std::string_view architecture;  // config.json "architectures"[0]
-  std::string_view model_type;    // config.json "model_type"
   std::string_view gate;          // SwiGLU gate, up and down of the feed-forward network
   std::string_view up;
   std::string_view down;
@@ -55,9 +54,9 @@ struct ModelConfig {
   bool mixture() const { return experts > 1; }
 };
 
-// Reads both spellings (rope_theta + rope_scaling, and rope_parameters; torch_dtype and dtype).
-// Error: unknown architecture, a field out of range, a feature without support (named),
-// inconsistent sizes.
+// Reads both spellings of RoPE: rope_theta + rope_scaling, and rope_parameters. torch_dtype and
+// dtype are not read: each tensor's own type decides. Error: unknown architecture, a field out of
+// range, a feature without support (named), inconsistent sizes, more linears than a model has.
 ModelConfig parse_config(const Json& config, std::string_view source);
 
 }  // namespace atom::model

@@ -8,7 +8,6 @@ namespace {
 
 constexpr std::array kFamilies = {
     Family{.architecture = "LlamaForCausalLM",
-           .model_type = "llama",
            .gate = "mlp.gate_proj",
            .up = "mlp.up_proj",
            .down = "mlp.down_proj",
@@ -16,7 +15,6 @@ constexpr std::array kFamilies = {
            .experts_key = "",
            .ffn_site = "mlp.gate_up_input"},
     Family{.architecture = "MixtralForCausalLM",
-           .model_type = "mixtral",
            .gate = "block_sparse_moe.experts.{}.w1",
            .up = "block_sparse_moe.experts.{}.w3",
            .down = "block_sparse_moe.experts.{}.w2",

@@ -34,7 +34,6 @@ class Forward {
   void head(const Ends& ends, const float* h, int rows, float* logits);
 
   backend::Backend& backend() { return backend_; }
-  int max_rows() const { return options_.max_rows; }
 
  private:
   // The shared input buffer in the layout of `site`: each use ends before the next one begins.

@@ -1,5 +1,5 @@
 // One transformer layer on the host, in the checkpoint's canonical bits: what is read from a
-// checkpoint, what the quantizer transforms and writes, and what bind_layer() (layer.h) packs for a
+// checkpoint, what the quantizer transforms and writes, and what bind_layer() (weights.h) packs for a
 // backend.
 #pragma once
 

@@ -28,12 +28,49 @@ Json number_json(Format f, std::string_view per_row, bool dynamic) {
   return out;
 }
 
+using Words = std::set<std::string, std::less<>>;
+
+// A key that nobody here knows may change the meaning of the numbers.
+void refuse_other_keys(const Json& object, std::string_view name, const Words& known,
+                       std::string_view source) {
+  for (const auto& [key, value] : object.items())
+    if (!known.contains(key)) fail("{}: {} has the unknown key '{}'", source, name, key);
+}
+
+void require_null(const Json& object, std::string_view name, std::string_view key,
+                  std::string_view source) {
+  const auto it = object.find(key);
+  if (it != object.end() && !it->is_null())
+    fail("{}: {} holds '{}' {}, which is not supported (only null)", source, name, key,
+         it->dump().substr(0, 120));
+}
+
+// One description of numbers, as compressed-tensors writes it. Observers only made the scales.
+void check_number(const Json& number, std::string_view name, bool dynamic,
+                  std::string_view source) {
+  static const Words known = {"num_bits",   "type",     "symmetric",       "strategy",
+                              "group_size", "dynamic",  "clip_ratio",      "block_structure",
+                              "actorder",   "observer", "observer_kwargs", "scale_dtype",
+                              "zp_dtype"};
+  refuse_other_keys(number, name, known, source);
+  for (const char* key : {"block_structure", "actorder", "scale_dtype", "zp_dtype"})
+    require_null(number, name, key, source);
+  if (get_string_or(number, "strategy", "", source) != "group")
+    require_null(number, name, "group_size", source);
+  if (name != "input_activations") require_null(number, name, "clip_ratio", source);
+  if (get_string_or(number, "type", "int", source) == "int" &&
+      get_bool_or(number, "dynamic", false, source) != dynamic)
+    fail("{}: {} must have 'dynamic' {} (weights have stored scales, other numbers have none)",
+         source, name, dynamic);
+}
+
 // Absent or null: unquantized.
 Format parse_number(const Json& group, std::string_view key, std::string_view per_row,
                     std::string_view source) {
   const auto it = group.find(key);
   if (it == group.end() || it->is_null()) return format::kF32;
   if (!it->is_object()) fail("{}: quantization_config '{}' must be an object", source, key);
+  check_number(*it, key, per_row == "token", source);
   const std::string type = get_string_or(*it, "type", "int", source);
   const int64_t bits = get_int(*it, "num_bits", {.source = source, .min = 1, .max = 32});
   if (type == "float" && bits == 16) return format::kF32;
@@ -80,7 +117,23 @@ Json group_json(const LinearScheme& s, const std::vector<std::string>& targets) 
   return out;
 }
 
+void require_known_format(const Json& format, std::string_view source) {
+  for (const char* word : {"atom", "int-quantized", "pack-quantized"})
+    if (format == Json(word)) return;
+  fail(
+      "{}: quantization_config format {} is not supported (supported: atom, int-quantized, "
+      "pack-quantized)",
+      source, format.dump().substr(0, 60));
+}
+
 LinearScheme parse_group(const Json& group, std::string_view source) {
+  static const Words known = {"targets",       "weights",           "input_activations",
+                              "kept_channels", "kept_weights",      "kept_input_activations",
+                              "format",        "output_activations"};
+  refuse_other_keys(group, "a group of quantization_config", known, source);
+  require_null(group, "a group of quantization_config", "output_activations", source);
+  if (const auto it = group.find("format"); it != group.end() && !it->is_null())
+    require_known_format(*it, source);
   LinearScheme s;
   s.weight = parse_number(group, "weights", "channel", source);
   s.input = parse_number(group, "input_activations", "token", source);
@@ -100,6 +153,7 @@ std::vector<KvKind> parse_kv(const Json& q, const ModelConfig& config, std::stri
   KvKind all = KvKind::kF16;
   if (const auto it = q.find("kv_cache_scheme"); it != q.end() && !it->is_null()) {
     if (!it->is_object()) fail("{}: kv_cache_scheme must be an object or null", source);
+    check_number(*it, "kv_cache_scheme", true, source);
     const int64_t bits = get_int(*it, "num_bits", {.source = source, .min = 1, .max = 32});
     const bool known = (bits == 4 || bits == 8) &&
                        get_string_or(*it, "type", "", source) == "int" &&
@@ -123,22 +177,28 @@ std::vector<KvKind> parse_kv(const Json& q, const ModelConfig& config, std::stri
   return kv;
 }
 
-void refuse_unknown_keys(const Json& q, std::string_view source) {
-  static const std::set<std::string, std::less<>> known = {"quant_method",
-                                                           "format",
-                                                           "config_groups",
-                                                           "kv_cache_scheme",
-                                                           "ignore",
-                                                           "kv_cache_layers",
-                                                           "order_partitions",
-                                                           "quantization_status",
-                                                           "global_compression_ratio",
-                                                           "version",
-                                                           "provenance",
-                                                           "sparsity_config",
-                                                           "transform_config"};
-  for (const auto& [key, value] : q.items())
-    if (!known.contains(key)) fail("{}: quantization_config has the unknown key '{}'", source, key);
+void check_top_level(const Json& q, std::string_view method, std::string_view source) {
+  static const Words known = {"quant_method",
+                              "format",
+                              "config_groups",
+                              "kv_cache_scheme",
+                              "ignore",
+                              "kv_cache_layers",
+                              "order_partitions",
+                              "quantization_status",
+                              "global_compression_ratio",
+                              "version",
+                              "provenance",
+                              "sparsity_config",
+                              "transform_config"};
+  refuse_other_keys(q, "quantization_config", known, source);
+  const auto format = q.find("format");
+  require_known_format(format == q.end() ? Json(nullptr) : *format, source);
+  const auto version = q.find("version");
+  // That of compressed-tensors is the release which wrote the file.
+  if (method == "atom" && (version == q.end() || *version != Json(1)))
+    fail("{}: quantization_config version {} is not supported (only 1)", source,
+         version == q.end() ? "null" : version->dump().substr(0, 60));
   for (const char* key : {"sparsity_config", "transform_config"})
     if (const auto it = q.find(key); it != q.end() && !it->is_null() && !it->empty())
       fail("{}: quantization_config '{}' is not supported", source, key);
@@ -234,7 +294,7 @@ Scheme parse_scheme(const Json& config_json, const ModelConfig& config, KvKind p
   if (method != "atom" && method != "compressed-tensors")
     fail("{}: quant_method '{}' is not supported (supported: atom, compressed-tensors)", source,
          method);
-  refuse_unknown_keys(*it, source);
+  check_top_level(*it, method, source);
   out.quantized = true;
   out.compressed_tensors_names = method == "compressed-tensors";
   std::set<std::string> ignored;

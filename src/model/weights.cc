@@ -1,5 +1,6 @@
 #include "model/weights.h"
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -139,6 +140,14 @@ class Reader {
     return copy(view.bytes);
   }
 
+  // Kernels negate codes, and -128 has no negative in eight bits.
+  std::vector<std::byte> int8_codes(const std::string& name, const tensor::Shape& shape) const {
+    const TensorView view = typed(name, shape, DType::I8);
+    if (std::find(view.bytes.begin(), view.bytes.end(), std::byte{0x80}) != view.bytes.end())
+      fail("{}: tensor '{}' holds the code -128, which is outside -127..127", where(), name);
+    return copy(view.bytes);
+  }
+
   LinearTensors::Part normal(const std::string& module, int n, format::Segment& segment) const {
     if (!format::is_integer(segment.format)) {
       format::Segments found;
@@ -153,8 +162,8 @@ class Reader {
                 DType::I32);
       return {copy(codes.bytes), scales(module + ".weight_scale", {n, groups}, DType::F16)};
     }
-    const TensorView codes = typed(module + ".weight", {n, segment.size}, DType::I8);
-    return {copy(codes.bytes), scales(module + ".weight_scale", {n, 1}, DType::F32)};
+    return {int8_codes(module + ".weight", {n, segment.size}),
+            scales(module + ".weight_scale", {n, 1}, DType::F32)};
   }
 
   LinearTensors::Part kept(const std::string& module, int n, format::Segment& segment) const {
@@ -164,8 +173,8 @@ class Reader {
       segment.format = found.at[0].format;
       return part;
     }
-    const TensorView codes = typed(module + ".kept_weight", {n, segment.size}, DType::I8);
-    return {copy(codes.bytes), scales(module + ".kept_scale", {n}, DType::F32)};
+    return {int8_codes(module + ".kept_weight", {n, segment.size}),
+            scales(module + ".kept_scale", {n}, DType::F32)};
   }
 
   std::vector<int32_t> permutation(const std::string& name, int k) const {
@@ -289,7 +298,10 @@ std::unique_ptr<Layer> bind_layer(backend::Backend& backend, const LayerTensors&
 
 LinearTensors read_head(const ModelFiles& files, const ModelConfig& config, const Scheme& scheme) {
   const Reader reader(files, scheme);
-  const bool own = scheme.find("lm_head") != nullptr || files.has("lm_head.weight");
+  // A tied head is the embedding, whatever else is stored under its name.
+  const bool own = scheme.find("lm_head") != nullptr ||
+                   (files.has("lm_head.weight") &&
+                    (!config.tied_embeddings || !files.has("model.embed_tokens.weight")));
   if (own) return reader.linear("lm_head", config.vocabulary, config.hidden);
   if (!config.tied_embeddings)
     fail("{}: tensor 'lm_head.weight' is missing and tie_word_embeddings is false",

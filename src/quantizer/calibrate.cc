@@ -247,6 +247,9 @@ void Windows::embed(const checkpoint::ModelFiles& files) {
     if (id < 0 || id >= config_.vocabulary)
       fail("{}: the calibration text has the token id {} outside the vocabulary of {}",
            files.folder().string(), id, config_.vocabulary);
+  for (const float v : tensor::widen(view))
+    if (!std::isfinite(v))
+      fail("{}: tensor '{}' holds {}; weights must be finite", files.folder().string(), name, v);
   model::Ends ends;
   ends.embedding = backend_.allocate(view.bytes.size());
   backend_.upload(ends.embedding.data(), view.bytes.data(), view.bytes.size());

@@ -15,6 +15,7 @@
 #include "model/weights.h"
 #include "quantizer/calibrate.h"
 #include "quantizer/order.h"
+#include "quantizer/provenance.h"
 #include "quantizer/solve.h"
 #include "quantizer/solver.h"
 #include "quantizer/write.h"
@@ -26,8 +27,8 @@ using model::LayerTensors;
 using model::LinearTensors;
 
 constexpr int kFewRows = 32;  // an input that fewer calibration tokens reach: rounded to nearest
-constexpr double kSolveShare =
-    2.5;  // time of a solved layer in floating-point passes over it, for the ETA
+// For the ETA: time of a solved layer in FP passes over it, and what its parts take; the rest advances.
+constexpr double kSolveShare = 2.2, kCollectShare = 0.6, kAlgebraShare = 0.05;
 
 int64_t peak_rss() {
   rusage usage = {};
@@ -74,10 +75,11 @@ class Run {
   void solve_module(LinearTensors& linear, const Factor* factor, const Gram* gram);
   std::unique_ptr<LinearTensors> solve_head();
   void finish();
-  Json provenance() const;
 
   double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
   void tell(double error);
+  void begin_pass(int layer, double before, double share);
+  void tell_share(double done);  // share of the pass over the windows that is under way
   void release(int layer) const;
 
   using Clock = std::chrono::steady_clock;
@@ -96,6 +98,8 @@ class Run {
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Grams> grams_;
   Progress progress_;
+  double share_ = 0;                  // done of the current pass over the windows
+  double pass_ = 0, pass_share_ = 1;  // of the layer's work: before the current pass, and in it
   int64_t quantized_bits_ = 0, quantized_weights_ = 0;
   int few_inputs_ = 0, redamped_ = 0;
   Json modules_ = Json::array();
@@ -131,32 +135,49 @@ void Run::log_memory() const {
   const int64_t widest = std::max({config_.hidden, config_.intermediate, config_.attention_size()});
   const int64_t algebra =
       gptq() && quantizes_layers() ? Grams::bytes(config_) + widest * widest * 12 : 0;
-  // A layer is held in 16 bits as read and as permuted, and packed, at most in f32, on the backend.
+  // A layer is held in 16 bits as read and as permuted, and packed, at most in f32, on the backend;
+  // the embedding, and a quantized head in f32 with its codes, while no layer is.
+  const int64_t ends = int64_t{config_.vocabulary} * config_.hidden *
+                       (format::is_integer(options_.recipe.head) ? 20 : 4);
   log_info(
-      "memory: about {:.0f} MiB of calibration activations, {:.0f} MiB for a layer, {:.0f} MiB of "
-      "second "
-      "moments; independent of the number of layers",
-      mebibytes(needs_text() ? hidden : 0), mebibytes(weights * 8), mebibytes(algebra));
+      "memory: about {:.0f} MiB of calibration activations, {:.0f} MiB for a layer or the "
+      "embedding, {:.0f} MiB of second moments; independent of the number of layers",
+      mebibytes(needs_text() ? hidden : 0), mebibytes(std::max(weights * 8, ends)),
+      mebibytes(algebra));
 }
 
 void Run::make_windows() {
   if (!needs_text()) return;
-  windows_ = std::make_unique<Windows>(config_, observing_,
-                                       Windows::Options{.ids = options_.calibration,
-                                                        .samples = options_.samples,
-                                                        .sequence = options_.sequence,
-                                                        .seed = options_.seed,
-                                                        .on_step = [this](double) { tell(-1); }});
+  windows_ = std::make_unique<Windows>(
+      config_, observing_,
+      Windows::Options{.ids = options_.calibration,
+                       .samples = options_.samples,
+                       .sequence = options_.sequence,
+                       .seed = options_.seed,
+                       .on_step = [this](double done) { tell_share(done); }});
+}
+
+void Run::begin_pass(int layer, double before, double share) {
+  progress_.layer = layer;
+  pass_ = before;
+  pass_share_ = share;
+  share_ = 0;
+}
+
+void Run::tell_share(double done) {
+  share_ = done;
+  tell(progress_.error);
 }
 
 void Run::tell(double error) {
   progress_.seconds = seconds();
-  progress_.error = error;
+  if (error >= 0) progress_.error = error;
   progress_.peak_rss = peak_rss();
   const double calibrated = orders_channels() ? config_.layers : 0;
   const bool solving = progress_.phase != "calibrate";
   const double total = calibrated + kSolveShare * config_.layers;
-  const double done = solving ? calibrated + kSolveShare * progress_.layer : progress_.layer;
+  const double in_layer = progress_.layer + pass_ + share_ * pass_share_;
+  const double done = solving ? calibrated + kSolveShare * in_layer : in_layer;
   progress_.eta_seconds = done > 0 ? progress_.seconds * (total - done) / done : -1;
   if (options_.progress) options_.progress(progress_);
 }
@@ -176,6 +197,7 @@ void Run::calibrate() {
   windows_->embed(files_);
   for (int i = 0; i < config_.layers; ++i) {
     progress_.layer = i;
+    share_ = 0;
     const std::unique_ptr<model::Layer> layer =
         model::bind_layer(observing_, model::read_layer(files_, config_, plain_, i));
     release(i);
@@ -256,9 +278,11 @@ LayerTensors Run::solve_layer(int index) {
   apply_input_formats(scheme_, tensors);
   tensors.kv = scheme_.kv[static_cast<size_t>(index)];
   if (grams_) collect(index, tensors);
+  begin_pass(index, kCollectShare, kAlgebraShare);
   solve_linears(tensors);
   const bool last = index + 1 == config_.layers && !gptq_head();
   if (windows_ && gptq() && !last) {
+    begin_pass(index, kCollectShare + kAlgebraShare, 1 - kCollectShare - kAlgebraShare);
     const std::unique_ptr<model::Layer> layer = model::bind_layer(observing_, tensors);
     windows_->run(*layer, tensors.kv, Windows::After::kAdvance);
   }
@@ -267,10 +291,11 @@ LayerTensors Run::solve_layer(int index) {
 
 void Run::solve() {
   progress_.phase = quantizes_layers() ? "solve" : "write";
+  progress_.error = -1;
   if (windows_ && gptq()) windows_->embed(files_);
   if (gptq() && quantizes_layers()) grams_ = std::make_unique<Grams>(config_, *solver_);
   for (int i = 0; i < config_.layers; ++i) {
-    progress_.layer = i;
+    begin_pass(i, 0, kCollectShare);
     progress_.module.clear();
     if (!quantizes_layers()) {
       writer_->write_layer(i, nullptr);
@@ -309,33 +334,14 @@ std::unique_ptr<LinearTensors> Run::solve_head() {
   return head;
 }
 
-Json Run::provenance() const {
-  const auto hash = [](const std::filesystem::path& path) {
-    return checkpoint::make_manifest_entry(path.parent_path(), path.filename().string()).sha256;
-  };
-  Json json;
-  json["producer"] = "atom";
-  json["version"] = ATOM_VERSION;
-  json["recipe"] = to_json(options_.recipe);
-  json["calibration"] = {{"sha256", options_.calibration_sha256},
-                         {"samples", options_.samples},
-                         {"sequence", options_.sequence},
-                         {"seed", options_.seed}};
-  json["source"]["config_sha256"] = hash(files_.folder() / "config.json");
-  json["source"]["weights_sha256"] = Json::array();
-  for (const checkpoint::SafetensorsFile& file : files_.files())
-    json["source"]["weights_sha256"].push_back(hash(file.path()));
-  return json;
-}
-
 void Run::finish() {
   progress_.phase = "write";
   progress_.module.clear();
-  writer_->finish(provenance());
+  writer_->finish(provenance(options_));
   if (few_inputs_ > 0)
     report_.notices.push_back(
-        fmt::format("{} inputs of experts saw fewer than {} calibration tokens: their weights are "
-                    "rounded to nearest",
+        fmt::format("{} inputs saw fewer than {} calibration tokens: their weights are rounded to "
+                    "nearest",
                     few_inputs_, kFewRows));
   if (redamped_ > 0)
     report_.notices.push_back(fmt::format(

@@ -12,8 +12,9 @@ namespace {
 
 constexpr size_t kMaxContentBytes = 4096;
 
-size_t spaces_before(std::string_view text, size_t end) {
-  while (end > 0) {
+// Looks no further back than `begin`.
+size_t spaces_before(std::string_view text, size_t begin, size_t end) {
+  while (end > begin) {
     const size_t last = previous_utf8(text, end);
     if (!is_whitespace(decode_utf8(text, last).value)) break;
     end = last;
@@ -106,6 +107,7 @@ AddedTokenMatcher::Match AddedTokenMatcher::longest_at(std::string_view text, si
 void AddedTokenMatcher::split(std::string_view text, std::vector<TextPart>& parts) const {
   parts.clear();
   size_t covered = 0;
+  size_t spaces_end = 0;  // of the white space after the last match that took it
   for (size_t at = 0; !child_.empty() && at < text.size();) {
     if (starts_[static_cast<uint8_t>(text[at])] == 0) {
       ++at;
@@ -121,8 +123,12 @@ void AddedTokenMatcher::split(std::string_view text, std::vector<TextPart>& part
     size_t end = at + match.size;
     at = end;  // a match that single_word discards is not searched again
     if (token.single_word && touches_word(text, begin, end)) continue;
-    if (token.lstrip) begin = std::max(spaces_before(text, begin), covered);
-    if (token.rstrip) end = spaces_after(text, end);
+    if (token.lstrip) begin = std::max(spaces_before(text, covered, begin), covered);
+    if (token.rstrip) {
+      // A match inside that white space ends where it does: no space is looked at twice.
+      if (end > spaces_end) spaces_end = spaces_after(text, end);
+      end = spaces_end;
+    }
     if (covered < begin) parts.push_back({covered, begin, -1});
     parts.push_back({begin, end, token.id});
     covered = end;

@@ -19,6 +19,9 @@ int64_t peak_rss() {
 }
 
 TEST(QuantizeMemory, DoesNotGrowWithTheLayers) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+  GTEST_SKIP() << "sanitizers keep freed memory back, the resident size says nothing";
+#endif
   const atom::testing::TempFolder folder;
   const atom::testing::RandomModel shape{.hidden = 256, .intermediate = 512};
   const auto run = [&](int layers) {
@@ -44,7 +47,7 @@ TEST(QuantizeMemory, DoesNotGrowWithTheLayers) {
   };
   // The checkpoints come from processes of their own, so that writing them leaves no mark on the
   // peak.
-  for (const int layers : {8, 64}) {
+  for (const int layers : {16, 64}) {
     const pid_t child = ::fork();
     if (child == 0) {
       atom::testing::RandomModel deep = shape;
@@ -56,13 +59,14 @@ TEST(QuantizeMemory, DoesNotGrowWithTheLayers) {
     ASSERT_EQ(::waitpid(child, &status, 0), child);
     ASSERT_EQ(status, 0);
   }
-  const int64_t shallow = run(8);
+  const int64_t shallow = run(16);
   const int64_t deep = run(64);
-  // 56 more layers hold 56 x 1.2 MB in 16 bits. Growth of a quarter of that would mean that a
+  // 48 more layers hold 48 x 1.2 MB in 16 bits. Growth of a quarter of that would mean that a
   // layer's packed tensors (the smallest thing one could forget) stay; names, orders and reports
   // take about 0.05 MB a layer.
   const int64_t layer = (2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 512) * 2;
-  EXPECT_LT(deep - shallow, 56 * layer / 4);
+  RecordProperty("growth_bytes", std::to_string(deep - shallow));
+  EXPECT_LT(deep - shallow, 48 * layer / 4);
 }
 
 }  // namespace

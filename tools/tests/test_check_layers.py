@@ -100,9 +100,9 @@ class CheckLayers(unittest.TestCase):
                          ["src/base/a.cc:1:todo", "src/base/a.cc:3:ascii", "tests/base/b_test.cc:1:todo"])
 
     def test_size(self):
-        self.write("src/base/long.cc", "\n" * 601)
-        self.write("src/base/just.cc", "\n" * 600)
-        self.assertEqual(self.findings(), ["src/base/long.cc:601:size"])
+        self.write("src/base/long.cc", "\n" * 401)
+        self.write("src/base/just.cc", "\n" * 400)
+        self.assertEqual(self.findings(), ["src/base/long.cc:401:size"])
 
     def test_exit_status(self):
         self.assertEqual(check_layers.main(["--root", str(self.root)]), 0)

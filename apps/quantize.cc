@@ -56,6 +56,13 @@ quantizer::Recipe make_recipe(const Options& options) {
   return recipe;
 }
 
+// Rounding to nearest in the order of the source looks at no text.
+bool reads_calibration(const quantizer::Recipe& recipe) {
+  const bool gptq = recipe.rounding == quantizer::Rounding::kGptq;
+  if (recipe.preset == "w16a16") return gptq && format::is_int4(recipe.head);
+  return gptq || recipe.order == quantizer::Order::kEnergy;
+}
+
 struct ModuleError {
   std::string name;
   double error;
@@ -105,7 +112,7 @@ int run(const Options& options) {
   const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.input);
   const model::ModelConfig config = load_config(files);
   const int sequence = window_length("--sequence", options.sequence, config);
-  if (recipe.preset != "w16a16") require_memory(options.samples, sequence, config);
+  if (reads_calibration(recipe)) require_memory(options.samples, sequence, config);
   TokenizedText calibration;
   {
     const text::Tokenizer tokenizer = load_tokenizer(files, config);

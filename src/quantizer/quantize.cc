@@ -107,7 +107,6 @@ class Run {
 };
 
 void Run::prepare() {
-  check(options_.input != nullptr, "quantize needs an input");
   if (const auto it = files_.config().find("quantization_config");
       it != files_.config().end() && !it->is_null())
     fail(

@@ -193,6 +193,8 @@ TEST_F(BadInputTest, Recipes) {
   expect_refusal(quantize(path), 1, {"recipe.json", "ketp"});
   write_text(path, "{\"clip_weights\": 1e99}");
   expect_refusal(quantize(path), 1, {"recipe.json", "clip_weights"});
+  write_text(path, "{\"preset\": \"w3a3\"}");
+  expect_refusal(quantize(path), 1, {"recipe.json", "preset", "w3a3"});
   write_text(path, "{\"preset\": \"w8a8\"}");
   expect_refusal(run_program({"quantize", model_, out_, "--recipe", path, "--preset", "w4a4"}), 2,
                  {"--preset", "w8a8"});
@@ -234,6 +236,42 @@ TEST_F(BadInputTest, NamesWithControlCharactersStayOnOneLine) {
 TEST_F(BadInputTest, MoreTokensThanPositions) {
   expect_refusal(run_program({"generate", model_, "--prompt", "A", "--max-tokens", "2048"}), 1,
                  {"2048", "max_position_embeddings"});
+}
+
+TEST_F(BadInputTest, MoreCalibrationThanMemory) {
+  // 100000 windows x 2048 tokens x 384 channels x 4 bytes = 293.0 GiB.
+  constexpr double kNeeded = 100000.0 * 2048 * 384 * 4;
+  if (static_cast<double>(::sysconf(_SC_PHYS_PAGES)) * ::sysconf(_SC_PAGESIZE) > kNeeded)
+    GTEST_SKIP() << "this machine has that much";
+  expect_refusal(run_program({"quantize", model_, out_, "--samples", "100000"}), 1,
+                 {"--samples", "100000", "2048", "293.0 GiB", "available"});
+  expect_refusal(run_program({"eval", "ablation", model_, "--text", text(), "--samples", "100000"}),
+                 1, {"--samples", "293.0 GiB"});
+  expect_nothing_left();
+}
+
+TEST_F(BadInputTest, StandardOutputThatIsFull) {
+  const std::vector<std::vector<std::string>> cases = {
+      {"--help"},
+      {"inspect", model_, "--json"},
+      {"doctor"},
+      {"generate", model_, "--prompt", "A", "--max-tokens", "4", "--quiet"}};
+  for (const auto& arguments : cases) {
+    SCOPED_TRACE(arguments[0]);
+    expect_refusal(run_program(Invocation{.arguments = arguments, .out_path = "/dev/full"}), 1,
+                   {"standard output"});
+  }
+}
+
+TEST_F(BadInputTest, OptionsThatContradictEachOther) {
+  expect_refusal(run_program({"generate", model_, "--prompt", "A", "--prompt-file", text()}), 2,
+                 {"--prompt", "--prompt-file"});
+  expect_refusal(
+      run_program(Invocation{.arguments = {"generate", model_},
+                             .environment = {{"ATOM_PROMPT", "A"}, {"ATOM_PROMPT_FILE", text()}}}),
+      2, {"--prompt", "--prompt-file"});
+  expect_refusal(run_program({"doctor", "--backend", "reference", "--isa", "baseline"}), 2,
+                 {"--isa", "reference"});
 }
 
 TEST_F(BadInputTest, DiskFull) {

@@ -88,7 +88,102 @@ TEST_F(ProgramTest, InspectKnowsFormatsAndSize) {
   // int4: 64 bytes of codes and 4 of parameters for K and for V, one head of 128, six layers.
   EXPECT_EQ(small["kv_bytes_per_token"].get<int64_t>(), 6 * 2 * (64 + 4));
   EXPECT_EQ(small["layer_formats"].size(), 1u);
-  EXPECT_EQ(run_program({"inspect", quantized_}).code, 0);
+  EXPECT_EQ(plain["provenance"], nullptr);
+  EXPECT_EQ(small["provenance"],
+            parse_json(read_file(std::filesystem::path(quantized_) / "atom_provenance.json")));
+  const Result text = run_program({"inspect", quantized_});
+  EXPECT_EQ(text.code, 0);
+  for (const std::string& part :
+       {"atom " + small["provenance"]["version"].get<std::string>(), std::string("recipe   w4a4, "),
+        std::string("2 windows of 64, seed 0"),
+        small["provenance"]["calibration"]["sha256"].get<std::string>()})
+    EXPECT_NE(text.out.find(part), std::string::npos) << part << "\n" << text.out;
+}
+
+TEST_F(ProgramTest, InspectSurvivesAnyProvenance) {
+  const TempFolder folder;
+  const ModelCopy copy(folder / "model", quantized_);
+  for (const char* bytes : {"", "[]", "{}", "{\"recipe\": 1, \"calibration\": [2]}",
+                            "{\"error\": {\"a\": 1}}", "{\"version\": null"}) {
+    copy.replace("atom_provenance.json", bytes);
+    EXPECT_EQ(run_program({"inspect", copy.path()}).code, 0) << bytes;
+    EXPECT_EQ(run_program({"inspect", copy.path(), "--json"}).code, 0) << bytes;
+  }
+}
+
+// The first words of the list after "JSON keys: " in a help: its keys outside of brackets.
+std::vector<std::string> documented_keys(const std::vector<std::string>& verb) {
+  std::vector<std::string> arguments = verb;
+  arguments.push_back("--help");
+  const std::string help = run_program(arguments).out;
+  const std::string_view mark = "JSON keys: ";
+  const size_t begin = help.find(mark);
+  EXPECT_NE(begin, std::string::npos) << help;
+  std::vector<std::string> keys = {""};
+  int depth = 0;
+  bool word = true;  // still in the key, not in what explains it
+  for (size_t i = begin + mark.size(); i < help.size() && help.substr(i, 2) != "\n\n"; ++i) {
+    const char c = help[i];
+    depth += (c == '{' || c == '[' || c == '(') - (c == '}' || c == ']' || c == ')');
+    if (depth == 0 && c == ',') {
+      keys.emplace_back();
+      word = true;
+    } else if (std::isalpha(static_cast<unsigned char>(c)) || c == '_') {
+      if (depth == 0 && word) keys.back() += c;
+    } else if (!keys.back().empty()) {
+      word = false;
+    }
+  }
+  return keys;
+}
+
+void expect_documented_keys(const std::vector<std::string>& verb, const Json& json) {
+  const std::vector<std::string> keys = documented_keys(verb);
+  for (const std::string& key : keys)
+    EXPECT_TRUE(json.contains(key)) << verb.back() << ": '" << key << "'";
+  for (const auto& [key, value] : json.items())
+    EXPECT_NE(std::find(keys.begin(), keys.end(), key), keys.end())
+        << verb.back() << " does not document " << key;
+}
+
+TEST_F(ProgramTest, DocumentedKeysAreThoseOfTheJson) {
+  expect_documented_keys({"inspect"}, json_of(run_program({"inspect", quantized_, "--json"})));
+  expect_documented_keys({"verify"}, json_of(run_program({"verify", quantized_, "--json"})));
+  expect_documented_keys({"doctor"}, json_of(run_program({"doctor", "--json"})));
+  expect_documented_keys({"generate"}, json_of(run_program({"generate", quantized_, "--prompt", "A",
+                                                            "--max-tokens", "2", "--json"})));
+  expect_documented_keys({"eval", "ppl"},
+                         json_of(run_program({"eval", "ppl", quantized_, "--text", text_path(),
+                                              "--context", "16", "--windows", "1", "--json"})));
+  const Json report = parse_json(read_file(std::filesystem::path(quantized_) / "report.json"));
+  expect_documented_keys({"quantize"}, report);
+  for (const char* key : {"name", "format", "kept", "rounding", "error", "weight_error"})
+    EXPECT_TRUE(report["modules"][0].contains(key)) << key;
+  for (const char* key : {"name", "tokens", "samples", "sequence", "seed"})
+    EXPECT_TRUE(report["calibration"].contains(key)) << key;
+}
+
+TEST_F(ProgramTest, ColoursOnATerminalOnly) {
+  const auto inspect = [&](bool terminal, std::vector<std::pair<std::string, std::string>> more) {
+    return run_program(Invocation{.arguments = {"inspect", shipped_model().string()},
+                                  .environment = std::move(more),
+                                  .terminal = terminal})
+        .out;
+  };
+  EXPECT_NE(inspect(true, {{"NO_COLOR", ""}}).find("\x1b[1m"), std::string::npos);
+  EXPECT_EQ(inspect(true, {{"NO_COLOR", "1"}}).find('\x1b'), std::string::npos);
+  EXPECT_EQ(inspect(false, {{"NO_COLOR", ""}}).find('\x1b'), std::string::npos);
+}
+
+TEST_F(ProgramTest, ControlsOfTheTextReachPipesButNoTerminal) {
+  const std::vector<std::string> arguments = {"generate",    shipped_model().string(), "--prompt",
+                                              "A\x1b[2J\tB", "--max-tokens",           "1"};
+  const std::string shown =
+      run_program(
+          Invocation{.arguments = arguments, .environment = {{"NO_COLOR", "1"}}, .terminal = true})
+          .out;
+  EXPECT_NE(shown.find("A\\x1b[2J"), std::string::npos) << shown;
+  EXPECT_EQ(shown.find('\x1b'), std::string::npos);
 }
 
 TEST_F(ProgramTest, PerplexityJsonHasTheDocumentedKeys) {
@@ -174,6 +269,42 @@ TEST_F(ProgramTest, EnvironmentSetsOptionsAndTheCommandLineWins) {
             0);
 }
 
+TEST_F(ProgramTest, TheCommandLineBeatsContradictingVariables) {
+  const TempFolder folder;
+  write_text(folder / "prompt.txt", "The river");
+  const Result file = run_program(
+      Invocation{.arguments = {"generate", quantized_, "--prompt-file",
+                               (folder / "prompt.txt").string(), "--max-tokens", "1", "--json"},
+                 .environment = {{"ATOM_PROMPT", "The city"}}});
+  EXPECT_EQ(json_of(file)["prompt"], "The river");
+  const Result word = run_program(
+      Invocation{.arguments = {"generate", quantized_, "-p", "The city", "-n", "1", "--json"},
+                 .environment = {{"ATOM_PROMPT_FILE", (folder / "prompt.txt").string()}}});
+  EXPECT_EQ(json_of(word)["prompt"], "The city");
+  const auto backend = [](std::vector<std::string> options, const char* name, const char* value) {
+    options.insert(options.begin(), {"doctor", "--json"});
+    const Json json =
+        json_of(run_program(Invocation{.arguments = options, .environment = {{name, value}}}));
+    return json["backend"].get<std::string>().substr(0, 3);
+  };
+  EXPECT_EQ(backend({"--backend", "reference"}, "ATOM_ISA", "baseline"), "ref");
+  EXPECT_EQ(backend({"--isa", "baseline"}, "ATOM_BACKEND", "reference"), "cpu");
+}
+
+TEST_F(ProgramTest, TerminatedAndHungUpQuantizationsLeaveNothing) {
+  for (const int signal : {SIGTERM, SIGHUP}) {
+    const TempFolder folder;
+    const Result result = run_program(
+        Invocation{.arguments = {"quantize", shipped_model().string(), (folder / "out").string(),
+                                 "--samples", "64", "--sequence", "512"},
+                   .interrupt_after = "elapsed",
+                   .signal = signal});
+    EXPECT_EQ(result.code, 128 + signal) << result.err;
+    EXPECT_NE(result.err.find("interrupted"), std::string::npos);  // by itself, not by the kernel
+    EXPECT_TRUE(folder.names().empty());
+  }
+}
+
 TEST_F(ProgramTest, InterruptedQuantizationLeavesNothing) {
   const TempFolder folder;
   const Result result = run_program(
@@ -182,6 +313,10 @@ TEST_F(ProgramTest, InterruptedQuantizationLeavesNothing) {
                  .interrupt_after = "elapsed"});
   EXPECT_EQ(result.code, 130) << result.err;
   EXPECT_TRUE(folder.names().empty());
+  // Progress that is no terminal's: whole lines without escapes.
+  for (const char* part : {"layer 1/6", "elapsed", "MiB"})
+    EXPECT_NE(result.err.find(part), std::string::npos) << part << "\n" << result.err;
+  EXPECT_EQ(result.err.find_first_of("\x1b\r"), std::string::npos);
 }
 
 TEST_F(ProgramTest, AblationHasEightRowsAndCleansUp) {

@@ -30,18 +30,22 @@ struct Invocation {
   std::vector<std::string> arguments;
   std::vector<std::pair<std::string, std::string>> environment = {};  // besides the own one
   long file_bytes = 0;               // no file may grow beyond it; 0: no limit
-  std::string interrupt_after = {};  // sends SIGINT once stderr holds this text
+  std::string interrupt_after = {};  // sends `signal` once stderr holds this text
+  int signal = SIGINT;
+  std::string out_path = {};  // stdout goes to this file or device instead
+  bool terminal = false;      // stdout is a terminal, and TERM says that it knows colours
 };
 
 // Never returns; the child side of run_program.
 [[noreturn]] inline void become_program(const Invocation& run, int out, int err) {
   ::dup2(out, STDOUT_FILENO);
+  if (!run.out_path.empty()) ::dup2(::open(run.out_path.c_str(), O_WRONLY), STDOUT_FILENO);
+  if (run.terminal) ::setenv("TERM", "xterm", 1);
   ::dup2(err, STDERR_FILENO);
   for (const auto& [name, value] : run.environment) ::setenv(name.c_str(), value.c_str(), 1);
   if (run.file_bytes > 0) {
     const rlimit limit = {static_cast<rlim_t>(run.file_bytes), static_cast<rlim_t>(run.file_bytes)};
     ::setrlimit(RLIMIT_FSIZE, &limit);
-    ::signal(SIGXFSZ, SIG_IGN);  // writes then fail instead
   }
   std::vector<char*> arguments = {const_cast<char*>(ATOM_PROGRAM)};
   for (const std::string& argument : run.arguments)
@@ -64,23 +68,32 @@ inline void collect(const Invocation& run, pid_t child, int out, int err, Result
       const ssize_t size = ::read(files[i].fd, buffer, sizeof buffer);
       if (size > 0) {
         texts[i]->append(buffer, static_cast<size_t>(size));
-      } else if (size == 0) {
+      } else {  // the end; of a terminal EIO
         ::close(files[i].fd);
         files[i].fd = -1;
         --open;
       }
     }
     if (!interrupted && result.err.find(run.interrupt_after) != std::string::npos) {
-      ::kill(child, SIGINT);
+      ::kill(child, run.signal);
       interrupted = true;
     }
   }
 }
 
+// A terminal: [0] is the side of the user, [1] that of the program.
+inline bool open_terminal(int (&ends)[2]) {
+  ends[0] = ::posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (ends[0] < 0 || ::grantpt(ends[0]) != 0 || ::unlockpt(ends[0]) != 0) return false;
+  ends[1] = ::open(::ptsname(ends[0]), O_RDWR | O_NOCTTY | O_CLOEXEC);
+  return ends[1] >= 0;
+}
+
 inline Result run_program(const Invocation& run) {
   int out[2], err[2];
-  if (::pipe2(out, O_CLOEXEC) != 0 || ::pipe2(err, O_CLOEXEC) != 0)
-    throw std::runtime_error("pipe2 failed");
+  if (!(run.terminal ? open_terminal(out) : ::pipe2(out, O_CLOEXEC) == 0) ||
+      ::pipe2(err, O_CLOEXEC) != 0)
+    throw std::runtime_error("no pipe or terminal for the program");
   const pid_t child = ::fork();
   if (child < 0) throw std::runtime_error("fork failed");
   if (child == 0) become_program(run, out[1], err[1]);

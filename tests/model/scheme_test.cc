@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <functional>
+#include <string>
+
 #include "base/error.h"
 
 namespace atom::model {
@@ -111,23 +114,97 @@ std::string message(const std::function<void(Json&)>& damage) {
   return "";
 }
 
-TEST(Scheme, RefusesWhatItDoesNotUnderstand) {
-  EXPECT_NE(message([](Json& q) { q["quant_method"] = "gptq"; }).find("gptq"), std::string::npos);
-  EXPECT_NE(message([](Json& q) { q["rotation"] = true; }).find("rotation"), std::string::npos);
-  EXPECT_NE(message([](Json& q) { q["kv_cache_scheme"]["num_bits"] = 3; }).find("kv_cache_scheme"),
-            std::string::npos);
-  const auto group = [](Json& q) -> Json& { return q["config_groups"]["group_0"]; };
-  EXPECT_NE(message([&](Json& q) { group(q)["weights"]["num_bits"] = 3; }).find("\"num_bits\":3"),
-            std::string::npos);
-  EXPECT_NE(message([&](Json& q) { group(q)["weights"]["symmetric"] = false; }).find("symmetric"),
-            std::string::npos);
-  EXPECT_NE(message([&](Json& q) {
-              group(q)["targets"] = {"model.layers.9.mlp.up_proj"};
-            }).find("layers.9"),
-            std::string::npos);
-  EXPECT_NE(
-      message([&](Json& q) { group(q)["input_activations"]["clip_ratio"] = 2; }).find("clip_ratio"),
-      std::string::npos);
+Json& group(Json& q) { return q["config_groups"]["group_0"]; }
+Json& weights(Json& q) { return group(q)["weights"]; }
+Json& inputs(Json& q) { return group(q)["input_activations"]; }
+
+struct Damage {
+  const char* name;
+  std::function<void(Json&)> apply;
+  const char* expected;  // part of the message
+};
+
+void PrintTo(const Damage& damage, std::ostream* out) { *out << damage.name; }
+
+class BadScheme : public testing::TestWithParam<Damage> {};
+
+TEST_P(BadScheme, IsRefused) {
+  const std::string text = message(GetParam().apply);
+  EXPECT_EQ(text.find("config.json"), 0u) << text;
+  EXPECT_EQ(text.find('\n'), std::string::npos) << text;
+  EXPECT_NE(text.find(GetParam().expected), std::string::npos) << text;
+}
+
+const Damage kDamages[] = {
+    {"Method", [](Json& q) { q["quant_method"] = "gptq"; }, "gptq"},
+    {"Key", [](Json& q) { q["rotation"] = true; }, "rotation"},
+    {"Version", [](Json& q) { q["version"] = 2; }, "version 2 is not supported"},
+    {"VersionWord", [](Json& q) { q["version"] = "1"; }, "version \"1\""},
+    {"NoVersion", [](Json& q) { q.erase("version"); }, "version null"},
+    {"Format", [](Json& q) { q["format"] = "float-quantized"; }, "\"float-quantized\""},
+    {"NoFormat", [](Json& q) { q.erase("format"); }, "format null"},
+    {"Sparsity",
+     [](Json& q) {
+       q["sparsity_config"] = {{"format", "x"}};
+     },
+     "sparsity_config"},
+    {"KvBits", [](Json& q) { q["kv_cache_scheme"]["num_bits"] = 3; }, "kv_cache_scheme"},
+    {"KvKey", [](Json& q) { q["kv_cache_scheme"]["shift"] = 1; }, "'shift'"},
+    {"KvStatic", [](Json& q) { q["kv_cache_scheme"]["dynamic"] = false; }, "'dynamic' true"},
+    {"GroupKey", [](Json& q) { group(q)["rotation"] = 1; }, "'rotation'"},
+    {"GroupFormat", [](Json& q) { group(q)["format"] = "nvfp4-pack-quantized"; }, "nvfp4"},
+    {"Outputs",
+     [](Json& q) {
+       group(q)["output_activations"] = {{"num_bits", 8}};
+     },
+     "output_activations"},
+    {"Targets", [](Json& q) { group(q)["targets"] = {"model.layers.9.mlp.up_proj"}; }, "layers.9"},
+    {"Bits", [](Json& q) { weights(q)["num_bits"] = 3; }, "\"num_bits\":3"},
+    {"Asymmetric", [](Json& q) { weights(q)["symmetric"] = false; }, "symmetric"},
+    {"WeightKey", [](Json& q) { weights(q)["codebook"] = 1; }, "'codebook'"},
+    {"WeightDynamic", [](Json& q) { weights(q)["dynamic"] = true; }, "'dynamic' false"},
+    {"WeightClip", [](Json& q) { weights(q)["clip_ratio"] = 0.5; }, "clip_ratio"},
+    {"KeptKey", [](Json& q) { group(q)["kept_weights"]["codebook"] = 1; }, "'codebook'"},
+    {"ActOrder", [](Json& q) { weights(q)["actorder"] = "group"; }, "'actorder' \"group\""},
+    {"Block",
+     [](Json& q) {
+       weights(q)["block_structure"] = {128, 128};
+     },
+     "block_structure"},
+    {"ScaleType", [](Json& q) { weights(q)["scale_dtype"] = "torch.uint8"; }, "scale_dtype"},
+    {"ZeroType", [](Json& q) { weights(q)["zp_dtype"] = "torch.int8"; }, "zp_dtype"},
+    {"GroupOfRow",
+     [](Json& q) {
+       weights(q)["strategy"] = "channel";  // group_size stays
+     },
+     "group_size"},
+    {"StaticInput", [](Json& q) { inputs(q)["dynamic"] = false; }, "'dynamic' true"},
+    {"InputWithoutDynamic", [](Json& q) { inputs(q).erase("dynamic"); }, "'dynamic' true"},
+    {"LocalInput", [](Json& q) { inputs(q)["dynamic"] = "local"; }, "dynamic"},
+    {"Clip", [](Json& q) { inputs(q)["clip_ratio"] = 2; }, "clip_ratio"},
+};
+
+INSTANTIATE_TEST_SUITE_P(Damages, BadScheme, testing::ValuesIn(kDamages),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+// What compressed-tensors writes beside, all of it without effect on the numbers.
+TEST(Scheme, HarmlessKeysAreAccepted) {
+  const ModelConfig c = config();
+  const Scheme w8a8 =
+      everywhere(c, {.weight = format::kInt8, .input = format::kInt8}, KvKind::kF16);
+  Json q = scheme_json(w8a8, c);
+  q["version"] = "0.10.2";
+  q["sparsity_config"] = Json::object();
+  group(q)["output_activations"] = nullptr;
+  group(q)["format"] = "int-quantized";
+  for (Json* number : {&weights(q), &inputs(q)}) {
+    (*number)["observer"] = "minmax";
+    (*number)["observer_kwargs"] = Json::object();
+    for (const char* key : {"group_size", "block_structure", "actorder", "scale_dtype", "zp_dtype"})
+      (*number)[key] = nullptr;
+  }
+  const Scheme back = parse_scheme({{"quantization_config", q}}, c, KvKind::kF16, "config.json");
+  EXPECT_EQ(back.linears, w8a8.linears);
 }
 
 }  // namespace

@@ -221,6 +221,19 @@ TEST(HostileTest, DecodedTextThatDoublesWithoutEndHitsItsLimit) {
   EXPECT_THROW(test::tokenizer_of(json).decode(ids), Error);
 }
 
+TEST(HostileTest, StrippingATokenOfSpacesNeedsTimeInProportion) {
+  // Each of a million spaces is a match that also takes the spaces before or behind it.
+  constexpr size_t kSpaces = 1 << 20;
+  for (const char* strip : {"lstrip", "rstrip"}) {
+    Json json = good();
+    json["added_tokens"].push_back({{"id", 5}, {"content", " "}, {"normalized", false}});
+    json["added_tokens"].back()[strip] = true;
+    EXPECT_EQ(test::tokenizer_of(json).encode(std::string(kSpaces, ' ')),
+              std::vector<int32_t>(kSpaces, 5))
+        << strip;
+  }
+}
+
 TEST(HostileTest, ManyOptionGroupsNeedTimeInProportion) {
   // A pattern made of options only still compiles or is refused; it must not crash.
   std::string pattern;

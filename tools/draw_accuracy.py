@@ -31,10 +31,13 @@ STYLE = """
 
 
 def loss(work, model, row):
-    """Mean over the texts of perplexity / 16-bit perplexity - 1."""
+    """Mean over the texts of perplexity / 16-bit perplexity - 1; None where it was not measured."""
     def perplexity(name, text):
         return json.loads((work / f"{model}.{name}.{text}.json").read_text())["perplexity"]
-    return sum(perplexity(row, text) / perplexity("fp", text) - 1 for text in TEXTS) / len(TEXTS)
+    try:
+        return sum(perplexity(row, text) / perplexity("fp", text) - 1 for text in TEXTS) / len(TEXTS)
+    except FileNotFoundError:
+        return None
 
 
 def bits(work, model, row):
@@ -69,6 +72,10 @@ def main():
             out.append(f'<text class="note" x="{left - 10}" y="{y + 33}" text-anchor="end">{words} bits/weight</text>')
         for model, _, colour in MODELS:
             value = loss(work, model, row)
+            if value is None:
+                out.append(f'<text class="note" x="{left + 5}" y="{y + 10}">not measured</text>')
+                y += bar
+                continue
             out.append(f'<rect x="{left}" y="{y}" width="{max(1, value * scale):.1f}" height="{bar - 2}" fill="{colour}"/>'
                        f'<text class="value" x="{left + max(1, value * scale) + 5:.1f}" y="{y + 10}">{100 * value:.1f} %</text>')
             y += bar

@@ -163,8 +163,8 @@ struct CombineArgs {
 // One row's sampling rule. temperature 0: the most likely id (ties: lower id).
 struct SampleRule {
   float temperature = 0;
-  int32_t top_k = 0;   // 0: all
-  float top_p = 1;     // smallest set of most likely ids whose share of what top_k left reaches top_p
+  int32_t top_k = 0;  // 0: all
+  float top_p = 1;  // smallest set of most likely ids whose share of what top_k left reaches top_p
   double uniform = 0;  // draw in [0, 1)
 };
 

@@ -94,8 +94,8 @@ TEST_F(ProgramTest, InspectKnowsFormatsAndSize) {
   const Result text = run_program({"inspect", quantized_});
   EXPECT_EQ(text.code, 0);
   for (const std::string& part :
-       {"atom " + small["provenance"]["version"].get<std::string>(), std::string("recipe   w4a4, "),
-        std::string("2 windows of 64, seed 0"),
+       {"atom " + small["provenance"]["version"].get<std::string>(),
+        std::string("w4a4, method published"), std::string("2 windows of 64, seed 0"),
         small["provenance"]["calibration"]["sha256"].get<std::string>()})
     EXPECT_NE(text.out.find(part), std::string::npos) << part << "\n" << text.out;
 }
@@ -326,6 +326,7 @@ TEST_F(ProgramTest, AblationHasEightRowsAndCleansUp) {
                                "--context", "64", "--windows", "1", "--samples", "1", "--sequence",
                                "64", "--json", "--quiet"},
                  .environment = {{"TMPDIR", temporary.path().string()}}}));
+  expect_documented_keys({"eval", "ablation"}, json);
   ASSERT_EQ(json["rows"].size(), 8u);
   for (const Json& row : json["rows"]) {
     ASSERT_EQ(row["perplexity"].size(), 1u);

@@ -94,9 +94,9 @@ Contents read_contents(const checkpoint::ModelFiles& files, const model::ModelCo
     if ((!linear && module != "lm_head" && part == "weight") || part == "bias")
       contents.parameters += view.elements();
   }
-  const bool own_head = files.has("lm_head.weight") || scheme.find("lm_head") != nullptr;
-  if (own_head && (files.has("model.embed_tokens.weight") || !config.tied_embeddings))
-    contents.parameters += int64_t{config.vocabulary} * config.hidden;
+  const bool own_head =
+      scheme.find("lm_head") != nullptr || (files.has("lm_head.weight") && !config.tied_embeddings);
+  if (own_head) contents.parameters += int64_t{config.vocabulary} * config.hidden;
   return contents;
 }
 

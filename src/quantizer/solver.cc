@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <string_view>
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace atom::quantizer {
 namespace {
@@ -15,6 +17,20 @@ namespace {
 constexpr int kTile = 128;    // rows and columns of a matrix that one iteration computes
 constexpr int kPanel = 64;    // weight rows that one iteration rounds
 constexpr int kAttempts = 8;  // at damping
+
+// An OpenBLAS that is older than the processor falls back to kernels of a very old one, many times slower.
+void warn_of_generic_blas() {
+#if defined(__x86_64__)
+  const std::string_view core = openblas_get_corename();
+  const bool generic =
+      core == "Prescott" || core == "Core2" || core == "Penryn" || core == "Nehalem";
+  if (generic && __builtin_cpu_supports("avx2"))
+    log_warning(
+        "OpenBLAS does not know this processor and uses its {} kernels: calibration is slow; the "
+        "environment variable OPENBLAS_CORETYPE=Haswell mends it",
+        core);
+#endif
+}
 
 int tiles(int k) { return (k + kTile - 1) / kTile; }
 
@@ -167,6 +183,7 @@ class CpuSolver final : public Solver {
 }  // namespace
 
 std::unique_ptr<Solver> make_cpu_solver(Executor& executor) {
+  warn_of_generic_blas();
   return std::make_unique<CpuSolver>(executor);
 }
 

@@ -21,7 +21,7 @@
 #include "base/error.h"
 
 // The parser (CLI11) is slow to compile: only command_line.cc sees it.
-namespace CLI {
+namespace CLI {  // NOLINT: the library's name
 class App;
 class Option;
 }  // namespace CLI

@@ -14,8 +14,8 @@ __asm__(
     ".previous\n");
 
 extern "C" {
-extern const char atom_calibration_text[];
-extern const char atom_calibration_text_end[];
+extern const char atom_calibration_text[];      // NOLINT: a symbol of the assembler
+extern const char atom_calibration_text_end[];  // NOLINT
 }
 
 namespace atom::app {

@@ -10,7 +10,6 @@
 namespace atom::checkpoint {
 namespace {
 
-using tensor::DType;
 using tensor::Shape;
 
 constexpr uint64_t kMinHeaderBytes = 2;

@@ -40,8 +40,8 @@ void Vocabulary::add(std::string token, int64_t id, std::string_view source) {
 }
 
 const std::string& Vocabulary::token(int32_t id) const {
-  static const std::string kNone;
-  return has(id) ? tokens_[static_cast<size_t>(id)] : kNone;
+  static const std::string none;
+  return has(id) ? tokens_[static_cast<size_t>(id)] : none;
 }
 
 Vocabulary vocabulary_from_json(const Json& json, std::string_view source) {

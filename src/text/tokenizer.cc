@@ -18,9 +18,9 @@ constexpr uint64_t kMaxFileBytes = uint64_t{1} << 28;
 size_t growth_limit(size_t bytes) { return 64 * bytes + (1 << 16); }
 
 const Json& entry(const Json& json, const char* key) {
-  static const Json kNull;
+  static const Json null;
   const auto found = json.find(key);
-  return found == json.end() ? kNull : *found;
+  return found == json.end() ? null : *found;
 }
 
 std::string place(const std::string& source, std::string_view key) {

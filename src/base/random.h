@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <random>
 
 namespace atom {
 
@@ -19,6 +20,18 @@ class Random {
   uint64_t state_[4];
   double spare_ = 0;
   bool has_spare_ = false;
+};
+
+// The integers that Python 3.2 and later draw: PythonRandom(s).below(n) equals random.randrange(n) after
+// random.seed(s). Mersenne Twister (Matsumoto, Nishimura 1998) with their array initialization of 2002.
+// For draws that published results were made with.
+class PythonRandom {
+ public:
+  explicit PythonRandom(uint64_t seed);
+  uint64_t below(uint64_t bound);  // uniform in [0, bound), bound >= 1
+
+ private:
+  std::mt19937 twister_;
 };
 
 }  // namespace atom

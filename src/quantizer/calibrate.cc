@@ -20,9 +20,11 @@ int step_rows(const Windows::Options& options) {
 }
 
 std::vector<int32_t> draw_starts(const Windows::Options& options) {
-  const int64_t places = static_cast<int64_t>(options.ids.size()) - options.sequence + 1;
-  check(places > 0, "the calibration text holds a window");
-  Random random(options.seed);
+  // The published code leaves out the last place (unless it is the only one) and draws with Python's random.
+  const int64_t spare = static_cast<int64_t>(options.ids.size()) - options.sequence;
+  check(spare >= 0, "the calibration text holds a window");
+  const int64_t places = std::max<int64_t>(1, spare);
+  PythonRandom random(options.seed);
   std::vector<int32_t> starts;
   for (int i = 0; i < options.samples; ++i)
     starts.push_back(static_cast<int32_t>(random.below(static_cast<uint64_t>(places))));

@@ -138,7 +138,7 @@ class Windows {
     std::span<const int32_t> ids;  // of the calibration text, at least one window
     int samples = 128;
     int sequence = 2048;
-    uint64_t seed = 0;  // of the windows' starts, uniform over all places where a window fits
+    uint64_t seed = 0;  // of the windows' starts: the draws of the published code
     std::function<void(double done)>
         on_step;  // share of a run() that is done, in (0, 1]; may be empty
   };

@@ -63,6 +63,27 @@ TEST(Random, BelowIsUniformInItsRange) {
   EXPECT_THROW(random.below(0), InvariantError);
 }
 
+TEST(Random, PythonRandomDrawsWhatPythonDraws) {
+  // [random.randrange(n) for n in bounds] of CPython 3.11 after random.seed(s).
+  struct Case {
+    uint64_t seed;
+    std::vector<uint64_t> draws;
+  };
+  const std::vector<uint64_t> bounds = {
+      10, 1, 1'000'000, uint64_t{1} << 32, (uint64_t{1} << 40) + 3, ~uint64_t{0}, 7, 7};
+  const std::vector<Case> cases = {
+      {0, {6, 0, 42450, 2195908194, 788025983492, 16448235973081859711u, 1, 4}},
+      {42, {1, 0, 777572, 1181241943, 305901360862, 1890702223848595625, 5, 5}},
+      {(uint64_t{1} << 40) + 7,
+       {9, 0, 263029, 3091373771, 972351302369, 15927155559309870078u, 2, 1}}};
+  for (const Case& c : cases) {
+    PythonRandom random(c.seed);
+    for (size_t i = 0; i < bounds.size(); ++i)
+      EXPECT_EQ(random.below(bounds[i]), c.draws[i]) << c.seed << " " << i;
+  }
+  EXPECT_THROW(PythonRandom(1).below(0), InvariantError);
+}
+
 TEST(Random, UniformAndNormalHaveTheirMoments) {
   Random random(2);
   constexpr int kDraws = 100'000;

@@ -47,7 +47,11 @@ TEST(Windows, AreSeededAndFitATextOfExactlyOneWindow) {
   EXPECT_NE(a.starts(), c.starts());
   EXPECT_EQ(*std::min_element(a.starts().begin(), a.starts().end()), 0);
   EXPECT_EQ(*std::max_element(a.starts().begin(), a.starts().end()),
-            2);  // the last place is drawn too
+            1);  // the last place is never drawn unless it is the only one
+  // random.seed(0); [random.randint(0, 5000 - 17 - 1) for _ in range(4)]
+  const std::vector<int32_t> many = random_ids(5000, f.config.vocabulary);
+  const Windows drawn(f.config, *f.backend, {.ids = many, .samples = 4, .sequence = 17});
+  EXPECT_EQ(drawn.starts(), (std::vector<int32_t>{3155, 3445, 331, 2121}));
 }
 
 TEST(Windows, StayApartAndAdvanceOnlyWhenTold) {

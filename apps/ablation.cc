@@ -143,8 +143,10 @@ class Ablation {
                                                            .samples = options_.samples,
                                                            .sequence = sequence_,
                                                            .seed = options_.seed,
+                                                           .orders = orders_,
                                                            .label = label},
                                                           runtime);
+    if (!report.orders.empty()) orders_ = report.orders;  // the same for every step that has any
     row.bits_per_weight = report.bits_per_weight;
     row.seconds = report.seconds;
     {
@@ -181,6 +183,7 @@ class Ablation {
   int sequence_;
   std::vector<TokenizedText> texts_;
   TokenizedText calibration_;
+  std::vector<quantizer::LayerOrders> orders_;
   WorkFolder work_;
   Stopwatch clock_;
 };

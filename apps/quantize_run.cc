@@ -42,6 +42,7 @@ quantizer::QuantizeReport run_quantize(const QuantizeJob& job, Runtime& runtime)
                            .samples = job.samples,
                            .sequence = job.sequence,
                            .seed = job.seed,
+                           .orders = job.orders,
                            .progress = progress},
                           runtime.backend(), runtime.executor());
   console().end_progress();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <filesystem>
+#include <span>
 #include <string>
 
 #include "quantizer/quantize.h"
@@ -17,6 +18,7 @@ struct QuantizeJob {
   int samples = 128;
   int sequence = 2048;
   uint64_t seed = 0;
+  std::span<const quantizer::LayerOrders> orders;  // of an earlier run; empty: measure them
   std::string label = "quantize";  // begins the progress line
 };
 quantizer::QuantizeReport run_quantize(const QuantizeJob& job, Runtime& runtime);

@@ -1,17 +1,20 @@
 #include "checkpoint/output_folder.h"
 
+#include <signal.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
+#include <charconv>
 #include <cstdio>
 #include <string>
 #include <system_error>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 
 namespace atom::checkpoint {
 namespace {
@@ -64,6 +67,24 @@ void refuse_taken(const fs::path& final) {
     fail("{}: the output folder is a mount point: name a new folder inside it", final.string());
 }
 
+// Work folders whose process is gone hold disk space until somebody removes them. They are only named: a process
+// of another machine may be writing to a shared disk.
+void tell_of_left_folders(const fs::path& final) {
+  const std::string stem = fmt::format(".{}.partial-", final.filename().string());
+  std::error_code code;
+  for (const fs::directory_entry& entry : fs::directory_iterator(final.parent_path(), code)) {
+    const std::string name = entry.path().filename().string();
+    if (!name.starts_with(stem)) continue;
+    int pid = 0;
+    const char* begin = name.data() + stem.size();
+    const auto [end, error] = std::from_chars(begin, name.data() + name.size(), pid);
+    if (error != std::errc() || pid <= 0 || (*end != '\0' && *end != '-')) continue;
+    if (::kill(pid, 0) == 0 || errno != ESRCH) continue;
+    log_warning("{} was left behind by a run that was killed; it can be removed",
+                entry.path().string());
+  }
+}
+
 fs::path make_work_folder(const fs::path& final) {
   const std::string stem = fmt::format(".{}.partial-{}", final.filename().string(), ::getpid());
   for (int attempt = 0; attempt < kNameAttempts; ++attempt) {
@@ -90,6 +111,7 @@ OutputFolder::OutputFolder(const fs::path& out, const fs::path& in) : final_(res
            input.string());
   }
   refuse_taken(final_);
+  tell_of_left_folders(final_);
   work_ = make_work_folder(final_);
 }
 

@@ -8,7 +8,8 @@
 //   out.commit();                        // renames the work folder to models/llama-w4
 //
 // Files are written into a hidden folder beside the final name, `.<name>.partial-<pid>`; a
-// destructor without commit() removes it with all that lies in it.
+// destructor without commit() removes it with all that lies in it. What a killed process left there is named in a
+// warning.
 #pragma once
 
 #include <cstdint>

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "format/list.h"
+#include "model/plain_tensors.h"
 
 namespace atom::model {
 namespace {
@@ -195,14 +196,6 @@ class Reader {
   const Scheme& scheme_;
 };
 
-std::string embedding_name(const ModelFiles& files, const ModelConfig& config) {
-  const std::string name = "model.embed_tokens.weight";
-  // A tied pair may be stored under the head's name only.
-  if (!files.has(name) && config.tied_embeddings && files.has("lm_head.weight"))
-    return "lm_head.weight";
-  return name;
-}
-
 template <typename T>
 backend::Buffer upload(backend::Backend& backend, const std::vector<T>& values) {
   backend::Buffer out = backend.allocate(values.size() * sizeof(T));
@@ -298,11 +291,8 @@ std::unique_ptr<Layer> bind_layer(backend::Backend& backend, const LayerTensors&
 
 LinearTensors read_head(const ModelFiles& files, const ModelConfig& config, const Scheme& scheme) {
   const Reader reader(files, scheme);
-  // A tied head is the embedding, whatever else is stored under its name.
-  const bool own = scheme.find("lm_head") != nullptr ||
-                   (files.has("lm_head.weight") &&
-                    (!config.tied_embeddings || !files.has("model.embed_tokens.weight")));
-  if (own) return reader.linear("lm_head", config.vocabulary, config.hidden);
+  if (scheme.find("lm_head") != nullptr || has_own_head(files, config))
+    return reader.linear("lm_head", config.vocabulary, config.hidden);
   if (!config.tied_embeddings)
     fail("{}: tensor 'lm_head.weight' is missing and tie_word_embeddings is false",
          files.folder().string());
@@ -315,7 +305,7 @@ std::unique_ptr<Ends> load_ends(const ModelFiles& files, const ModelConfig& conf
                                 const Scheme& scheme, backend::Backend& backend) {
   const Reader reader(files, scheme);
   auto ends = std::make_unique<Ends>();
-  std::string module = embedding_name(files, config);
+  std::string module = embedding_tensor(files, config);
   module.resize(module.size() - std::string_view(".weight").size());
   const LinearTensors table =
       Reader(files, Scheme{}).linear(module, config.vocabulary, config.hidden);

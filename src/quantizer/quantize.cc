@@ -12,8 +12,10 @@
 #include "base/log.h"
 #include "checkpoint/manifest.h"
 #include "checkpoint/output_folder.h"
+#include "model/plain_tensors.h"
 #include "model/weights.h"
 #include "quantizer/calibrate.h"
+#include "quantizer/memory.h"
 #include "quantizer/order.h"
 #include "quantizer/provenance.h"
 #include "quantizer/solve.h"
@@ -59,8 +61,9 @@ class Run {
     return quantizes_layers() && options_.recipe.order == Order::kEnergy;
   }
   bool gptq_head() const { return gptq() && format::is_int4(options_.recipe.head); }
+  bool measures_orders() const { return orders_channels() && options_.orders.empty(); }
   bool needs_text() const {
-    return orders_channels() || (gptq() && quantizes_layers()) || gptq_head();
+    return measures_orders() || (gptq() && quantizes_layers()) || gptq_head();
   }
 
   void prepare();
@@ -123,26 +126,21 @@ void Run::prepare() {
   if (needs_text() && static_cast<int64_t>(options_.calibration.size()) < options_.sequence)
     fail("{}: the calibration text has {} tokens, fewer than one window of {}",
          options_.calibration_name, options_.calibration.size(), options_.sequence);
+  check(options_.orders.empty() || options_.orders.size() == static_cast<size_t>(config_.layers),
+        "orders of another model");
+  model::require_plain_tensors(files_, config_);
   folder_ = std::make_unique<checkpoint::OutputFolder>(options_.output, files_.folder());
+  CheckpointWriter({.files = &files_, .config = &config_, .scheme = &scheme_, .orders = {}},
+                   *folder_);  // finds out whether the disk has room
 }
 
 void Run::log_memory() const {
-  const int64_t hidden = int64_t{options_.samples} * options_.sequence * config_.hidden * 4;
-  const int64_t ffn = int64_t{3} * config_.experts * config_.hidden * config_.intermediate;
-  const int64_t weights =
-      ffn + int64_t{config_.hidden} * (config_.qkv_size() + config_.attention_size());
-  const int64_t widest = std::max({config_.hidden, config_.intermediate, config_.attention_size()});
-  const int64_t algebra =
-      gptq() && quantizes_layers() ? Grams::bytes(config_) + widest * widest * 12 : 0;
-  // A layer is held in 16 bits as read and as permuted, and packed, at most in f32, on the backend;
-  // the embedding, and a quantized head in f32 with its codes, while no layer is.
-  const int64_t ends = int64_t{config_.vocabulary} * config_.hidden *
-                       (format::is_integer(options_.recipe.head) ? 20 : 4);
+  const int64_t tokens = needs_text() ? int64_t{options_.samples} * options_.sequence : 0;
+  const MemoryEstimate memory = estimate_memory(options_.recipe, config_, tokens);
   log_info(
       "memory: about {:.0f} MiB of calibration activations, {:.0f} MiB for a layer or the "
       "embedding, {:.0f} MiB of second moments; independent of the number of layers",
-      mebibytes(needs_text() ? hidden : 0), mebibytes(std::max(weights * 8, ends)),
-      mebibytes(algebra));
+      mebibytes(memory.activations), mebibytes(memory.weights), mebibytes(memory.second_moments));
 }
 
 void Run::make_windows() {
@@ -172,7 +170,7 @@ void Run::tell(double error) {
   progress_.seconds = seconds();
   if (error >= 0) progress_.error = error;
   progress_.peak_rss = peak_rss();
-  const double calibrated = orders_channels() ? config_.layers : 0;
+  const double calibrated = measures_orders() ? config_.layers : 0;
   const bool solving = progress_.phase != "calibrate";
   const double total = calibrated + kSolveShare * config_.layers;
   const double in_layer = progress_.layer + pass_ + share_ * pass_share_;
@@ -190,7 +188,8 @@ void Run::release(int layer) const {
 }
 
 void Run::calibrate() {
-  if (!orders_channels()) return;
+  if (orders_channels()) orders_.assign(options_.orders.begin(), options_.orders.end());
+  if (!measures_orders()) return;
   const double begin = seconds();
   progress_.phase = "calibrate";
   windows_->embed(files_);
@@ -386,6 +385,7 @@ QuantizeReport Run::run() {
   windows_.reset();
   writer_->write_ends(head.get());
   finish();
+  report_.orders = std::move(orders_);
   return std::move(report_);
 }
 

@@ -1,7 +1,6 @@
 // Checkpoint -> quantized checkpoint: calibrate, order, solve, write, layer by layer.
 //
-//   quantize({.input = &files, .output = "out", .recipe = recipe, .calibration = ids, ...},
-//   backend, pool);
+//   quantize({.input = &files, .output = "out", .recipe = recipe, .calibration = ids}, backend, executor);
 //
 // Memory holds one layer plus the calibration activations, whatever the number of layers. The same
 // input, recipe, calibration ids and seed give the same bytes for any number of threads. The output
@@ -19,6 +18,7 @@
 #include "base/executor.h"
 #include "base/json.h"
 #include "checkpoint/model_files.h"
+#include "quantizer/order.h"
 #include "quantizer/recipe.h"
 
 namespace atom::quantizer {
@@ -45,6 +45,8 @@ struct QuantizeOptions {
   int samples = 128;    // windows
   int sequence = 2048;  // tokens per window
   uint64_t seed = 0;
+  // Orders that a run on the same model, calibration, windows and seed reported: spares their measurement.
+  std::span<const LayerOrders> orders;
   std::function<void(const Progress&)> progress;  // may be empty
 };
 
@@ -57,7 +59,8 @@ struct QuantizeReport {
       0;  // of it: one FP pass over the calibration tokens (the calibrate phase)
   int64_t peak_rss = 0;
   std::vector<std::string> notices;
-  Json json;  // the same and per-module errors; written as report.json
+  std::vector<LayerOrders> orders;  // one per layer; empty when the recipe orders nothing
+  Json json;                        // the same and per-module errors; written as report.json
 };
 
 // Error: calibration shorter than one window (names both lengths), an output that exists or lies in

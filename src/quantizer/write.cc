@@ -11,6 +11,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "format/list.h"
+#include "model/plain_tensors.h"
 
 namespace atom::quantizer {
 namespace {
@@ -122,7 +123,8 @@ CheckpointWriter::~CheckpointWriter() = default;
 void CheckpointWriter::plan_linear(const std::string& module, std::vector<Stored>& out) const {
   const model::LinearScheme& scheme = *plan_.scheme->find(module);
   std::string source = module + ".weight";
-  if (module == "lm_head" && !plan_.files->has(source)) source = kEmbedding;
+  if (module == "lm_head" && !model::has_own_head(*plan_.files, *plan_.config))
+    source = model::embedding_tensor(*plan_.files, *plan_.config);
   const tensor::TensorView weight = plan_.files->tensor(source);
   if (weight.shape.rank() != 2 || !tensor::is_floating(weight.dtype))
     fail("{}: tensor '{}' must be a floating-point matrix, but is {} {}",

@@ -1,9 +1,11 @@
 #include "checkpoint/output_folder.h"
 
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/log.h"
 #include "testing/expect_error.h"
 #include "testing/temp_folder.h"
 
@@ -115,6 +117,23 @@ TEST_F(OutputFolderTest, TwoRunsDoNotShareAWorkFolderAndTheSecondIsRefusedAtComm
   a.commit();
   expect_error([&] { b.commit(); }, {"out", "cannot give the finished folder its name"});
   EXPECT_TRUE(fs::exists(folder_ / "out/a"));
+}
+
+TEST_F(OutputFolderTest, NamesWhatAKilledRunLeftAndTouchesNothing) {
+  // Beyond every system's largest process number; the parent of this process lives.
+  fs::create_directory(folder_ / ".out.partial-2147483646");
+  fs::create_directory(folder_ / ".out.partial-2147483646-1");
+  fs::create_directory(folder_ / fmt::format(".out.partial-{}", ::getppid()));
+  fs::create_directory(folder_ / ".out.partial-x");
+  fs::create_directory(folder_ / ".other.partial-2147483646");
+  std::vector<std::string> lines;
+  set_log_sink([&](LogLevel, const std::string& line) { lines.push_back(line); });
+  { const OutputFolder output(folder_ / "out", in_); }
+  set_log_sink({});
+  ASSERT_EQ(lines.size(), 2u);
+  for (const std::string& line : lines)
+    EXPECT_NE(line.find(".out.partial-2147483646"), std::string::npos) << line;
+  EXPECT_EQ(folder_.names().size(), 6u);
 }
 
 TEST_F(OutputFolderTest, ComparesTheFreeSpace) {

@@ -32,6 +32,8 @@ struct Job {
   int sequence = 24;
   uint64_t seed = 1;
   int threads = 2;
+  std::vector<LayerOrders> orders;
+  std::function<void(const Progress&)> progress;
   std::vector<int32_t> ids = random_ids(300, 61);
 
   // w4a4 on layers of 64 inputs.
@@ -55,7 +57,8 @@ struct Job {
                      .samples = samples,
                      .sequence = sequence,
                      .seed = seed,
-                     .progress = {}},
+                     .orders = orders,
+                     .progress = progress},
                     *backend, executor);
   }
 };
@@ -378,6 +381,37 @@ TEST(Quantize, BadInputIsOneSentence) {
     expect_error([&] { nan.run(folder / "nan", folder / "out"); }, {name, "nan"});
   }
   EXPECT_FALSE(fs::exists(folder / "out"));
+}
+
+TEST(Quantize, ABrokenLastLayerIsFoundBeforeAnyWork) {
+  const TempFolder folder;
+  write_random_checkpoint(folder / "in", {.layers = 3, .tied = false});
+  Job job;
+  job.progress = [](const Progress&) { FAIL() << "work has begun"; };
+  for (const auto& [tensor, shape] :
+       std::map<std::string, tensor::Shape>{{"model.layers.2.mlp.down_proj.weight", {64, 95}},
+                                            {"model.layers.2.input_layernorm.weight", {63}},
+                                            {"model.layers.2.self_attn.o_proj.weight", {65, 64}},
+                                            {"lm_head.weight", {61, 63}}}) {
+    fs::remove_all(folder / "broken");
+    write_random_checkpoint(folder / "broken",
+                            {.layers = 3, .tied = false, .reshaped = tensor, .new_shape = shape});
+    expect_error([&] { job.run(folder / "broken", folder / "out"); },
+                 {tensor, shape.to_string(), "config.json"});
+  }
+  EXPECT_FALSE(fs::exists(folder / "out"));
+}
+
+TEST(Quantize, OrdersOfAnEarlierRunGiveItsBytesWithoutItsPass) {
+  const TempFolder folder;
+  write_random_checkpoint(folder / "in", {.layers = 3});
+  Job job;
+  const QuantizeReport first = job.run(folder / "in", folder / "first");
+  ASSERT_EQ(first.orders.size(), 3u);
+  job.orders = first.orders;
+  job.progress = [](const Progress& progress) { EXPECT_NE(progress.phase, "calibrate"); };
+  job.run(folder / "in", folder / "second");
+  EXPECT_EQ(contents(folder / "second"), contents(folder / "first"));
 }
 
 TEST(Quantize, FullDiskLeavesNothingBehind) {

@@ -29,6 +29,8 @@ struct RandomModel {
   bool tied = true;
   bool bias = false;
   std::string nan_tensor;  // gets a NaN as its fourth value
+  std::string reshaped;    // gets new_shape, which config.json does not know
+  tensor::Shape new_shape;
 };
 
 inline Json random_config(const RandomModel& m) {
@@ -73,6 +75,7 @@ class RandomWriter {
 
  private:
   void add(const std::string& name, tensor::Shape shape, double deviation, double mean) {
+    if (name == model_.reshaped) shape = model_.new_shape;
     std::vector<std::byte> bytes(static_cast<size_t>(shape.elements()) * 2);
     auto* bits = reinterpret_cast<uint16_t*>(bytes.data());
     for (int64_t i = 0; i < shape.elements(); ++i)

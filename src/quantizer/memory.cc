@@ -1,0 +1,28 @@
+#include "quantizer/memory.h"
+
+#include <algorithm>
+
+#include "quantizer/calibrate.h"
+
+namespace atom::quantizer {
+
+MemoryEstimate estimate_memory(const Recipe& recipe, const model::ModelConfig& config,
+                               int64_t tokens) {
+  const int64_t ffn = int64_t{3} * config.experts * config.hidden * config.intermediate;
+  const int64_t layer =
+      ffn + int64_t{config.hidden} * (config.qkv_size() + config.attention_size());
+  // A layer is held in 16 bits as read and as permuted, and packed, at most in f32, on the backend;
+  // the embedding, and a quantized head in f32 with its codes, while no layer is.
+  const int64_t ends =
+      int64_t{config.vocabulary} * config.hidden * (format::is_integer(recipe.head) ? 20 : 4);
+  MemoryEstimate out;
+  out.activations = tokens * config.hidden * int64_t{sizeof(float)};
+  out.weights = std::max(layer * 8, ends);
+  if (recipe.rounding == Rounding::kGptq && recipe.preset != "w16a16") {
+    const int64_t widest = std::max({config.hidden, config.intermediate, config.attention_size()});
+    out.second_moments = Grams::bytes(config) + widest * widest * 12;
+  }
+  return out;
+}
+
+}  // namespace atom::quantizer

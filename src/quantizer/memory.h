@@ -1,0 +1,22 @@
+// What a quantization will hold in memory, from sizes alone; none of it grows with the number of layers.
+#pragma once
+
+#include <cstdint>
+
+#include "model/config.h"
+#include "quantizer/recipe.h"
+
+namespace atom::quantizer {
+
+// Bytes.
+struct MemoryEstimate {
+  int64_t activations = 0;     // hidden states of the calibration windows
+  int64_t weights = 0;         // a layer, or the embedding and head, whichever is more
+  int64_t second_moments = 0;  // of one layer's inputs, with a factor
+};
+
+// `tokens`: of all calibration windows, 0 when nothing is calibrated.
+MemoryEstimate estimate_memory(const Recipe& recipe, const model::ModelConfig& config,
+                               int64_t tokens);
+
+}  // namespace atom::quantizer

@@ -1,10 +1,10 @@
 // The vocabulary of the command line: typed options with one-sentence refusals, help in one style,
 // ATOM_* variables, exit codes.
 //
-//   CLI::App* verb = add_verb(program, "verify", "Check the files of a model against its
-//   manifest"); text_option(*verb, "--kv", kv, {"FORMAT", "KV-cache format: f16, int8 or int4"});
-//   whole_option(verb, "--windows", windows, {.min = 1, .max = 1000}, {"N", "Only the first N
-//   windows"}); on_run(program, *verb, [options] { return verify(*options); });
+//   CLI::App& verb = add_verb(program, {.name = "verify", .text = "Check the files of a model"});
+//   text_option(verb, "--kv", kv, {"FORMAT", "KV-cache format: f16, int8 or int4"});
+//   whole_option(verb, "--windows", windows, {.min = 1, .max = 1000}, {"N", "Only the first N"});
+//   on_run(program, verb, [options] { return verify(*options); });
 //
 // Every "--some-option" is also read from ATOM_SOME_OPTION; the command line wins. Only this folder
 // reads the environment.

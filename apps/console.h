@@ -1,8 +1,8 @@
 // What the program shows: errors, notices and one live progress line on stderr, results on stdout.
 //
 //   console().configure({.quiet = false, .color = true});
-//   console().progress("layer 3 of 6 ...");       // redrawn in place on a terminal, sparse lines
-//   elsewhere console().notice("kept channels clamped");    // the live line moves below it
+//   console().progress("layer 3 of 6 ...");       // redrawn on a terminal, sparse lines elsewhere
+//   console().notice("kept channels clamped");    // the live line moves below it
 //   print_table(table);
 //
 // One console per process, used by the main thread.

@@ -109,6 +109,7 @@ Outcome stream_text(const Options& options, const model::Model& model,
     fmt::print("{}", console().out_is_terminal() ? printable_lines(piece) : piece);
     if (std::fflush(stdout) != 0) fail("cannot write to the standard output");
   };
+  sampling.on_prompt = [](int) { return !interrupted(); };
   sampling.on_token = [&](int32_t id) {
     show(continuation.push(id));
     return !interrupted();

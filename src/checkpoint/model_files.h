@@ -1,11 +1,10 @@
 // A model folder as Hugging Face lays it out: config.json, tokenizer files, and weights in
 // model.safetensors or in shards listed by model.safetensors.index.json.
 //
-//   const ModelFiles model = ModelFiles::open("models/llama");       // every header is checked
-//   here const int64_t layers = get_int(model.config(), "num_hidden_layers", {.source = ...});
-//   const TensorView view = model.tensor("model.embed_tokens.weight");   // valid while `model`
-//   lives model.release("model.embed_tokens.weight");                          // done with its
-//   pages
+//   const ModelFiles model = ModelFiles::open("models/llama");          // checks every header
+//   const int64_t layers = get_int(model.config(), "num_hidden_layers", {.source = ...});
+//   const TensorView view = model.tensor("model.embed_tokens.weight");  // valid while `model` lives
+//   model.release("model.embed_tokens.weight");                         // its pages are done with
 //
 // Const members may be called from several threads.
 #pragma once

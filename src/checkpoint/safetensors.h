@@ -3,8 +3,9 @@
 //   const SafetensorsFile file("model.safetensors");             // validates the whole header
 //   const TensorView norm = file.find("model.norm.weight").value();
 //
-//   SafetensorsWriter writer("out.safetensors", {{"codes", DType::U8, {4, 8}}}, {{"format",
-//   "pt"}}); writer.write("codes", bytes); writer.commit(); // durable under its name from here
+//   SafetensorsWriter writer("out.safetensors", {{"codes", DType::U8, {4, 8}}}, {{"format", "pt"}});
+//   writer.write("codes", bytes);
+//   writer.commit();                                             // durable under its name from here
 //
 // Views borrow the map of the file and are valid while the SafetensorsFile lives (a move keeps
 // them).

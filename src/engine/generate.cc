@@ -52,13 +52,17 @@ class Sequence {
         h_(model.backend->allocate(sizeof(float) * rows * model.config.hidden)),
         logits_(model.backend->allocate(sizeof(float) * model.config.vocabulary)) {}
 
-  // Appends ids; afterwards the logits are those of the last one.
-  void append(std::span<const int32_t> ids) {
-    for (size_t begin = 0; begin < ids.size(); begin += rows_)
+  // Appends ids; afterwards the logits are those of the last one. False: `go_on`, asked after each step
+  // but the last, said no.
+  bool append(std::span<const int32_t> ids, const std::function<bool(int)>& go_on = {}) {
+    for (size_t begin = 0; begin < ids.size(); begin += rows_) {
+      if (begin > 0 && go_on && !go_on(static_cast<int>(begin))) return false;
       step(ids.subspan(begin, std::min<size_t>(rows_, ids.size() - begin)));
+    }
     const int64_t last = static_cast<int64_t>((ids.size() - 1) % rows_);
     forward_.head(*model_.ends, h_.as<float>() + last * model_.config.hidden, 1,
                   logits_.as<float>());
+    return true;
   }
 
   int32_t sample(const backend::SampleRule& rule) {
@@ -119,7 +123,10 @@ GenerateResult generate(const model::Model& model, std::span<const int32_t> prom
   GenerateResult result;
 
   const Stopwatch prefill;
-  sequence.append(prompt);
+  if (!sequence.append(prompt, options.on_prompt)) {
+    result.finish_reason = "cancelled";
+    return result;
+  }
   model.backend->synchronize();
   result.prefill_seconds = prefill.seconds();
 

@@ -21,6 +21,8 @@ struct GenerateOptions {
   bool ignore_eos = false;
   std::vector<int32_t>
       eos_ids;  // that end the text besides the model's own (generation_config.json)
+  std::function<bool(int done)>
+      on_prompt;  // after a step of the prompt, tokens so far; false stops
   std::function<bool(int32_t id)> on_token;  // called for each new id; false stops
 };
 

@@ -1,8 +1,8 @@
 // Layout of one page of the KV-cache of one layer, the same on every backend.
 //
 // A page holds `tokens` consecutive positions. For K and then for V, KV head by KV head:
-//   codes   [tokens, row]      row = head_dim * bits / 8 bytes; int4: two codes a byte, low nibble
-//   = even index params  [tokens]           integer formats only: {lo, step} as two f16
+//   codes   [tokens, row]   row = head_dim * bits / 8 bytes; int4: two codes a byte, the even index low
+//   params  [tokens]        integer formats only: {lo, step} as two f16
 #pragma once
 
 #include <cstddef>

@@ -1,8 +1,8 @@
 // Rounding of int4 weights: to nearest, or error-compensated by GPTQ (Frantar et al. 2022).
 //
-//   Rounded r = round_nearest({.name = "q_proj", .weight = w, .n = n, .k = k, .normal = {int4(128),
-//   k - 128}}); gptq_rows(problem, begin, end, r);     // independent rows: any split gives the
-//   same numbers
+//   const RoundingProblem problem = {.name = "q_proj", .weight = w, .n = n, .k = k, .normal = normal};
+//   Rounded r = round_nearest(problem);
+//   gptq_rows(problem, begin, end, r);     // rows are independent: any split gives the same numbers
 //
 // Pure functions on f32 matrices. Columns stand in stored order: the int4 (normal) ones first, then
 // the kept ones, which are not rounded here: `rest` is what the caller still has to store for them.

@@ -3,8 +3,8 @@
 // manifest last.
 //
 //   OutputFolder folder(out, files.folder());
-//   CheckpointWriter writer({.files = &files, .config = &config, .scheme = &scheme, .orders =
-//   orders}, folder); for (int i = 0; i < layers; ++i) writer.write_layer(i, &solved[i]);
+//   CheckpointWriter writer({&files, &config, &scheme, orders}, folder);
+//   for (int i = 0; i < layers; ++i) writer.write_layer(i, &solved[i]);
 //   writer.write_ends(head);
 //   writer.finish(provenance);       // the caller writes its report, then folder.commit()
 //

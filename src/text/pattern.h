@@ -1,8 +1,8 @@
 // The "pattern" of tokenizer.json: {"String": "..."} or {"Regex": "..."}.
 //
 //   const Pattern spaces = pattern_from_json(json["pattern"], "tokenizer.json: normalizer");
-//   PatternSearch search(spaces);              // scratch of one thread; must not outlive the
-//   pattern search.split("a b", parts);                // {0,1,no} {1,2,match} {2,3,no}
+//   PatternSearch search(spaces);      // scratch of one thread; must not outlive the pattern
+//   search.split("a b", parts);        // {0,1,no} {1,2,match} {2,3,no}
 //
 // Texts must be valid UTF-8. Matches follow Oniguruma's find_iter: leftmost, not overlapping, and
 // no empty match directly at the end of the match before.

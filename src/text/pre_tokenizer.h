@@ -1,10 +1,10 @@
 // The "pre_tokenizer" of tokenizer.json: cuts normalized text into the pieces that the model sees
 // one by one, and may rewrite them.
 //
-//   const auto splitter = make_pre_tokenizer(json["pre_tokenizer"], "tokenizer.json:
-//   pre_tokenizer"); Pieces pieces = whole_text("Hello world", {.start_bytes = 1, .max_bytes = 1 <<
-//   20}); if (splitter) splitter->apply(pieces); pieces.view(0);                            //
-//   valid until the next apply
+//   const auto splitter = make_pre_tokenizer(json["pre_tokenizer"], "tokenizer.json: pre_tokenizer");
+//   Pieces pieces = whole_text("Hello world", {.start_bytes = 1, .max_bytes = 1 << 20});
+//   if (splitter) splitter->apply(pieces);
+//   pieces.view(0);                              // valid until the next apply
 //
 // A new component is a class in its own file, a line in pre_tokenizer_parts.h and a row in
 // pre_tokenizer.cc.

@@ -109,6 +109,20 @@ TEST_P(GenerateTest, TheCallerSeesEveryIdAndMayCancel) {
   EXPECT_STREQ(result.finish_reason, "cancelled");
 }
 
+TEST_P(GenerateTest, StopsBetweenTheStepsOfThePrompt) {
+  GenerateOptions options = kGreedy;
+  options.max_rows = 5;
+  std::vector<int> seen;
+  options.on_prompt = [&](int done) {
+    seen.push_back(done);
+    return done < 10;
+  };
+  const GenerateResult result = run(options);
+  EXPECT_EQ(seen, (std::vector<int>{5, 10}));
+  EXPECT_TRUE(result.ids.empty());
+  EXPECT_STREQ(result.finish_reason, "cancelled");
+}
+
 TEST_P(GenerateTest, RefusesWhatDoesNotFit) {
   GenerateOptions options = kGreedy;
   options.max_tokens = 225;  // 32 + 225 = 257

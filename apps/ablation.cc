@@ -91,6 +91,10 @@ struct Row {
   double seconds = 0;  // quantization
 };
 
+std::string perplexity_text(double value) {
+  return value < 1e5 ? fmt::format("{:.4f}", value) : fmt::format("{:.3e}", value);
+}
+
 // The models of the steps, one after the other, scored on all texts.
 class Ablation {
  public:
@@ -146,7 +150,8 @@ class Ablation {
                                                            .orders = orders_,
                                                            .label = label},
                                                           runtime);
-    if (!report.orders.empty()) orders_ = report.orders;  // the same for every step that has any
+    if (!report.orders.empty() && !recipe.transform.any())
+      orders_ = report.orders;  // the same for every step that has any
     row.bits_per_weight = report.bits_per_weight;
     row.seconds = report.seconds;
     {
@@ -174,6 +179,10 @@ class Ablation {
               .perplexity);
     }
     console().end_progress();
+    std::string line =
+        fmt::format("{}: perplexity", row.name);  // long work: each row as soon as it is known
+    for (const double value : row.perplexity) line += " " + perplexity_text(value);
+    console().notice(line);
   }
 
   const Options& options_;
@@ -187,10 +196,6 @@ class Ablation {
   WorkFolder work_;
   Stopwatch clock_;
 };
-
-std::string perplexity_text(double value) {
-  return value < 1e5 ? fmt::format("{:.4f}", value) : fmt::format("{:.3e}", value);
-}
 
 void print_rows(const Options& options, const std::vector<Row>& rows) {
   Table table = {.header = {"step"}};

@@ -49,6 +49,7 @@ const Pair kPairs[] = {{"w16a16", format::kF16, format::kF32, 0},
                        {"w16a16", format::kBF16, format::kF32, 0},
                        {"w8a8", format::kInt8, format::kInt8, 0},
                        {"w4a16", format::int4(128), format::kF32, 0},
+                       {"w4a8", format::int4_progressive(128), format::kInt8, 128},
                        {"w4a4", format::int4(128), format::int4(128), 128},
                        {"w4a4 --group row", format::int4(0), format::int4(0), 128}};
 
@@ -63,15 +64,16 @@ std::string served_by(Executor& executor, const CommonOptions& options, const Pa
   const auto backend =
       backend::open_backend(choice.name, {.executor = &executor, .isa = choice.isa});
   std::vector<std::byte> memory[4];
+  const std::vector<uint8_t> multipliers(kOutputs * kInputs, 1);
   backend::LinearWeight weight = {.n = kOutputs, .segments = weights};
   for (int i = 0; i < 2; ++i) {
     const format::Segment& segment = weights.at[i];
     if (segment.size == 0) continue;
     memory[2 * i].resize(kOutputs * format::row_bytes(segment.format, segment.size));
     memory[2 * i + 1].resize(static_cast<size_t>(kOutputs) *
-                             format::groups(segment.format, segment.size) *
+                             format::weight_scales(segment.format, segment.size) *
                              format::weight_scale_bytes(segment.format));
-    weight.part[i] = {memory[2 * i].data(), memory[2 * i + 1].data()};
+    weight.part[i] = {memory[2 * i].data(), memory[2 * i + 1].data(), multipliers.data()};
   }
   try {
     const auto packed = backend->pack({&weight, 1}, inputs);
@@ -90,8 +92,9 @@ std::string served_by(Executor& executor, const CommonOptions& options, const Pa
   }
   const std::vector<std::string> fallbacks = backend->fallbacks();
   if (!fallbacks.empty()) return fallbacks.front();
-  return format::is_integer(pair.input) ? "integer products, sums in s32 per group"
-                                        : "floating-point products of widened weights";
+  if (!format::is_integer(pair.input)) return "floating-point products of widened weights";
+  return format::is_progressive(pair.weight) ? "integer products, sums in s32 per segment"
+                                             : "integer products, sums in s32 per group";
 }
 
 std::string word(const Pair& pair, format::Format normal) {

@@ -61,7 +61,8 @@ std::string kind_of(const std::string& name, tensor::DType dtype, const model::S
   const std::string word = lower(tensor::dtype_name(dtype));
   if (part == "order") return "channel orders";
   if (part == "bias") return "biases " + word;
-  if (part == "weight_scale" || part == "kept_scale") return "scales";
+  for (const char* scales : {"weight_scale", "kept_scale", "weight_row_scale", "weight_multiplier"})
+    if (part == scales) return "scales";
   const bool head = module == "lm_head";
   if (linear || head) {
     const std::string owner = head ? "head " : "linears ";

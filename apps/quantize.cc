@@ -30,10 +30,13 @@ struct Options {
 };
 
 void apply_options(quantizer::Recipe& recipe, const Options& options) {
-  if (options.kept.value_or(0) != 0 && recipe.preset != "w4a4")
-    usage_fail("--kept: preset {} keeps no channels, only w4a4 does", recipe.preset);
-  if (!options.group.empty() && recipe.preset != "w4a4" && recipe.preset != "w4a16")
-    usage_fail("--group: preset {} has no int4 groups, only w4a4 and w4a16 do", recipe.preset);
+  const bool w4a8 = recipe.preset == "w4a8", w4a4 = recipe.preset == "w4a4";
+  if (options.kept.value_or(0) != 0 && !w4a4 && !w4a8)
+    usage_fail("--kept: preset {} keeps no channels, only w4a8 and w4a4 do", recipe.preset);
+  if (!options.group.empty() && !w4a4 && !w4a8 && recipe.preset != "w4a16")
+    usage_fail("--group: preset {} has no int4 groups, only w4a16, w4a8 and w4a4 do",
+               recipe.preset);
+  if (options.group == "row" && w4a8) usage_fail("--group: preset w4a8 has no group row");
   if (!options.method.empty()) recipe.method = options.method;
   if (!options.kv.empty()) recipe.kv = {format::parse_kv(options.kv)};
   if (options.kept) recipe.kept = *options.kept;
@@ -136,12 +139,14 @@ int run(const Options& options) {
 
 void add_recipe_options(CLI::App& verb, Options& options) {
   constexpr const char* kGroup = "Recipe";
-  choice_option(verb, "--preset", options.preset, quantizer::preset_names(),
-                {"NAME", "Bits of weights and inputs: w16a16, w8a8, w4a16, w4a4 [w4a4]", kGroup});
+  choice_option(
+      verb, "--preset", options.preset, quantizer::preset_names(),
+      {"NAME", "Bits of weights and inputs: w16a16, w8a8, w4a16,\nw4a8, w4a4 [w4a4]", kGroup});
   choice_option(verb, "--method", options.method, {"published"},
                 {"NAME", "How channels are ordered and weights rounded [published]", kGroup});
-  choice_option(verb, "--kv", options.kv, {"f16", "int8", "int4"},
-                {"FORMAT", "KV-cache: f16, int8 or int4 [int4 for w4a4, else f16]", kGroup});
+  choice_option(
+      verb, "--kv", options.kv, {"f16", "int8", "int4"},
+      {"FORMAT", "KV-cache: f16, int8 or int4 [int4 for w4a8 and\nw4a4, else f16]", kGroup});
   whole_option(
       verb, "--kept", options.kept, {.min = 0, .max = 1'000'000, .multiple = 16},
       {"N", "Channels kept in int8, a multiple of 16; clamped to\nwhat a layer has [128]", kGroup});

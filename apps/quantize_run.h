@@ -19,7 +19,7 @@ struct QuantizeJob {
   int sequence = 2048;
   uint64_t seed = 0;
   std::span<const quantizer::LayerOrders> orders;  // of an earlier run; empty: measure them
-  std::string label = "quantize";  // begins the progress line
+  std::string label = "quantize";                  // begins the progress line
 };
 quantizer::QuantizeReport run_quantize(const QuantizeJob& job, Runtime& runtime);
 

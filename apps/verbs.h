@@ -6,8 +6,9 @@
 namespace atom::app {
 
 void add_quantize(Program& program);
-void add_eval(Program& program);                          // ppl and ablation
+void add_eval(Program& program);                          // ppl, kld and ablation
 void add_perplexity(Program& program, CLI::App& parent);  // eval ppl
+void add_divergence(Program& program, CLI::App& parent);  // eval kld
 void add_ablation(Program& program, CLI::App& parent);    // eval ablation
 void add_generate(Program& program);
 void add_inspect(Program& program);

@@ -92,12 +92,15 @@ class Contestant {
       : backend_(backend), spec_{.segments = format::whole(input, k), .clip = 0.9f} {
     Random random(1);
     const std::vector<uint8_t> codes = weight_bytes(weight, n, k, random);
-    std::vector<uint8_t> scales(static_cast<size_t>(n) * format::groups(weight, k) *
+    std::vector<uint8_t> scales(static_cast<size_t>(n) * format::weight_scales(weight, k) *
                                 format::weight_scale_bytes(weight));
     for (uint8_t& byte : scales) byte = static_cast<uint8_t>(40 + random.below(20));
+    std::vector<uint8_t> multipliers(static_cast<size_t>(n) *
+                                     format::weight_multipliers(weight, k));
+    for (uint8_t& multiplier : multipliers) multiplier = static_cast<uint8_t>(1 + random.below(15));
     const LinearWeight part{.n = n,
                             .segments = format::whole(weight, k),
-                            .part = {{codes.data(), scales.data()}, {}},
+                            .part = {{codes.data(), scales.data(), multipliers.data()}, {}},
                             .bias = nullptr};
     weight_ = backend.pack({&part, 1}, spec_.segments);
     input_ = backend.allocate(backend.activation_bytes(spec_, m));
@@ -125,7 +128,8 @@ void bench_linear(Backend& backend, const Settings& settings, int m, int n, int 
   using namespace format;
   Contestant f32(backend, kF32, kF32, m, n, k), bf16(backend, kBF16, kF32, m, n, k);
   Contestant w4a16(backend, int4(128), kF32, m, n, k), w8a8(backend, kInt8, kInt8, m, n, k);
-  Contestant w4a8(backend, int4(128), kInt8, m, n, k), w4a4(backend, int4(128), int4(128), m, n, k);
+  Contestant w4a8(backend, int4_progressive(128), kInt8, m, n, k);
+  Contestant w4a4(backend, int4(128), int4(128), m, n, k);
   std::vector<float> a(size_t(m) * k, 1.0f), b(size_t(n) * k, 0.02f), c(size_t(m) * n);
   const auto sgemm = [&] {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1.0f, a.data(), k, b.data(), k,

@@ -84,6 +84,21 @@ def int4_weight(x, group, clip):
     return scales, codes, values
 
 
+def progressive_weight(x, group, clip):
+    """Section 2: wanted scales, the row's scale, multipliers, and only then the codes."""
+    parts = split(x, group)
+    wanted = np.array([absmax(part) * F32(F32(clip) / F32(7)) for part in parts], F32)
+    s_row = F32(1) if wanted.max() == 0 else max(F32(wanted.max() / F32(15)), F32(2.0 ** -126))
+    multipliers = [int(np.clip(np.rint(F32(w / s_row)), 1, 15)) for w in wanted]
+    codes, values = [], []
+    for part, m in zip(parts, multipliers):
+        s = F32(s_row * F32(m))
+        q = codes_of(part, s, -8, 7)
+        codes += q.tolist()
+        values += (s * q.astype(F32)).tolist()
+    return s_row, multipliers, codes, values
+
+
 def int4_activation(x, group, clip):
     scales, codes, values = [], [], []
     for part in split(x, group):
@@ -191,6 +206,33 @@ def weight_cases(generator):
                 cases.append({"name": name, "format": "int4.row" if group == 0 else f"int4.g{group}",
                               "clip": hex32([clip]), "x": hex32(x), "scale": hex16(scales), "codes": codes,
                               "packed": packed(codes), "value": hex32(values)})
+    return cases
+
+
+def progressive_cases(generator):
+    cases = []
+    for group, size in ((32, 104), (64, 100), (128, 300), (128, 13)):
+        vectors = inputs(generator, size, 7)
+        vectors.update(tiny(generator, size))
+        # Groups from large to small: multipliers from 15 to 1, ties of the quotient, and beyond.
+        decay = np.repeat(2.0 ** -np.arange(-(-size // group)), group)[:size]
+        vectors["decay"] = (normal(generator, size) * decay).astype(F32)
+        steps = np.zeros(size, F32)
+        steps[::group] = (np.array([15, 2.5, 3.5, 0.4, 7, 1.5])[:len(steps[::group])] * 0.5).astype(F32)
+        vectors["steps"] = steps
+        dead_group = normal(generator, size)
+        dead_group[:group] = 0
+        vectors["dead-group"] = dead_group
+        if size != 104:
+            vectors = {k: vectors[k] for k in ("normal", "decay", "steps", "dead-group", "subnormal")}
+        for name, x in vectors.items():
+            for clip in (1.0, 0.85) if name in ("normal", "decay", "steps") else (1.0,):
+                s_row, multipliers, codes, values = progressive_weight(x, group, clip)
+                assert np.isfinite(s_row) and s_row > 0
+                assert max(abs(q) * m for q, m in zip(codes, np.repeat(multipliers, group))) <= 120
+                cases.append({"name": name, "format": f"int4.g{group}.p", "clip": hex32([clip]), "x": hex32(x),
+                              "row_scale": hex32([s_row]), "multipliers": multipliers, "codes": codes,
+                              "value": hex32(values)})
     return cases
 
 
@@ -328,6 +370,64 @@ def linear_case(generator):
             "y": [hex32(row) for row in y]}
 
 
+def int8_row_case(generator):
+    """Section 5: both segments int8, each with its own scale."""
+    k, kept = 208, 32
+    x = normal(generator, (3, k))
+    x[:, k - kept:] *= F32(30)
+    codes, scales = [], []
+    for row in x:
+        s0, q0, _ = int8(row[:k - kept])
+        s1, q1, _ = int8(row[k - kept:])
+        assert s1[0] > 5 * s0[0]
+        codes.append(q0 + q1)
+        scales.append(hex32(s0 + s1))
+    return {"format": "int8", "kept": kept, "clip": hex32([1.0]), "order": list(range(k)),
+            "x": [hex32(row) for row in x], "codes": codes, "scale": scales}
+
+
+def progressive_linear_case(generator):
+    """Section 5 for progressive weights: one integer sum per segment, rounded once to f32 and scaled by powers
+    of two; the kept segment is 0 in the first rows, so that their normal sums may use all of an f32's bits."""
+    m, n, k, kept, group = 4, 5, 688, 48, 128
+    k4 = k - kept
+    groups = -(-k4 // group)
+    xq = generator.integers(-127, 128, (m, k4))
+    xq[:, 0] = 127   # the largest: the scale is a power of two
+    xq[0] = 127
+    xk = generator.integers(-127, 128, (m, kept))
+    xk[:, 0] = -127
+    xk[:2] = 0       # a scale of 1
+    xs = 2.0 ** generator.integers(-2, 2, m)
+    xks = np.where(np.arange(m) < 2, 1.0, 2.0 ** generator.integers(-2, 2, m))
+    x = np.concatenate([xq * xs[:, None], xk * xks[:, None]], axis=1).astype(F32)
+    wq = generator.integers(-8, 8, (n, k4))
+    wm = generator.integers(1, 16, (n, groups))
+    wq[0], wm[0] = -8, 15                     # the largest sum there is
+    ws = 2.0 ** generator.integers(-3, 0, n)
+    wk = generator.integers(-127, 128, (n, kept))
+    wks = 2.0 ** generator.integers(-3, 0, n)
+    bias = (generator.integers(-64, 64, n) / 16).astype(F32)
+    sums = xq @ (wq * np.repeat(wm, group, axis=1)[:, :k4]).T
+    assert np.abs(sums).max() < 2 ** 24       # exact in f32
+    y = sums * np.outer(xs, ws) + (xk @ wk.T) * np.outer(xks, wks) + bias
+    for row, scale, scale8 in zip(x, xs, xks):
+        s0, _, _ = int8(row[:k4])
+        s1, _, _ = int8(row[k4:])
+        assert [float(s) for s in s0 + s1] == [scale, scale8]
+    # Every term is a multiple of 2^-5. Where there are three, their sum is exact; where the kept one is 0, there is
+    # one rounding at most, that of adding the bias.
+    assert (np.abs(y[2:]).max() + 2 ** 10) * 2 ** 5 < 2 ** 24 and (xk[:2] == 0).all()
+    y = y.astype(F32)
+    return {"format": "int4.g128.p", "input": "int8", "kept": kept, "clip": hex32([1.0]),
+            "x": [hex32(row) for row in x],
+            "x_codes": np.concatenate([xq, xk], axis=1).tolist(),
+            "weight_packed": [packed(row.tolist()) for row in wq], "weight_multiplier": wm.tolist(),
+            "weight_row_scale": hex32(ws),
+            "kept_weight": wk.tolist(), "kept_scale": hex32(wks), "bias": hex32(bias),
+            "y": [hex32(row) for row in y]}
+
+
 def main():
     out = pathlib.Path(sys.argv[1] if len(sys.argv) > 1 else "tests/data/format/golden.json")
     np.seterr(all="ignore")
@@ -343,6 +443,9 @@ def main():
         "kv": kv_cases(generator),
         "row": row_case(generator),
         "linear": linear_case(generator),
+        "progressive_weight": progressive_cases(generator),
+        "row_int8": int8_row_case(generator),
+        "linear_progressive": progressive_linear_case(generator),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     lines = []

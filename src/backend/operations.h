@@ -20,6 +20,9 @@ struct InputSpec {
   float clip = 1.0f;  // of int4 segments: s = absmax * (clip / 7)
   const int32_t* order =
       nullptr;  // [k] channel at position i of the linear's input; null: identity
+  // After the order, the first segment goes through format::block_hadamard with blocks of this length, a power of
+  // two up to 128; 0: it does not.
+  int hadamard = 0;
 
   int k() const { return segments.k(); }
 };
@@ -39,7 +42,8 @@ struct LinearWeight {
   struct Part {
     const void* codes = nullptr;  // [n, row_bytes(format, size)]
     const void* scales =
-        nullptr;  // [n, groups]: f16 for int4, f32 for int8, null for floating point
+        nullptr;  // [n, weight_scales]: f16 for int4, else f32, null for floating point
+    const uint8_t* multipliers = nullptr;  // [n, groups], 1..15, progressive int4 only
   };
   Part part[2];
   const float* bias = nullptr;  // [n], may be null
@@ -118,7 +122,7 @@ struct SequenceStep {
   const int32_t* page_table = nullptr;
 };
 
-// Rotates Q and K (RoPE, Su et al. 2021; halves [0, d/2) and [d/2, d) form the pairs), stores K and
+// Turns Q and K (RoPE, Su et al. 2021; halves [0, d/2) and [d/2, d) form the pairs), stores K and
 // V in the cache format, then attends causally to K and V as stored, the step's own tokens
 // included. GQA: query head h reads KV head h / (heads / kv_heads). Scores are scaled by 1 /
 // sqrt(head_dim).
@@ -130,6 +134,8 @@ struct AttentionArgs {
   void* pages = nullptr;            // of this layer: page p at p * layout.page_bytes()
   const float* rope_cos = nullptr;  // [positions, head_dim / 2]
   const float* rope_sin = nullptr;
+  // After RoPE, each head of Q and K goes through format::block_hadamard with blocks of this length; 0: it does not.
+  int hadamard = 0;
   std::span<const SequenceStep> sequences;  // host memory; disjoint rows that cover [0, rows)
   Activation y;                             // [rows, heads * head_dim]
 };

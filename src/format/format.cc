@@ -1,5 +1,6 @@
 #include "format/format.h"
 
+#include <algorithm>
 #include <array>
 
 #include "base/error.h"
@@ -8,7 +9,17 @@
 namespace atom::format {
 namespace {
 
-constexpr std::array kFormats = {kF32, kF16, kBF16, kInt8, int4(32), int4(64), int4(128), int4(0)};
+constexpr std::array kFormats = {kF32,
+                                 kF16,
+                                 kBF16,
+                                 kInt8,
+                                 int4(32),
+                                 int4(64),
+                                 int4(128),
+                                 int4(0),
+                                 int4_progressive(32),
+                                 int4_progressive(64),
+                                 int4_progressive(128)};
 constexpr std::array kKvKinds = {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4};
 
 }  // namespace
@@ -16,21 +27,33 @@ constexpr std::array kKvKinds = {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKi
 std::string name(Format format) {
   const std::string base = visit(format, [](auto f) { return std::string(decltype(f)::kName); });
   if (!is_int4(format)) return base;
-  return format.group == 0 ? base + ".row" : base + ".g" + std::to_string(format.group);
+  if (format.group == 0) return base + ".row";
+  return base + ".g" + std::to_string(format.group) + (is_progressive(format) ? ".p" : "");
 }
 
 Format parse_format(std::string_view word) {
   for (const Format format : kFormats)
     if (name(format) == word) return format;
-  fail("format '{}' is not one of f32, f16, bf16, int8, int4.g32, int4.g64, int4.g128, int4.row",
-       word);
+  fail(
+      "format '{}' is not one of f32, f16, bf16, int8, int4.g32, int4.g64, int4.g128, int4.row, "
+      "int4.g32.p, int4.g64.p, int4.g128.p",
+      word);
 }
 
 bool is_integer(Format format) {
   return visit(format, [](auto f) { return decltype(f)::kInteger; });
 }
 
-bool is_int4(Format format) { return format.kind == Kind::kInt4; }
+bool is_int4(Format format) { return is_integer(format) && bits(format) == 4; }
+
+bool is_progressive(Format format) {
+  return visit(format, [](auto f) {
+    if constexpr (decltype(f)::kInteger)
+      return decltype(f)::kProgressive;
+    else
+      return false;
+  });
+}
 
 int bits(Format format) {
   return visit(format, [](auto f) { return decltype(f)::kBits; });
@@ -62,6 +85,14 @@ int weight_scale_bytes(Format format) {
     else
       return 0;
   });
+}
+
+int weight_scales(Format format, int size) {
+  return is_progressive(format) ? std::min(size, 1) : groups(format, size);
+}
+
+int weight_multipliers(Format format, int size) {
+  return is_progressive(format) ? groups(format, size) : 0;
 }
 
 std::string_view name(KvKind kind) {

@@ -13,7 +13,7 @@
 
 namespace atom::format {
 
-enum class Kind : uint8_t { kF32, kF16, kBF16, kInt8, kInt4 };
+enum class Kind : uint8_t { kF32, kF16, kBF16, kInt8, kInt4, kInt4Progressive };
 
 struct Format {
   Kind kind = Kind::kF32;
@@ -27,14 +27,18 @@ inline constexpr Format kF16{Kind::kF16};
 inline constexpr Format kBF16{Kind::kBF16};
 inline constexpr Format kInt8{Kind::kInt8};
 constexpr Format int4(int32_t group) { return {Kind::kInt4, group}; }  // group 0: one scale per row
+// Weights only: value = row scale * the group's multiplier * code.
+constexpr Format int4_progressive(int32_t group) { return {Kind::kInt4Progressive, group}; }
 
-// "f32" "f16" "bf16" "int8" "int4.g32" "int4.g64" "int4.g128" "int4.row". Error: any other word.
+// "f32" "f16" "bf16" "int8" "int4.g32" "int4.g64" "int4.g128" "int4.row" "int4.g32.p" "int4.g64.p"
+// "int4.g128.p". Error: any other word.
 Format parse_format(std::string_view word);
 std::string name(Format format);
 
-bool is_integer(Format format);  // codes and scales, as opposed to floating-point values
-bool is_int4(Format format);
-int bits(Format format);  // of one value, scales not counted
+bool is_integer(Format format);      // codes and scales, as opposed to floating-point values
+bool is_int4(Format format);         // codes of four bits, whatever scales them
+bool is_progressive(Format format);  // weights of a row scale and multipliers of the groups
+int bits(Format format);             // of one value, scales not counted
 
 // Values per scale when a segment has `size` values (size itself for one scale per row), and the
 // number of scales; the last group may be short. 0 groups for floating-point formats.
@@ -43,9 +47,12 @@ int groups(Format format, int size);
 
 // Bytes of one row of `size` values in the checkpoint: int4 packs eight codes into an int32.
 int64_t row_bytes(Format format, int size);
-// Bytes of one scale of a weight in the checkpoint: f16 for int4, f32 for int8, 0 for floating
-// point.
+// What scales a weight in the checkpoint. Bytes of one scale: f16 for int4, f32 for int8 and for
+// the rows of progressive int4, 0 for floating point. Scales of a row: one per group, but one in
+// all when progressive. Multipliers of a row, u8: one per group when progressive, else 0.
 int weight_scale_bytes(Format format);
+int weight_scales(Format format, int size);
+int weight_multipliers(Format format, int size);
 
 // KV-cache formats: int8 and int4 are "lo + s * q" per token and KV head with f16 lo and s.
 enum class KvKind : uint8_t { kF32, kF16, kInt8, kInt4 };

@@ -51,6 +51,7 @@ struct Int8 {
   static constexpr int kLow = -127;
   static constexpr int kHigh = 127;
   static constexpr float kDivisor = 127.0f;
+  static constexpr bool kProgressive = false;
   static constexpr int kWeightScaleBytes = 4;  // f32, one per row
 };
 struct Int4 {
@@ -62,7 +63,15 @@ struct Int4 {
   static constexpr int kLow = -8;
   static constexpr int kHigh = 7;
   static constexpr float kDivisor = 7.0f;
+  static constexpr bool kProgressive = false;
   static constexpr int kWeightScaleBytes = 2;  // f16, one per row and group
+};
+// Weights only: the scale of a group is an integer multiple of its row's.
+struct Int4Progressive : Int4 {
+  static constexpr Kind kTag = Kind::kInt4Progressive;
+  static constexpr bool kProgressive = true;
+  static constexpr int kWeightScaleBytes = 4;  // f32, one per row
+  static constexpr int kMostMultiplier = 15;   // u8, one per row and group, at least 1
 };
 
 template <typename Function>
@@ -76,6 +85,8 @@ decltype(auto) visit(Kind kind, Function&& function) {
       return std::forward<Function>(function)(Int8{});
     case Kind::kInt4:
       return std::forward<Function>(function)(Int4{});
+    case Kind::kInt4Progressive:
+      return std::forward<Function>(function)(Int4Progressive{});
     case Kind::kF32:
       break;
   }

@@ -39,6 +39,16 @@ inline float int4_scale(float absmax, float clip) {
 // widening).
 inline uint16_t weight_scale_bits(float scale) { return std::max<uint16_t>(f32_to_f16(scale), 1); }
 
+// Progressive int4: the row's scale, f32 of at least 2^-126 so that its inverse is finite, and each
+// group's multiplier; the codes of a group are rounded with row scale * multiplier. What the solver
+// asks for a group is absmax * (clip / 7), 0 where the group is all zeros; `largest` is the row's.
+inline float progressive_row_scale(float largest) {
+  return largest == 0.0f ? 1.0f : std::max(largest / 15.0f, 0x1p-126f);
+}
+inline uint8_t progressive_multiplier(float group_scale, float row_scale) {
+  return static_cast<uint8_t>(std::clamp(std::nearbyintf(group_scale / row_scale), 1.0f, 15.0f));
+}
+
 // q = clamp(rne(x * inv), low, high), inv = 1 / s in f32. A NaN scale gives codes 0.
 inline int quantize_code(float x, float inv, int low, int high) {
   const float r = std::nearbyintf(x * inv);  // default rounding mode: half to even

@@ -91,6 +91,7 @@ void Forward::layer(const Layer& layer, kv::Pool& pool, int pool_layer,
                       .pages = pool.data(pool_layer),
                       .rope_cos = rope_cos_.as<float>(),
                       .rope_sin = rope_sin_.as<float>(),
+                      .hadamard = layer.qk_hadamard,
                       .sequences = sequences,
                       .y = attended});
   const backend::PackedLinear* out = layer.out.get();

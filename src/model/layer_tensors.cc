@@ -30,10 +30,14 @@ void widen_part(const LinearTensors& linear, int index, int begin, float* out) {
           y[i] = F::widen(values[i]);
         } else {
           const int64_t at = int64_t{row} * groups + i / group;
-          const float scale =
-              F::kWeightScaleBytes == 2
-                  ? format::f16_to_f32(reinterpret_cast<const uint16_t*>(scales)[at])
-                  : reinterpret_cast<const float*>(scales)[at];
+          float scale = 0;
+          if constexpr (F::kProgressive)
+            scale = reinterpret_cast<const float*>(scales)[row] *
+                    static_cast<float>(linear.part[index].multipliers[static_cast<size_t>(at)]);
+          else if constexpr (F::kWeightScaleBytes == 2)
+            scale = format::f16_to_f32(reinterpret_cast<const uint16_t*>(scales)[at]);
+          else
+            scale = reinterpret_cast<const float*>(scales)[at];
           const int code = F::kBits == 4
                                ? format::unpack_int4(reinterpret_cast<const uint32_t*>(codes), i)
                                : reinterpret_cast<const int8_t*>(codes)[i];
@@ -46,17 +50,24 @@ void widen_part(const LinearTensors& linear, int index, int begin, float* out) {
 
 }  // namespace
 
+int64_t LinearTensors::Part::bytes() const {
+  return static_cast<int64_t>(codes.size() + scales.size() + multipliers.size());
+}
+
 int64_t LinearTensors::bytes() const {
   int64_t sum = static_cast<int64_t>(bias.size() * sizeof(float));
-  for (const Part& p : part) sum += static_cast<int64_t>(p.codes.size() + p.scales.size());
+  for (const Part& p : part) sum += p.bytes();
   return sum;
 }
 
 backend::LinearWeight view(const LinearTensors& linear) {
   backend::LinearWeight out{.n = linear.n, .segments = linear.segments};
-  for (int i = 0; i < 2; ++i)
-    out.part[i] = {linear.part[i].codes.data(),
-                   linear.part[i].scales.empty() ? nullptr : linear.part[i].scales.data()};
+  for (int i = 0; i < 2; ++i) {
+    const LinearTensors::Part& part = linear.part[i];
+    out.part[i] = {.codes = part.codes.data(),
+                   .scales = part.scales.empty() ? nullptr : part.scales.data(),
+                   .multipliers = part.multipliers.empty() ? nullptr : part.multipliers.data()};
+  }
   out.bias = linear.bias.empty() ? nullptr : linear.bias.data();
   return out;
 }

@@ -22,7 +22,10 @@ struct LinearTensors {
   struct Part {
     std::vector<std::byte> codes;  // [n, row_bytes(format, size)]
     std::vector<std::byte>
-        scales;  // [n, groups]: f16 for int4, f32 for int8, empty for floating point
+        scales;  // [n, weight_scales]: f16 for int4, else f32, empty for floating point
+    std::vector<uint8_t> multipliers;  // [n, groups] of progressive int4, else empty
+
+    int64_t bytes() const;  // as stored
   };
   Part part[2];
   std::vector<float> bias;  // [n] or empty
@@ -37,6 +40,7 @@ struct Site {
   format::Segments segments;   // formats of the activation
   float clip = 1.0f;           // of int4 segments
   std::vector<int32_t> order;  // [k], or empty: identity, or folded into the producer's rows
+  int hadamard = 0;            // block length of the transform at run time; 0: none
 };
 
 struct ExpertTensors {
@@ -50,6 +54,7 @@ struct LayerTensors {
   LinearTensors router;                // [experts, hidden] 16-bit; n = 0: dense
   std::vector<ExpertTensors> experts;  // one for a dense layer
   format::KvKind kv = format::KvKind::kF32;
+  int qk_hadamard = 0;  // block length of the transform of Q and K at run time; 0: none
 };
 
 // Pointers of `linear` for Backend::pack; valid while `linear` lives.

@@ -21,6 +21,7 @@ Json number_json(Format f, std::string_view per_row, bool dynamic) {
   if (format::is_int4(f) && f.group != 0) {
     out["strategy"] = "group";
     out["group_size"] = f.group;
+    if (format::is_progressive(f)) out["progressive"] = true;
   } else {
     out["strategy"] = per_row;
   }
@@ -48,20 +49,31 @@ void require_null(const Json& object, std::string_view name, std::string_view ke
 // One description of numbers, as compressed-tensors writes it. Observers only made the scales.
 void check_number(const Json& number, std::string_view name, bool dynamic,
                   std::string_view source) {
-  static const Words known = {"num_bits",   "type",     "symmetric",       "strategy",
-                              "group_size", "dynamic",  "clip_ratio",      "block_structure",
-                              "actorder",   "observer", "observer_kwargs", "scale_dtype",
-                              "zp_dtype"};
+  static const Words known = {"num_bits",   "type",        "symmetric",       "strategy",
+                              "group_size", "dynamic",     "clip_ratio",      "block_structure",
+                              "actorder",   "observer",    "observer_kwargs", "scale_dtype",
+                              "zp_dtype",   "progressive", "hadamard"};
   refuse_other_keys(number, name, known, source);
+  if (name != "weights") require_null(number, name, "progressive", source);
   for (const char* key : {"block_structure", "actorder", "scale_dtype", "zp_dtype"})
     require_null(number, name, key, source);
   if (get_string_or(number, "strategy", "", source) != "group")
     require_null(number, name, "group_size", source);
-  if (name != "input_activations") require_null(number, name, "clip_ratio", source);
+  if (name != "input_activations")
+    for (const char* key : {"clip_ratio", "hadamard"}) require_null(number, name, key, source);
   if (get_string_or(number, "type", "int", source) == "int" &&
       get_bool_or(number, "dynamic", false, source) != dynamic)
     fail("{}: {} must have 'dynamic' {} (weights have stored scales, other numbers have none)",
          source, name, dynamic);
+}
+
+// Block length of a Hadamard transform; absent: 0.
+int parse_hadamard(const Json& object, std::string_view key, std::string_view source) {
+  if (!object.contains(key)) return 0;
+  const int64_t block = get_int(object, key, {.source = source, .min = 2, .max = 128});
+  if ((block & (block - 1)) != 0)
+    fail("{}: quantization_config '{}' must be a power of two, but is {}", source, key, block);
+  return static_cast<int>(block);
 }
 
 // Absent or null: unquantized.
@@ -76,12 +88,13 @@ Format parse_number(const Json& group, std::string_view key, std::string_view pe
   if (type == "float" && bits == 16) return format::kF32;
   const std::string strategy = get_string_or(*it, "strategy", "", source);
   if (type == "int" && get_bool_or(*it, "symmetric", true, source)) {
-    if (bits == 8 && strategy == per_row) return format::kInt8;
-    if (bits == 4 && strategy == per_row) return format::int4(0);
+    const bool progressive = get_bool_or(*it, "progressive", false, source);
+    if (bits == 8 && strategy == per_row && !progressive) return format::kInt8;
+    if (bits == 4 && strategy == per_row && !progressive) return format::int4(0);
     if (bits == 4 && strategy == "group")
-      return format::parse_format(
-          "int4.g" +
-          std::to_string(get_int(*it, "group_size", {.source = source, .min = 1, .max = 4096})));
+      return format::parse_format(fmt::format(
+          "int4.g{}{}", get_int(*it, "group_size", {.source = source, .min = 1, .max = 4096}),
+          progressive ? ".p" : ""));
   }
   fail("{}: quantization_config '{}' holds {}, which no supported format expresses", source, key,
        it->dump().substr(0, 120));
@@ -108,6 +121,7 @@ Json group_json(const LinearScheme& s, const std::vector<std::string>& targets) 
   out["input_activations"] =
       format::is_integer(s.input) ? number_json(s.input, "token", true) : Json(nullptr);
   if (format::is_int4(s.input)) out["input_activations"]["clip_ratio"] = s.clip;
+  if (s.hadamard != 0) out["input_activations"]["hadamard"] = s.hadamard;
   if (s.kept > 0) {
     out["kept_channels"] = s.kept;
     out["kept_weights"] = number_json(s.kept_weight, "channel", false);
@@ -137,14 +151,19 @@ LinearScheme parse_group(const Json& group, std::string_view source) {
   LinearScheme s;
   s.weight = parse_number(group, "weights", "channel", source);
   s.input = parse_number(group, "input_activations", "token", source);
-  if (const auto it = group.find("input_activations"); it != group.end() && it->is_object())
+  if (const auto it = group.find("input_activations"); it != group.end() && it->is_object()) {
     s.clip = static_cast<float>(
         get_number_or(*it, "clip_ratio", 1.0, {.source = source, .min = 1e-3, .max = 1.0}));
+    s.hadamard = parse_hadamard(*it, "hadamard", source);
+  }
   s.kept = static_cast<int>(
       get_int_or(group, "kept_channels", 0, {.source = source, .min = 0, .max = 1 << 20}));
   if (s.kept > 0) {
     s.kept_weight = parse_number(group, "kept_weights", "channel", source);
     s.kept_input = parse_number(group, "kept_input_activations", "token", source);
+    for (const Format f : {s.kept_weight, s.kept_input})
+      if (format::is_int4(f))
+        fail("{}: kept channels must have 8 or 16 bits, but are {}", source, format::name(f));
   }
   return s;
 }
@@ -185,6 +204,7 @@ void check_top_level(const Json& q, std::string_view method, std::string_view so
                               "ignore",
                               "kv_cache_layers",
                               "order_partitions",
+                              "qk_hadamard",
                               "quantization_status",
                               "global_compression_ratio",
                               "version",
@@ -236,10 +256,10 @@ bool is_compressed_tensors(const Scheme& scheme, const ModelConfig& config) {
   for (const auto& [module, linear] : scheme.linears)
     if (!(linear == first)) return false;
   const bool w8a8 = first.weight == format::kInt8 && first.input == format::kInt8;
-  const bool w4a16 =
-      format::is_int4(first.weight) && first.weight.group != 0 && !format::is_integer(first.input);
-  return first.kept == 0 && (w8a8 || w4a16) && uniform(scheme.kv) &&
-         format::kv_bits(scheme.kv[0]) >= 16;
+  const bool w4a16 = format::is_int4(first.weight) && !format::is_progressive(first.weight) &&
+                     first.weight.group != 0 && !format::is_integer(first.input);
+  return first.kept == 0 && first.hadamard == 0 && scheme.qk_hadamard == 0 && (w8a8 || w4a16) &&
+         uniform(scheme.kv) && format::kv_bits(scheme.kv[0]) >= 16;
 }
 
 }  // namespace
@@ -305,10 +325,15 @@ Scheme parse_scheme(const Json& config_json, const ModelConfig& config, KvKind p
     if (!groups->is_object()) fail("{}: config_groups must be an object", source);
     for (const auto& [name, group] : groups->items()) {
       if (!group.is_object()) fail("{}: config_groups '{}' must be an object", source, name);
-      assign_targets(group, parse_group(group, source), config, ignored, source, out);
+      const LinearScheme linear = parse_group(group, source);
+      if (out.compressed_tensors_names && format::is_progressive(linear.weight))
+        fail("{}: config_groups '{}' holds 'progressive', which only quant_method 'atom' has",
+             source, name);
+      assign_targets(group, linear, config, ignored, source, out);
     }
   }
   out.kv = parse_kv(*it, config, source);
+  out.qk_hadamard = parse_hadamard(*it, "qk_hadamard", source);
   return out;
 }
 
@@ -352,6 +377,7 @@ Json scheme_json(const Scheme& scheme, const ModelConfig& config) {
     for (const KvKind kind : scheme.kv) out["kv_cache_layers"].push_back(format::name(kind));
   }
   if (!common) out["order_partitions"] = 1;
+  if (scheme.qk_hadamard != 0) out["qk_hadamard"] = scheme.qk_hadamard;
   out["ignore"] = ignore;
   return out;
 }

@@ -24,6 +24,7 @@ struct LinearScheme {
   format::Format kept_input = format::kF32;
   int kept = 0;       // channels
   float clip = 1.0f;  // of int4 inputs
+  int hadamard = 0;  // block length of the input's Hadamard transform (backend::InputSpec); 0: none
 
   bool operator==(const LinearScheme&) const = default;
 };
@@ -35,6 +36,7 @@ struct Scheme {
   bool quantized = false;                       // false: a plain Hugging Face checkpoint
   std::map<std::string, LinearScheme> linears;  // by module name; absent: 16 bits as in the source
   std::vector<format::KvKind> kv;               // one per layer
+  int qk_hadamard = 0;                          // block length of the transform of Q and K; 0: none
   bool compressed_tensors_names = false;        // tensor names of the compressed-tensors dialect
 
   // Scheme of a module, nullptr when it is not quantized.

@@ -56,6 +56,7 @@ class Reader {
     if (scheme == nullptr) return out;
     out.segments = input_segments(*scheme, k);
     out.clip = scheme->clip;
+    out.hadamard = scheme->hadamard;
     if (ordered && files_.has(name + ".order")) out.order = permutation(name + ".order", k);
     return out;
   }
@@ -68,7 +69,8 @@ class Reader {
     const bool equal = a == nullptr || b == nullptr
                            ? a == b
                            : a->input == b->input && a->kept_input == b->kept_input &&
-                                 a->kept == b->kept && a->clip == b->clip;
+                                 a->kept == b->kept && a->clip == b->clip &&
+                                 a->hadamard == b->hadamard;
     if (!equal)
       fail("{}: '{}' and '{}' share the input '{}' but describe it differently", where(), first,
            other, site.name);
@@ -141,6 +143,29 @@ class Reader {
     return copy(view.bytes);
   }
 
+  std::vector<std::byte> row_scales(const std::string& name, int n) const {
+    std::vector<std::byte> bytes = scales(name, {n}, DType::F32);
+    for (size_t at = 0; at < bytes.size(); at += sizeof(float)) {
+      float scale;
+      std::memcpy(&scale, bytes.data() + at, sizeof(scale));
+      if (!(scale > 0))
+        fail("{}: tensor '{}' holds {}; row scales must be positive", where(), name, scale);
+    }
+    return bytes;
+  }
+
+  // Larger ones could overflow the s32 sum of a row.
+  std::vector<uint8_t> multipliers(const std::string& name, const tensor::Shape& shape) const {
+    const TensorView view = typed(name, shape, DType::U8);
+    std::vector<uint8_t> out(view.bytes.size());
+    std::memcpy(out.data(), view.bytes.data(), out.size());
+    for (const uint8_t multiplier : out)
+      if (multiplier < 1 || multiplier > format::Int4Progressive::kMostMultiplier)
+        fail("{}: tensor '{}' holds the multiplier {}, which is outside 1..15", where(), name,
+             multiplier);
+    return out;
+  }
+
   // Kernels negate codes, and -128 has no negative in eight bits.
   std::vector<std::byte> int8_codes(const std::string& name, const tensor::Shape& shape) const {
     const TensorView view = typed(name, shape, DType::I8);
@@ -161,6 +186,9 @@ class Reader {
       const TensorView codes =
           typed(module + ".weight_packed", {n, format::row_bytes(segment.format, segment.size) / 4},
                 DType::I32);
+      if (format::is_progressive(segment.format))
+        return {copy(codes.bytes), row_scales(module + ".weight_row_scale", n),
+                multipliers(module + ".weight_multiplier", {n, groups})};
       return {copy(codes.bytes), scales(module + ".weight_scale", {n, groups}, DType::F16)};
     }
     return {int8_codes(module + ".weight", {n, segment.size}),
@@ -206,6 +234,7 @@ backend::Buffer upload(backend::Backend& backend, const std::vector<T>& values) 
 void bind_site(backend::Backend& backend, const Site& site, BoundSite& out) {
   out.spec.segments = site.segments;
   out.spec.clip = site.clip;
+  out.spec.hadamard = site.hadamard;
   if (site.order.empty()) return;
   out.order = upload(backend, site.order);
   out.spec.order = out.order.as<int32_t>();
@@ -233,6 +262,7 @@ LayerTensors read_layer(const ModelFiles& files, const ModelConfig& config, cons
 
   LayerTensors out;
   out.kv = scheme.kv[index];
+  out.qk_hadamard = scheme.qk_hadamard;
   out.attention_norm = reader.vector(module("input_layernorm.weight"), config.hidden);
   out.ffn_norm = reader.vector(module("post_attention_layernorm.weight"), config.hidden);
   out.q = reader.linear(module("self_attn.q_proj"), config.attention_size(), config.hidden);
@@ -267,6 +297,7 @@ LayerTensors read_layer(const ModelFiles& files, const ModelConfig& config, cons
 
 std::unique_ptr<Layer> bind_layer(backend::Backend& backend, const LayerTensors& tensors) {
   auto layer = std::make_unique<Layer>();
+  layer->qk_hadamard = tensors.qk_hadamard;
   layer->attention_norm = upload(backend, tensors.attention_norm);
   layer->ffn_norm = upload(backend, tensors.ffn_norm);
   bind_site(backend, tensors.qkv_input, layer->qkv_input);

@@ -27,6 +27,7 @@ struct BoundSite {
 // One layer on a backend; made by bind_layer, never moved (activations point at its specs).
 struct Layer {
   backend::Buffer attention_norm, ffn_norm;  // f32 [hidden]
+  int qk_hadamard = 0;
   BoundSite qkv_input, out_input, ffn_input, router_input, down_input;
   std::unique_ptr<backend::PackedLinear> qkv, out, router;
   std::vector<std::unique_ptr<backend::PackedLinear>> gate_up, down;  // one per expert

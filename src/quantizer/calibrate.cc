@@ -31,6 +31,8 @@ std::vector<int32_t> draw_starts(const Windows::Options& options) {
   return starts;
 }
 
+}  // namespace
+
 void add_squares(Executor& executor, const ObservedInput& input, std::vector<double>& sums) {
   const int64_t k = input.k;
   check(static_cast<int64_t>(sums.size()) == k, "energies have one place per channel");
@@ -43,8 +45,6 @@ void add_squares(Executor& executor, const ObservedInput& input, std::vector<dou
       }
   });
 }
-
-}  // namespace
 
 void ObservingBackend::observe(const model::Layer& layer, Sink sink) {
   layer_ = &layer;
@@ -272,7 +272,13 @@ void Windows::embed(const checkpoint::ModelFiles& files) {
   }
 }
 
-void Windows::run(const model::Layer& layer, format::KvKind kv, After after) {
+void Windows::sample(const model::Layer& layer, format::KvKind kv, int64_t rows) {
+  const auto told = std::exchange(on_step_, {});
+  run(layer, kv, After::kDiscard, rows);
+  on_step_ = told;
+}
+
+void Windows::run(const model::Layer& layer, format::KvKind kv, After after, int64_t rows_wanted) {
   const format::KvLayout layout{
       .kind = kv, .kv_heads = config_.kv_heads, .head_dim = config_.head_dim};
   const int window_pages = kv::pages_for(sequence_, layout);
@@ -280,6 +286,7 @@ void Windows::run(const model::Layer& layer, format::KvKind kv, After after) {
   kv::Pool pool(backend_, {layout}, window_pages * windows);
   const std::vector<int32_t> pages = model::consecutive_pages(0, pool.pages());
   for (Step& step : steps()) {
+    if (step.first_row >= rows_wanted) break;
     for (size_t i = 0; i < step.sequences.size(); ++i)
       step.sequences[i].page_table = pages.data() + i * static_cast<size_t>(window_pages);
     float* rows =
@@ -293,6 +300,16 @@ void Windows::run(const model::Layer& layer, format::KvKind kv, After after) {
       on_step_(static_cast<double>(step.first_row + step.rows) / static_cast<double>(tokens()));
   }
   backend_.synchronize();
+}
+
+void Windows::rotate(std::span<const float> basis, Solver& solver) {
+  for (const Step& step : steps()) {
+    float* rows =
+        hidden_.data() + static_cast<size_t>(step.first_row) * static_cast<size_t>(config_.hidden);
+    const std::vector<float> turned =
+        solver.product(rows, step.rows, config_.hidden, basis.data(), config_.hidden);
+    std::copy(turned.begin(), turned.end(), rows);
+  }
 }
 
 void Windows::final_norm(std::span<const float> gain,

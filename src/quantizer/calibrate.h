@@ -40,6 +40,9 @@ struct ObservedInput {
   int k = 0;
 };
 
+// sums[c] += sum over rows of x[.., c]^2; sums = [k].
+void add_squares(Executor& executor, const ObservedInput& input, std::vector<double>& sums);
+
 // Forwards everything to `inner`; shows the inputs of one layer's linears before they are
 // multiplied.
 class ObservingBackend final : public backend::Backend {
@@ -147,7 +150,13 @@ class Windows {
   Windows(const model::ModelConfig& config, backend::Backend& backend, const Options& options);
 
   void embed(const checkpoint::ModelFiles& files);
-  void run(const model::Layer& layer, format::KvKind kv, After after);
+  void run(const model::Layer& layer, format::KvKind kv, After after) {
+    run(layer, kv, after, tokens());
+  }
+  // Runs only the first `rows` or a few more and discards the result, without a word to on_step.
+  void sample(const model::Layer& layer, format::KvKind kv, int64_t rows);
+  // Hidden states h -> h Q, Q = [hidden, hidden] row-major.
+  void rotate(std::span<const float> basis, Solver& solver);
   // RMSNorm of the hidden states, step by step, as the head would see them.
   void final_norm(std::span<const float> gain,
                   const std::function<void(const float* x, int rows)>& sink);
@@ -164,6 +173,7 @@ class Windows {
     std::vector<backend::SequenceStep> sequences;
   };
   std::vector<Step> steps() const;
+  void run(const model::Layer& layer, format::KvKind kv, After after, int64_t rows_wanted);
 
   model::ModelConfig config_;
   backend::Backend& backend_;

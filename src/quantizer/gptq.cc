@@ -8,15 +8,27 @@
 
 #include "base/error.h"
 #include "format/quantize.h"
+#include "quantizer/clip.h"
 
 namespace atom::quantizer {
 namespace {
 
 constexpr int kColumns = 128;  // compensated one by one; columns behind them in one matrix product
 
-// A clip counts only with groups.
-float clip_of(const RoundingProblem& problem) {
-  return problem.normal.format.group == 0 ? 1.0f : problem.clip;
+// Of the group that begins at column `begin`, whose scale without a clip is `unclipped`. A clip counts only with
+// groups. What GPTQ pays for an error in column j is error^2 / U_jj^2.
+float clip_of(const RoundingProblem& problem, int begin, std::span<const float> group,
+              float unclipped) {
+  if (problem.normal.format.group == 0) return 1.0f;
+  if (problem.clip != 0) return problem.clip;
+  std::vector<float> importance;
+  if (problem.factor != nullptr)
+    for (size_t j = 0; j < group.size(); ++j) {
+      const size_t column = static_cast<size_t>(begin) + j;
+      const float u = problem.factor[column * static_cast<size_t>(problem.k) + column];
+      importance.push_back(1.0f / (u * u));
+    }
+  return searched_clip(group, unclipped, importance);
 }
 
 uint16_t stored_scale(const RoundingProblem& problem, float wanted, float absmax) {
@@ -27,9 +39,35 @@ uint16_t stored_scale(const RoundingProblem& problem, float wanted, float absmax
   return bits;
 }
 
-uint16_t gptq_scale(const RoundingProblem& problem, std::span<const float> group) {
+uint16_t gptq_scale(const RoundingProblem& problem, int begin, std::span<const float> group) {
   const float absmax = format::absmax(group);
-  return stored_scale(problem, 2.0f * absmax * clip_of(problem) / 15.0f, absmax);
+  const float clip = clip_of(problem, begin, group, 2.0f * absmax / 15.0f);
+  return stored_scale(problem, 2.0f * absmax * clip / 15.0f, absmax);
+}
+
+// absmax * (clip / 7).
+float nearest_scale(const RoundingProblem& problem, int begin, std::span<const float> group) {
+  const float absmax = format::absmax(group);
+  return absmax * (clip_of(problem, begin, group, absmax / 7.0f) / 7.0f);
+}
+
+// Row scale and multipliers of one row's normal columns.
+void progressive_scales(const RoundingProblem& problem, int row, const float* weight,
+                        Rounded& out) {
+  const int normal = problem.normal.size;
+  const int group = format::group_size(problem.normal.format, normal);
+  std::vector<float> wanted;
+  for (int begin = 0; begin < normal; begin += group) {
+    const size_t size = static_cast<size_t>(std::min(group, normal - begin));
+    wanted.push_back(nearest_scale(problem, begin, {weight + begin, size}));
+  }
+  if (wanted.empty()) return;
+  const float scale =
+      format::progressive_row_scale(*std::max_element(wanted.begin(), wanted.end()));
+  out.row_scales[static_cast<size_t>(row)] = scale;
+  uint8_t* multipliers = out.multipliers.data() + static_cast<size_t>(row) * wanted.size();
+  for (size_t g = 0; g < wanted.size(); ++g)
+    multipliers[g] = format::progressive_multiplier(wanted[g], scale);
 }
 
 // Columns [begin, end) of one row: rounds, compensates the columns up to `end`, notes each column's
@@ -38,7 +76,9 @@ struct RowState {
   float* weight;     // [k]
   float* errors;     // [kColumns]
   int8_t* codes;     // [normal.size]
-  uint16_t* scales;  // [groups]
+  uint16_t* scales;  // [groups], chosen here; null: progressive
+  float row_scale;   // progressive: fixed in advance
+  const uint8_t* multipliers;
   float scale = 1.0f;
 };
 
@@ -47,9 +87,12 @@ void round_columns(const RoundingProblem& problem, int begin, int end, RowState&
   const size_t k = static_cast<size_t>(problem.k);
   float inverse = 1.0f / row.scale;
   for (int i = begin; i < end; ++i) {
-    if (i % group == 0) {
+    if (i % group == 0 && row.scales == nullptr) {
+      row.scale = row.row_scale * static_cast<float>(row.multipliers[i / group]);
+      inverse = 1.0f / row.scale;
+    } else if (i % group == 0) {
       const int size = std::min(group, problem.normal.size - i);
-      const uint16_t bits = gptq_scale(problem, {row.weight + i, static_cast<size_t>(size)});
+      const uint16_t bits = gptq_scale(problem, i, {row.weight + i, static_cast<size_t>(size)});
       row.scales[i / group] = bits;
       row.scale = format::f16_to_f32(bits);
       inverse = 1.0f / row.scale;
@@ -72,7 +115,13 @@ Rounded make_rounded(const RoundingProblem& problem) {
   const int normal = problem.normal.size;
   Rounded out;
   out.codes.resize(n * static_cast<size_t>(normal));
-  out.scales.resize(n * static_cast<size_t>(format::groups(problem.normal.format, normal)));
+  const size_t groups = n * static_cast<size_t>(format::groups(problem.normal.format, normal));
+  if (format::is_progressive(problem.normal.format)) {
+    out.row_scales.resize(n, 1.0f);
+    out.multipliers.resize(groups, 1);
+  } else {
+    out.scales.resize(groups);
+  }
   out.rest.resize(n * static_cast<size_t>(problem.k - normal));
   return out;
 }
@@ -82,17 +131,24 @@ Rounded round_nearest(const RoundingProblem& problem) {
   const int normal = problem.normal.size;
   const int group = format::group_size(problem.normal.format, normal);
   const int groups = format::groups(problem.normal.format, normal);
-  const float factor = clip_of(problem) / 7.0f;
+  const bool progressive = format::is_progressive(problem.normal.format);
   for (int r = 0; r < problem.n; ++r) {
     const float* weight = problem.weight + int64_t{r} * problem.k;
+    if (progressive) progressive_scales(problem, r, weight, out);
     for (int g = 0; g < groups; ++g) {
       const int begin = g * group;
       const std::span<const float> values(weight + begin,
                                           static_cast<size_t>(std::min(group, normal - begin)));
-      const float absmax = format::absmax(values);
-      const uint16_t bits = stored_scale(problem, absmax * factor, absmax);
-      out.scales[static_cast<size_t>(int64_t{r} * groups + g)] = bits;
-      format::quantize_group(values, format::f16_to_f32(bits), format::Int4{},
+      const size_t at = static_cast<size_t>(int64_t{r} * groups + g);
+      float scale;
+      if (progressive) {
+        scale = out.row_scales[static_cast<size_t>(r)] * static_cast<float>(out.multipliers[at]);
+      } else {
+        out.scales[at] =
+            stored_scale(problem, nearest_scale(problem, begin, values), format::absmax(values));
+        scale = format::f16_to_f32(out.scales[at]);
+      }
+      format::quantize_group(values, scale, format::Int4{},
                              out.codes.data() + int64_t{r} * normal + begin);
     }
     std::copy(weight + normal, weight + problem.k,
@@ -109,6 +165,10 @@ void gptq_rows(const RoundingProblem& problem, int begin, int end, Rounded& out)
     if (!problem.dead.empty() && problem.dead[static_cast<size_t>(j)] != 0)
       for (int r = 0; r < rows; ++r) weight[static_cast<size_t>(int64_t{r} * k + j)] = 0.0f;
 
+  const bool progressive = format::is_progressive(problem.normal.format);
+  for (int r = 0; progressive && r < rows; ++r)
+    progressive_scales(problem, begin + r, weight.data() + int64_t{r} * k, out);
+
   std::vector<float> errors(static_cast<size_t>(rows) * kColumns);
   std::vector<float> scale(static_cast<size_t>(rows), 1.0f);  // of the group that a row is in
   for (int first = 0; first < normal; first += kColumns) {
@@ -117,8 +177,16 @@ void gptq_rows(const RoundingProblem& problem, int begin, int end, Rounded& out)
       RowState row{.weight = weight.data() + int64_t{r} * k,
                    .errors = errors.data() + int64_t{r} * kColumns,
                    .codes = out.codes.data() + int64_t{begin + r} * normal,
-                   .scales = out.scales.data() + int64_t{begin + r} * groups,
+                   .scales = nullptr,
+                   .row_scale = 1.0f,
+                   .multipliers = nullptr,
                    .scale = scale[static_cast<size_t>(r)]};
+      if (progressive) {
+        row.row_scale = out.row_scales[static_cast<size_t>(begin + r)];
+        row.multipliers = out.multipliers.data() + int64_t{begin + r} * groups;
+      } else {
+        row.scales = out.scales.data() + int64_t{begin + r} * groups;
+      }
       round_columns(problem, first, last, row);
       scale[static_cast<size_t>(r)] = row.scale;
     }

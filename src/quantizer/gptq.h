@@ -22,28 +22,32 @@ struct RoundingProblem {
   const float* weight = nullptr;  // [n, k]
   int n = 0;
   int k = 0;
-  format::Segment normal;         // int4 columns [0, normal.size); size 0: none
-  float clip = 1.0f;              // of a group's scale; ignored for int4.row
+  format::Segment normal;         // int4 columns [0, normal.size), size 0: none; may be progressive
+  float clip = 1.0f;              // of a group's scale, 0: searched (clip.h); ignored for int4.row
   const float* factor = nullptr;  // GPTQ: upper U [k, k] with U^T U = inverse of the damped Hessian
   std::span<const uint8_t>
       dead;  // GPTQ: [k], 1: no calibration token uses the column, its weights become 0
 };
 
 struct Rounded {
-  std::vector<int8_t> codes;     // [n, normal.size]
-  std::vector<uint16_t> scales;  // [n, groups], f16 bits
-  std::vector<float> rest;       // [n, k - normal.size]
+  std::vector<int8_t> codes;         // [n, normal.size]
+  std::vector<uint16_t> scales;      // [n, groups], f16 bits; empty when progressive
+  std::vector<float> row_scales;     // [n] of progressive int4
+  std::vector<uint8_t> multipliers;  // [n, groups] of progressive int4
+  std::vector<float> rest;           // [n, k - normal.size]
 };
 
 // Sized, without content.
 Rounded make_rounded(const RoundingProblem& problem);
 
-// s = f16(absmax * (clip / 7)). Error naming the module: a scale beyond f16.
+// s = f16(absmax * (clip / 7)), or the progressive row scale and multipliers of these. Error naming
+// the module: a scale beyond f16.
 Rounded round_nearest(const RoundingProblem& problem);
 
 // Rows [begin, end): columns left to right; the scale of a group, f16(2 * absmax * clip / 15),
 // comes from the weights at its first column, compensated by all columns before. The rest receives
-// the propagated error. Error as above.
+// the propagated error. Progressive scales are fixed before the first column, from the weights as
+// they are: absmax * (clip / 7). Error as above.
 void gptq_rows(const RoundingProblem& problem, int begin, int end, Rounded& out);
 
 }  // namespace atom::quantizer

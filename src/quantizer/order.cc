@@ -6,6 +6,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "format/hadamard.h"
 
 namespace atom::quantizer {
 namespace {
@@ -38,6 +39,18 @@ void cut(LinearTensors& linear, int first) {
   linear.segments = {{format::Segment{format, first}, format::Segment{format, k - first}}};
 }
 
+// The first `size` columns in the basis that the input has after its transform: x w^T = (x H) (w H)^T.
+void hadamard_columns(LinearTensors& linear, int size, int block) {
+  check_plain(linear);
+  const int k = linear.k();
+  std::vector<float> values = model::to_f32(linear);
+  for (int64_t r = 0; r < linear.n; ++r)
+    format::block_hadamard({values.data() + r * k, static_cast<size_t>(size)}, block);
+  LinearTensors turned = model::from_f32(linear.name, linear.n, k, format::kF32, values.data());
+  turned.bias = std::move(linear.bias);
+  linear = std::move(turned);
+}
+
 void set_input(const model::Scheme& scheme, model::Site& site,
                std::initializer_list<LinearTensors*> linears) {
   const LinearTensors& first = **linears.begin();
@@ -45,7 +58,11 @@ void set_input(const model::Scheme& scheme, model::Site& site,
   if (linear_scheme == nullptr) return;
   site.segments = input_segments(*linear_scheme, first.k());
   site.clip = linear_scheme->clip;
-  for (LinearTensors* linear : linears) cut(*linear, site.segments.at[0].size);
+  site.hadamard = linear_scheme->hadamard;
+  for (LinearTensors* linear : linears) {
+    if (site.hadamard != 0) hadamard_columns(*linear, site.segments.at[0].size, site.hadamard);
+    cut(*linear, site.segments.at[0].size);
+  }
 }
 
 }  // namespace

@@ -24,4 +24,23 @@ Json provenance(const QuantizeOptions& options) {
   return json;
 }
 
+Json report_json(const QuantizeOptions& options, const QuantizeReport& report) {
+  Json json;
+  json["version"] = ATOM_VERSION;
+  json["recipe"] = to_json(options.recipe);
+  json["calibration"] = {{"name", options.calibration_name},
+                         {"tokens", options.calibration.size()},
+                         {"samples", options.samples},
+                         {"sequence", options.sequence},
+                         {"seed", options.seed}};
+  json["input_bytes"] = report.input_bytes;
+  json["output_bytes"] = report.output_bytes;
+  json["bits_per_weight"] = report.bits_per_weight;
+  json["seconds"] = report.seconds;
+  json["forward_seconds"] = report.forward_seconds;
+  json["peak_rss"] = report.peak_rss;
+  json["notices"] = report.notices;
+  return json;
+}
+
 }  // namespace atom::quantizer

@@ -10,4 +10,7 @@ namespace atom::quantizer {
 // Contents of atom_provenance.json (docs/formats.md). Hashes the source's files, which takes a while.
 Json provenance(const QuantizeOptions& options);
 
+// report.json without what only the run knows: backend, threads, modules.
+Json report_json(const QuantizeOptions& options, const QuantizeReport& report);
+
 }  // namespace atom::quantizer

@@ -1,9 +1,6 @@
 #include "quantizer/quantize.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
-#include <chrono>
 #include <memory>
 #include <utility>
 
@@ -15,7 +12,9 @@
 #include "model/plain_tensors.h"
 #include "model/weights.h"
 #include "quantizer/calibrate.h"
+#include "quantizer/clip.h"
 #include "quantizer/memory.h"
+#include "quantizer/model_transform.h"
 #include "quantizer/order.h"
 #include "quantizer/provenance.h"
 #include "quantizer/solve.h"
@@ -26,18 +25,10 @@ namespace atom::quantizer {
 namespace {
 
 using model::LayerTensors;
+using model::LinearScheme;
 using model::LinearTensors;
 
 constexpr int kFewRows = 32;  // an input that fewer calibration tokens reach: rounded to nearest
-// For the ETA: time of a solved layer in FP passes over it, and what its parts take; the rest advances.
-constexpr double kSolveShare = 2.2, kCollectShare = 0.6, kAlgebraShare = 0.05;
-
-int64_t peak_rss() {
-  rusage usage = {};
-  getrusage(RUSAGE_SELF, &usage);
-  return int64_t{usage.ru_maxrss} * 1024;
-}
-
 double mebibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 // One run, in the order of its members.
@@ -50,7 +41,10 @@ class Run {
         solver_(make_cpu_solver(executor)),
         files_(*options.input),
         source_((files_.folder() / "config.json").string()),
-        config_(model::parse_config(files_.config(), source_)) {}
+        config_(model::parse_config(files_.config(), source_)),
+        meter_(std::make_unique<Meter>(config_.layers, options.progress)) {
+    meter_->expect_calibration(measures());
+  }
 
   QuantizeReport run();
 
@@ -61,17 +55,21 @@ class Run {
     return quantizes_layers() && options_.recipe.order == Order::kEnergy;
   }
   bool gptq_head() const { return gptq() && format::is_int4(options_.recipe.head); }
-  bool measures_orders() const { return orders_channels() && options_.orders.empty(); }
-  bool needs_text() const {
-    return measures_orders() || (gptq() && quantizes_layers()) || gptq_head();
+  bool measures() const {
+    return options_.recipe.transform.any() || (orders_channels() && options_.orders.empty());
   }
+  bool needs_text() const { return measures() || (gptq() && quantizes_layers()) || gptq_head(); }
 
   void prepare();
   void make_windows();
   void log_memory() const;
+  WritePlan plan() const;
+  std::vector<float> final_gain() const;
   void calibrate();
+  void measure_layer(int index);
   void solve();
   LayerTensors solve_layer(int index);
+  void write_plain_layer(int index);
   void collect(int index, LayerTensors& tensors);
   void solve_linears(LayerTensors& tensors);
   void solve_site(SiteKind site, int expert, std::initializer_list<LinearTensors*> linears);
@@ -79,13 +77,9 @@ class Run {
   std::unique_ptr<LinearTensors> solve_head();
   void finish();
 
-  double seconds() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
-  void tell(double error);
-  void begin_pass(int layer, double before, double share);
-  void tell_share(double done);  // share of the pass over the windows that is under way
+  double seconds() const { return meter_->seconds(); }
   void release(int layer) const;
 
-  using Clock = std::chrono::steady_clock;
   const QuantizeOptions& options_;
   Executor& executor_;
   ObservingBackend observing_;
@@ -94,15 +88,13 @@ class Run {
   std::string source_;
   model::ModelConfig config_;
   model::Scheme plain_, scheme_;
-  Clock::time_point start_ = Clock::now();
   std::unique_ptr<checkpoint::OutputFolder> folder_;
   std::unique_ptr<Windows> windows_;
+  std::unique_ptr<ModelTransform> transform_;
   std::vector<LayerOrders> orders_;
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Grams> grams_;
-  Progress progress_;
-  double share_ = 0;                  // done of the current pass over the windows
-  double pass_ = 0, pass_share_ = 1;  // of the layer's work: before the current pass, and in it
+  std::unique_ptr<Meter> meter_;
   int64_t quantized_bits_ = 0, quantized_weights_ = 0;
   int few_inputs_ = 0, redamped_ = 0;
   Json modules_ = Json::array();
@@ -118,7 +110,6 @@ void Run::prepare() {
         source_);
   scheme_ = to_scheme(options_.recipe, config_, report_.notices);
   plain_.kv.assign(static_cast<size_t>(config_.layers), format::KvKind::kF32);
-  progress_.layers = config_.layers;
   report_.input_bytes = static_cast<int64_t>(files_.total_bytes());
   if (options_.samples < 1 || options_.sequence < 1 || options_.sequence > config_.max_positions)
     fail("calibration needs at least one window of 1 to {} tokens, but got {} of {}",
@@ -130,8 +121,29 @@ void Run::prepare() {
         "orders of another model");
   model::require_plain_tensors(files_, config_);
   folder_ = std::make_unique<checkpoint::OutputFolder>(options_.output, files_.folder());
-  CheckpointWriter({.files = &files_, .config = &config_, .scheme = &scheme_, .orders = {}},
-                   *folder_);  // finds out whether the disk has room
+  const LinearScheme* reader = scheme_.find(model::module_name(0, "self_attn.q_proj"));
+  transform_ = std::make_unique<ModelTransform>(
+      ModelTransform::Options{.which = options_.recipe.transform,
+                              .stream = quantizes_layers(),
+                              .kept = reader != nullptr ? reader->kept : 0,
+                              .seed = options_.seed},
+      config_, executor_, *solver_);
+  const CheckpointWriter dry(plan(), *folder_);  // finds out whether the disk has room
+}
+
+WritePlan Run::plan() const {
+  WritePlan plan{.files = &files_, .config = &config_, .scheme = &scheme_, .orders = orders_};
+  plan.changed = transform_->changed();
+  if (plan.changed != WritePlan::Changed::kStream) return plan;
+  plan.embedding = transform_->embedding();
+  plan.head = transform_->head(final_gain());
+  return plan;
+}
+
+std::vector<float> Run::final_gain() const {
+  std::vector<float> gain = tensor::widen(files_.tensor("model.norm.weight"));
+  check(static_cast<int>(gain.size()) == config_.hidden, "the final norm has one gain per channel");
+  return gain;
 }
 
 void Run::log_memory() const {
@@ -151,32 +163,7 @@ void Run::make_windows() {
                        .samples = options_.samples,
                        .sequence = options_.sequence,
                        .seed = options_.seed,
-                       .on_step = [this](double done) { tell_share(done); }});
-}
-
-void Run::begin_pass(int layer, double before, double share) {
-  progress_.layer = layer;
-  pass_ = before;
-  pass_share_ = share;
-  share_ = 0;
-}
-
-void Run::tell_share(double done) {
-  share_ = done;
-  tell(progress_.error);
-}
-
-void Run::tell(double error) {
-  progress_.seconds = seconds();
-  if (error >= 0) progress_.error = error;
-  progress_.peak_rss = peak_rss();
-  const double calibrated = measures_orders() ? config_.layers : 0;
-  const bool solving = progress_.phase != "calibrate";
-  const double total = calibrated + kSolveShare * config_.layers;
-  const double in_layer = progress_.layer + pass_ + share_ * pass_share_;
-  const double done = solving ? calibrated + kSolveShare * in_layer : in_layer;
-  progress_.eta_seconds = done > 0 ? progress_.seconds * (total - done) / done : -1;
-  if (options_.progress) options_.progress(progress_);
+                       .on_step = [this](double done) { meter_->share(done); }});
 }
 
 void Run::release(int layer) const {
@@ -189,23 +176,34 @@ void Run::release(int layer) const {
 
 void Run::calibrate() {
   if (orders_channels()) orders_.assign(options_.orders.begin(), options_.orders.end());
-  if (!measures_orders()) return;
+  if (!measures()) return;
+  orders_.clear();
   const double begin = seconds();
-  progress_.phase = "calibrate";
+  meter_->phase("calibrate");
   windows_->embed(files_);
-  for (int i = 0; i < config_.layers; ++i) {
-    progress_.layer = i;
-    share_ = 0;
-    const std::unique_ptr<model::Layer> layer =
-        model::bind_layer(observing_, model::read_layer(files_, config_, plain_, i));
-    release(i);
-    Energies energies(config_, executor_);
-    observing_.observe(*layer, [&](const ObservedInput& input) { energies.add(input); });
-    windows_->run(*layer, plain_.kv[0], Windows::After::kAdvance);
-    observing_.stop();
-    orders_.push_back(energies.orders(i));
-  }
+  for (int i = 0; i < config_.layers; ++i) measure_layer(i);
+  transform_->finish();
+  if (!orders_channels()) orders_.clear();
   report_.forward_seconds = seconds() - begin;
+}
+
+void Run::measure_layer(int index) {
+  meter_->begin_layer(index);
+  LayerTensors tensors = model::read_layer(files_, config_, plain_, index);
+  release(index);
+  transform_->fold(tensors);
+  const std::unique_ptr<model::Layer> layer = model::bind_layer(observing_, tensors);
+  Energies energies(config_, executor_);
+  transform_->begin();
+  observing_.observe(*layer, [&](const ObservedInput& input) {
+    if (transform_->any())
+      transform_->add(input);
+    else
+      energies.add(input);
+  });
+  windows_->run(*layer, plain_.kv[0], Windows::After::kAdvance);
+  observing_.stop();
+  orders_.push_back(transform_->any() ? transform_->end(index, tensors) : energies.orders(index));
 }
 
 // Second moments of the inputs as the quantized model will see them: quantized inputs and KV-cache,
@@ -222,7 +220,7 @@ void Run::collect(int index, LayerTensors& tensors) {
 void Run::solve_module(LinearTensors& linear, const Factor* factor, const Gram* gram) {
   const model::LinearScheme* scheme = scheme_.find(linear.name);
   check(scheme != nullptr, "every linear of a quantized layer has a scheme");
-  progress_.module = linear.name;
+  meter_->module(linear.name);
   Solved solved = solve_linear({.linear = &linear,
                                 .scheme = *scheme,
                                 .clip = options_.recipe.clip_weights,
@@ -232,8 +230,7 @@ void Run::solve_module(LinearTensors& linear, const Factor* factor, const Gram* 
   linear = std::move(solved.linear);
   const int64_t weights = int64_t{linear.n} * linear.k();
   quantized_weights_ += weights;
-  for (const LinearTensors::Part& part : linear.part)
-    quantized_bits_ += static_cast<int64_t>(part.codes.size() + part.scales.size()) * 8;
+  for (const LinearTensors::Part& part : linear.part) quantized_bits_ += part.bytes() * 8;
   Json module;
   module["name"] = linear.name;
   module["format"] = format::name(linear.segments.at[0].format);
@@ -242,7 +239,7 @@ void Run::solve_module(LinearTensors& linear, const Factor* factor, const Gram* 
   module["error"] = solved.output_error >= 0 ? Json(solved.output_error) : Json(nullptr);
   module["weight_error"] = solved.weight_error;
   modules_.push_back(std::move(module));
-  tell(solved.output_error);
+  meter_->tell(solved.output_error);
 }
 
 void Run::solve_site(SiteKind site, int expert, std::initializer_list<LinearTensors*> linears) {
@@ -272,32 +269,45 @@ void Run::solve_linears(LayerTensors& tensors) {
 LayerTensors Run::solve_layer(int index) {
   LayerTensors tensors = model::read_layer(files_, config_, plain_, index);
   release(index);
+  transform_->apply(index, tensors);
   if (!orders_.empty()) apply_orders(orders_[static_cast<size_t>(index)], tensors);
   apply_input_formats(scheme_, tensors);
   tensors.kv = scheme_.kv[static_cast<size_t>(index)];
+  tensors.qk_hadamard = scheme_.qk_hadamard;
+  if (windows_ && options_.recipe.clip_activations == 0)
+    search_input_clips({observing_, *windows_, *solver_}, tensors, scheme_);
   if (grams_) collect(index, tensors);
-  begin_pass(index, kCollectShare, kAlgebraShare);
+  meter_->begin_algebra(index);
   solve_linears(tensors);
   const bool last = index + 1 == config_.layers && !gptq_head();
   if (windows_ && gptq() && !last) {
-    begin_pass(index, kCollectShare + kAlgebraShare, 1 - kCollectShare - kAlgebraShare);
+    meter_->begin_advance(index);
     const std::unique_ptr<model::Layer> layer = model::bind_layer(observing_, tensors);
     windows_->run(*layer, tensors.kv, Windows::After::kAdvance);
   }
   return tensors;
 }
 
+void Run::write_plain_layer(int index) {
+  if (!transform_->any()) return writer_->write_layer(index, nullptr);
+  LayerTensors tensors = model::read_layer(files_, config_, plain_, index);
+  transform_->apply(index, tensors);
+  writer_->write_layer(index, &tensors);
+  release(index);
+}
+
 void Run::solve() {
-  progress_.phase = quantizes_layers() ? "solve" : "write";
-  progress_.error = -1;
+  meter_->phase(quantizes_layers() ? "solve" : "write");
   if (windows_ && gptq()) windows_->embed(files_);
+  if (windows_ && gptq() && transform_->rotates_residual())
+    windows_->rotate(transform_->basis(), *solver_);
   if (gptq() && quantizes_layers()) grams_ = std::make_unique<Grams>(config_, *solver_);
   for (int i = 0; i < config_.layers; ++i) {
-    begin_pass(i, 0, kCollectShare);
-    progress_.module.clear();
+    meter_->begin_collect(i);
+    meter_->module("");
     if (!quantizes_layers()) {
-      writer_->write_layer(i, nullptr);
-      tell(-1);
+      write_plain_layer(i);
+      meter_->tell(-1);
       continue;
     }
     const LayerTensors tensors = solve_layer(i);
@@ -311,13 +321,16 @@ std::unique_ptr<LinearTensors> Run::solve_head() {
   const model::LinearScheme* scheme = scheme_.find("lm_head");
   if (scheme == nullptr) return nullptr;
   auto head = std::make_unique<LinearTensors>(model::read_head(files_, config_, plain_));
+  if (transform_->changed() == WritePlan::Changed::kStream)
+    *head = model::from_f32(head->name, head->n, head->k(), format::kF32,
+                            transform_->head(final_gain())(model::to_f32(*head), head->n).data());
   Gram gram{.k = config_.hidden, .rows = 0, .values = {}};
   Factor factor;
   if (gptq_head()) {
     gram.values.resize(static_cast<size_t>(config_.hidden) * static_cast<size_t>(config_.hidden));
-    const std::vector<float> gain = tensor::widen(files_.tensor("model.norm.weight"));
-    check(static_cast<int>(gain.size()) == config_.hidden,
-          "the final norm has one gain per channel");
+    const bool folded = transform_->changed() == WritePlan::Changed::kStream;
+    const std::vector<float> gain =
+        folded ? std::vector<float>(static_cast<size_t>(config_.hidden), 1.0f) : final_gain();
     windows_->final_norm(gain, [&](const float* x, int rows) {
       solver_->add_gram(x, rows, config_.hidden, gram.values.data());
       gram.rows += rows;
@@ -333,8 +346,7 @@ std::unique_ptr<LinearTensors> Run::solve_head() {
 }
 
 void Run::finish() {
-  progress_.phase = "write";
-  progress_.module.clear();
+  meter_->phase("write");
   writer_->finish(provenance(options_));
   if (few_inputs_ > 0)
     report_.notices.push_back(
@@ -350,25 +362,11 @@ void Run::finish() {
                                                    : 16.0;
   report_.seconds = seconds();
   report_.peak_rss = peak_rss();
-  Json& json = report_.json;
-  json["version"] = ATOM_VERSION;
-  json["recipe"] = to_json(options_.recipe);
-  json["calibration"] = {{"name", options_.calibration_name},
-                         {"tokens", options_.calibration.size()},
-                         {"samples", options_.samples},
-                         {"sequence", options_.sequence},
-                         {"seed", options_.seed}};
-  json["input_bytes"] = report_.input_bytes;
-  json["output_bytes"] = report_.output_bytes;
-  json["bits_per_weight"] = report_.bits_per_weight;
-  json["seconds"] = report_.seconds;
-  json["forward_seconds"] = report_.forward_seconds;
-  json["peak_rss"] = report_.peak_rss;
-  json["backend"] = observing_.name();
-  json["threads"] = executor_.threads();
-  json["notices"] = report_.notices;
-  json["modules"] = std::move(modules_);
-  write_file_atomically(folder_->path() / "report.json", json.dump(2) + "\n");
+  report_.json = report_json(options_, report_);
+  report_.json["backend"] = observing_.name();
+  report_.json["threads"] = executor_.threads();
+  report_.json["modules"] = std::move(modules_);
+  write_file_atomically(folder_->path() / "report.json", report_.json.dump(2) + "\n");
   folder_->commit();
 }
 
@@ -377,9 +375,7 @@ QuantizeReport Run::run() {
   log_memory();
   make_windows();
   calibrate();
-  writer_ = std::make_unique<CheckpointWriter>(
-      WritePlan{.files = &files_, .config = &config_, .scheme = &scheme_, .orders = orders_},
-      *folder_);
+  writer_ = std::make_unique<CheckpointWriter>(plan(), *folder_);
   solve();
   const std::unique_ptr<LinearTensors> head = solve_head();
   windows_.reset();

@@ -19,21 +19,10 @@
 #include "base/json.h"
 #include "checkpoint/model_files.h"
 #include "quantizer/order.h"
+#include "quantizer/progress.h"
 #include "quantizer/recipe.h"
 
 namespace atom::quantizer {
-
-// What a long run tells while it works; called from the calling thread.
-struct Progress {
-  std::string phase;  // "calibrate" | "solve" | "write"
-  int layer = 0;
-  int layers = 0;
-  std::string module;       // module in work, may be empty
-  double error = -1;        // relative output error of the module, |dY|^2 / |Y|^2; -1: none yet
-  double seconds = 0;       // since the start
-  double eta_seconds = -1;  // -1: unknown
-  int64_t peak_rss = 0;     // bytes
-};
 
 struct QuantizeOptions {
   const checkpoint::ModelFiles* input = nullptr;

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "format/hadamard.h"
 
 namespace atom::quantizer {
 namespace {
@@ -15,7 +16,7 @@ namespace {
 using format::Format;
 using format::KvKind;
 
-constexpr std::array<std::string_view, 4> kPresets = {"w16a16", "w8a8", "w4a16", "w4a4"};
+constexpr std::array<std::string_view, 5> kPresets = {"w16a16", "w8a8", "w4a16", "w4a8", "w4a4"};
 constexpr int kMaxKept = 1 << 20;
 
 std::string shown(const Json& value) {
@@ -39,9 +40,10 @@ int group_of(const Json& json, std::string_view source) {
 }
 
 float clip_of(const Json& json, std::string_view key, std::string_view source) {
+  if (json.at(key) == Json("search")) return 0;
   const double clip = get_number(json, key, {.source = source, .min = 0, .max = 1});
   if (static_cast<float>(clip) < 1e-3f)
-    fail("{}: the field \"{}\" must be in [0.001, 1], but is {}", source, key, clip);
+    fail("{}: the field \"{}\" must be \"search\" or in [0.001, 1], but is {}", source, key, clip);
   return static_cast<float>(clip);
 }
 
@@ -61,6 +63,31 @@ std::vector<KvKind> kv_of(const Json& value, std::string_view source) {
   std::vector<KvKind> kinds;
   for (const Json& word : value) kinds.push_back(kv_word(word, source));
   return kinds;
+}
+
+constexpr std::pair<const char*, bool Transforms::*> kTransforms[] = {
+    {"equalize", &Transforms::equalize},
+    {"heads", &Transforms::heads},
+    {"residual", &Transforms::residual},
+    {"down", &Transforms::down}};
+
+// "none", or a list of words.
+Transforms transforms_of(const Json& value, std::string_view source) {
+  Transforms out;
+  if (value == Json("none")) return out;
+  bool known = value.is_array();
+  for (size_t i = 0; known && i < value.size(); ++i) {
+    known = false;
+    for (const auto& [word, member] : kTransforms)
+      if (value[i] == Json(word)) known = out.*member = true;
+  }
+  if (!known)
+    fail(
+        "{}: the field \"transform\" must be \"none\" or a list of equalize, heads, residual, "
+        "down, "
+        "but is {}",
+        source, shown(value));
+  return out;
 }
 
 void apply_field(Recipe& recipe, const Json& json, const std::string& key,
@@ -86,7 +113,7 @@ void apply_field(Recipe& recipe, const Json& json, const std::string& key,
     const bool none = word_of(json, key, source, {"none", "energy"}) == "none";
     recipe.order = none ? Order::kNone : Order::kEnergy;
   } else if (key == "transform") {
-    recipe.transform = word_of(json, key, source, {"none"});
+    recipe.transform = transforms_of(json.at(key), source);
   } else if (key == "kv") {
     recipe.kv = kv_of(json.at(key), source);
   } else if (key == "head") {
@@ -100,19 +127,36 @@ void apply_field(Recipe& recipe, const Json& json, const std::string& key,
 }
 
 bool has_int4_weights(const Recipe& recipe) {
-  return recipe.preset == "w4a4" || recipe.preset == "w4a16";
+  return recipe.preset == "w4a4" || recipe.preset == "w4a8" || recipe.preset == "w4a16";
+}
+
+// Those that may keep channels, and order them.
+bool has_segments(const Recipe& recipe) {
+  return recipe.preset == "w4a4" || recipe.preset == "w4a8";
 }
 
 // Fields that contradict the preset.
 void refuse_contradictions(const Recipe& recipe, std::string_view source) {
   if (recipe.kept % 16 != 0)
     fail("{}: the field \"kept\" must be a multiple of 16, but is {}", source, recipe.kept);
-  if (recipe.preset != "w4a4" && recipe.kept != 0)
+  if (!has_segments(recipe) && recipe.kept != 0)
     fail("{}: the field \"kept\" must be 0 with preset {}, but is {}", source, recipe.preset,
          recipe.kept);
-  if (recipe.preset != "w4a4" && recipe.order != Order::kNone)
+  if (recipe.preset == "w4a8" && recipe.group == 0)
+    fail("{}: the field \"group\" must be 32, 64 or 128 with preset w4a8, but is \"row\"", source);
+  if (!has_segments(recipe) && recipe.order != Order::kNone)
     fail("{}: the field \"order\" must be none with preset {}, but is energy", source,
          recipe.preset);
+  const bool integer_inputs = has_segments(recipe) || recipe.preset == "w8a8";
+  if (recipe.transform.down && !integer_inputs)
+    fail(
+        "{}: the field \"transform\" must not hold down with preset {}, whose inputs are not "
+        "rounded",
+        source, recipe.preset);
+  if (recipe.transform.residual && recipe.preset == "w16a16")
+    fail("{}: the field \"transform\" must not hold residual with preset w16a16", source);
+  if (recipe.transform.any() && recipe.kept > 0 && recipe.kept_format != format::kInt8)
+    fail("{}: the field \"kept_format\" must be int8 beside transforms, but is f16", source);
   if (!has_int4_weights(recipe) && recipe.rounding == Rounding::kGptq)
     fail("{}: the field \"rounding\" must be rtn with preset {}, but is gptq", source,
          recipe.preset);
@@ -124,22 +168,29 @@ int kept_limit(int k) {
   return leaves_one == 0 && k % 16 == 0 ? k : leaves_one;
 }
 
-int inputs_of(const std::string& module, const model::ModelConfig& config) {
-  if (module.ends_with("self_attn.o_proj")) return config.attention_size();
+bool is_down(const std::string& module, const model::ModelConfig& config) {
   std::string_view down = config.family->down;
   if (const size_t at = down.find("{}"); at != std::string_view::npos) down = down.substr(at + 2);
-  return module.ends_with(down) ? config.intermediate : config.hidden;
+  return module.ends_with(down);
+}
+
+int inputs_of(const std::string& module, const model::ModelConfig& config) {
+  if (module.ends_with("self_attn.o_proj")) return config.attention_size();
+  return is_down(module, config) ? config.intermediate : config.hidden;
 }
 
 model::LinearScheme linear_scheme(const Recipe& recipe, int kept) {
   model::LinearScheme out;
   const Format int4 = format::int4(recipe.group);
-  out.weight = has_int4_weights(recipe) ? int4 : format::kInt8;
-  out.input = recipe.preset == "w4a4"   ? int4
-              : recipe.preset == "w8a8" ? format::kInt8
-                                        : format::kF32;
+  const bool int8_input = recipe.preset == "w8a8" || recipe.preset == "w4a8";
+  out.weight = recipe.preset == "w4a8"    ? format::int4_progressive(recipe.group)
+               : has_int4_weights(recipe) ? int4
+                                          : format::kInt8;
+  out.input = recipe.preset == "w4a4" ? int4 : int8_input ? format::kInt8 : format::kF32;
   // A clip counts only with groups: a whole row always holds its largest value.
-  if (format::is_int4(out.input) && recipe.group != 0) out.clip = recipe.clip_activations;
+  // A searched one is filled in when it is known.
+  if (format::is_int4(out.input) && recipe.group != 0 && recipe.clip_activations != 0)
+    out.clip = recipe.clip_activations;
   out.kept = kept;
   if (kept == 0) return out;
   const bool integer = recipe.kept_format == format::kInt8;
@@ -157,7 +208,9 @@ Recipe preset(std::string_view name) {
   Recipe recipe;
   recipe.preset = name;
   if (name == "w4a4") return recipe;
-  recipe.clip_weights = recipe.clip_activations = 1.0f;
+  recipe.clip_activations = 1.0f;
+  if (name == "w4a8") return recipe;
+  recipe.clip_weights = 1.0f;
   recipe.kept = 0;
   recipe.order = Order::kNone;
   recipe.kv = {KvKind::kF16};
@@ -169,7 +222,7 @@ void apply_json(Recipe& recipe, const Json& json, std::string_view source) {
   if (!json.is_object()) fail("{}: a recipe must be a JSON object, but is {}", source, shown(json));
   Recipe changed = recipe;
   if (json.contains("preset"))
-    changed = preset(word_of(json, "preset", source, {"w16a16", "w8a8", "w4a16", "w4a4"}));
+    changed = preset(word_of(json, "preset", source, {"w16a16", "w8a8", "w4a16", "w4a8", "w4a4"}));
   for (const auto& [key, value] : json.items()) apply_field(changed, json, key, source);
   refuse_contradictions(changed, source);
   recipe = std::move(changed);
@@ -177,18 +230,25 @@ void apply_json(Recipe& recipe, const Json& json, std::string_view source) {
 
 Json to_json(const Recipe& recipe) {
   // Shortest decimal that gives the f32 back: 0.85, not 0.8500000238418579.
-  const auto number = [](float value) { return std::stod(fmt::format("{}", value)); };
+  const auto clip = [](float value) {
+    return value == 0 ? Json("search") : Json(std::stod(fmt::format("{}", value)));
+  };
   Json json;
   json["preset"] = recipe.preset;
   json["method"] = recipe.method;
   json["rounding"] = recipe.rounding == Rounding::kGptq ? "gptq" : "rtn";
   json["group"] = recipe.group == 0 ? Json("row") : Json(recipe.group);
-  json["clip_weights"] = number(recipe.clip_weights);
-  json["clip_activations"] = number(recipe.clip_activations);
+  json["clip_weights"] = clip(recipe.clip_weights);
+  json["clip_activations"] = clip(recipe.clip_activations);
   json["kept"] = recipe.kept;
   json["kept_format"] = format::name(recipe.kept_format);
   json["order"] = recipe.order == Order::kEnergy ? "energy" : "none";
-  json["transform"] = recipe.transform;
+  json["transform"] = "none";
+  if (recipe.transform.any()) {
+    json["transform"] = Json::array();
+    for (const auto& [word, member] : kTransforms)
+      if (recipe.transform.*member) json["transform"].push_back(word);
+  }
   if (recipe.kv.size() == 1) {
     json["kv"] = format::name(recipe.kv[0]);
   } else {
@@ -217,20 +277,25 @@ model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
       if (kept < recipe.kept && clamped.insert(k).second)
         notices.push_back(fmt::format(
             "kept channels of linears with {} inputs clamped from {} to {}", k, recipe.kept, kept));
-      scheme.linears.emplace(module, linear_scheme(recipe, kept));
+      model::LinearScheme linear = linear_scheme(recipe, kept);
+      if (recipe.transform.down && is_down(module, config)) linear.hadamard = Transforms::kBlock;
+      scheme.linears.emplace(module, linear);
     }
   }
+  const auto quantized_kv = [](KvKind kind) { return format::kv_bits(kind) < 16; };
+  if (recipe.transform.heads && std::any_of(scheme.kv.begin(), scheme.kv.end(), quantized_kv))
+    scheme.qk_hadamard = format::hadamard_length(config.head_dim, Transforms::kBlock);
   if (format::is_integer(recipe.head))
     scheme.linears.emplace("lm_head", model::LinearScheme{.weight = recipe.head,
                                                           .input = format::kF32,
                                                           .kept_weight = {},
                                                           .kept_input = format::kF32,
                                                           .kept = 0,
-                                                          .clip = 1.0f});
+                                                          .clip = 1.0f,
+                                                          .hadamard = 0});
 
-  scheme.quantized = !scheme.linears.empty() ||
-                     std::any_of(scheme.kv.begin(), scheme.kv.end(),
-                                 [](KvKind kind) { return format::kv_bits(kind) < 16; });
+  scheme.quantized =
+      !scheme.linears.empty() || std::any_of(scheme.kv.begin(), scheme.kv.end(), quantized_kv);
   scheme.compressed_tensors_names =
       scheme.quantized &&
       model::scheme_json(scheme, config).at("quant_method") == "compressed-tensors";

@@ -21,18 +21,31 @@ namespace atom::quantizer {
 enum class Rounding { kNearest, kGptq };
 enum class Order { kNone, kEnergy };
 
+// Function-preserving changes before rounding (transform.h).
+struct Transforms {
+  bool equalize = false;  // norm gains folded; v/o, q/k pairs, up/down balanced
+  bool heads = false;     // Hadamard: V and O folded per head, Q and K at run time
+  bool residual =
+      false;  // residual stream in its PCA basis, folded; kept channels are its leading ones
+  bool down = false;                  // block Hadamard of down_proj's input at run time
+  static constexpr int kBlock = 128;  // largest Hadamard block
+
+  bool any() const { return equalize || heads || residual || down; }
+  bool operator==(const Transforms&) const = default;
+};
+
 struct Recipe {
-  std::string preset = "w4a4";  // w16a16 | w8a8 | w4a16 | w4a4: bits of weights and inputs
+  std::string preset = "w4a4";  // w16a16 | w8a8 | w4a16 | w4a8 | w4a4: bits of weights and inputs
   std::string method = "published";
   Rounding rounding = Rounding::kGptq;
-  int group = 128;             // 32 | 64 | 128, or 0 for "row": values of int4 that share a scale
-  float clip_weights = 0.85f;  // (0, 1], of int4 groups
-  float clip_activations = 0.9f;  // (0, 1], of int4 groups
-  int kept = 128;                 // channels in kept_format, a multiple of 16; w4a4 only
+  int group = 128;  // 32 | 64 | 128, or 0 for "row" (not w4a8): values of int4 that share a scale
+  float clip_weights = 0.85f;     // (0, 1], of int4 groups; 0: searched, group by group
+  float clip_activations = 0.9f;  // (0, 1], of int4 groups; 0: searched, site by site
+  int kept = 128;                 // channels in kept_format, a multiple of 16; w4a8 and w4a4 only
   format::Format kept_format =
       format::kInt8;  // int8 or f16 (f16: weight as in the source, input unquantized)
   Order order = Order::kEnergy;
-  std::string transform = "none";
+  Transforms transform;
   std::vector<format::KvKind> kv = {format::KvKind::kInt4};  // one for all layers, or one per layer
   format::Format head =
       format::kF16;  // f16: as in the source; int8; int4.g128 (inputs stay unquantized)

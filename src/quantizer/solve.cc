@@ -29,6 +29,8 @@ LinearTensors::Part encode_int4(const Rounded& rounded, int n, format::Segment s
     append_bytes(part.codes, words.data(), row_bytes);
   }
   append_bytes(part.scales, rounded.scales.data(), rounded.scales.size() * sizeof(uint16_t));
+  append_bytes(part.scales, rounded.row_scales.data(), rounded.row_scales.size() * sizeof(float));
+  part.multipliers = rounded.multipliers;
   return part;
 }
 

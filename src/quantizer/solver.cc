@@ -115,6 +115,19 @@ class CpuSolver final : public Solver {
     return out;
   }
 
+  std::vector<float> product(const float* a, int rows, int inner, const float* b,
+                             int columns) override {
+    std::vector<float> out(static_cast<size_t>(rows) * static_cast<size_t>(columns));
+    executor_.parallel_for((rows + kPanel - 1) / kPanel, [&](int64_t p, int) {
+      const int64_t begin = p * kPanel;
+      const int panel = static_cast<int>(std::min<int64_t>(kPanel, rows - begin));
+      cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, panel, columns, inner, 1.0f,
+                  a + begin * inner, inner, b, columns, 0.0f, out.data() + begin * columns,
+                  columns);
+    });
+    return out;
+  }
+
   double output_energy(const float* a, int n, int k, const float* gram) override {
     const int panels = (n + kPanel - 1) / kPanel;
     std::vector<double> sums(static_cast<size_t>(panels));

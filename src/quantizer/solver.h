@@ -35,6 +35,10 @@ class Solver {
 
   virtual Rounded gptq(const RoundingProblem& problem) = 0;
 
+  // a [rows, inner] * b [inner, columns], row-major.
+  virtual std::vector<float> product(const float* a, int rows, int inner, const float* b,
+                                     int columns) = 0;
+
   // tr(a gram a^T), a = [n, k]: the squared norm of the outputs that `a` makes of the observed
   // inputs.
   virtual double output_energy(const float* a, int n, int k, const float* gram) = 0;

@@ -3,15 +3,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
-#include <cstring>
 #include <system_error>
 #include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
-#include "format/list.h"
 #include "model/plain_tensors.h"
+#include "quantizer/stored_values.h"
 
 namespace atom::quantizer {
 namespace {
@@ -45,45 +43,6 @@ void sort_by_width(List& list) {
   std::stable_sort(list.begin(), list.end(), [](const auto& a, const auto& b) {
     return tensor::dtype_size(a.info.dtype) > tensor::dtype_size(b.info.dtype);
   });
-}
-
-format::Format format_of(DType dtype) {
-  return dtype == DType::F32 ? format::kF32 : dtype == DType::F16 ? format::kF16 : format::kBF16;
-}
-
-void check_finite(const std::string& where, const std::string& name,
-                  const tensor::TensorView& view) {
-  if (!tensor::is_floating(view.dtype)) return;
-  format::visit(format_of(view.dtype), [&](auto f) {
-    using F = decltype(f);
-    if constexpr (!F::kInteger) {
-      typename F::Storage value;
-      for (size_t at = 0; at < view.bytes.size(); at += sizeof(value)) {
-        std::memcpy(&value, view.bytes.data() + at, sizeof(value));
-        if (!std::isfinite(F::widen(value)))
-          fail("{}: tensor '{}' holds {}; weights must be finite", where, name, F::widen(value));
-      }
-    }
-  });
-}
-
-// Values that were widened from `dtype` in its bits again.
-std::vector<std::byte> narrowed(std::span<const float> values, DType dtype) {
-  std::vector<std::byte> out(values.size() * tensor::dtype_size(dtype));
-  format::visit(format_of(dtype), [&](auto f) {
-    using F = decltype(f);
-    if constexpr (!F::kInteger) {
-      for (size_t i = 0; i < values.size(); ++i) {
-        const typename F::Storage bits = F::narrow(values[i]);
-        std::memcpy(out.data() + i * sizeof(bits), &bits, sizeof(bits));
-      }
-    }
-  });
-  return out;
-}
-
-DType dtype_of(format::Format format) {
-  return format == format::kF32 ? DType::F32 : format == format::kF16 ? DType::F16 : DType::BF16;
 }
 
 }  // namespace
@@ -139,8 +98,13 @@ void CheckpointWriter::plan_linear(const std::string& module, std::vector<Stored
   if (normal.size > 0 && format::is_int4(normal.format)) {
     add(".weight_packed", DType::I32, {n, format::row_bytes(normal.format, normal.size) / 4},
         Origin::kCodes0);
-    add(".weight_scale", DType::F16, {n, format::groups(normal.format, normal.size)},
-        Origin::kScales0);
+    const int64_t groups = format::groups(normal.format, normal.size);
+    if (format::is_progressive(normal.format)) {
+      add(".weight_multiplier", DType::U8, {n, groups}, Origin::kMultipliers);
+      add(".weight_row_scale", DType::F32, {n}, Origin::kScales0);
+    } else {
+      add(".weight_scale", DType::F16, {n, groups}, Origin::kScales0);
+    }
     if (plan_.scheme->compressed_tensors_names)
       add(".weight_shape", DType::I64, {2}, Origin::kShape);
   } else if (normal.size > 0) {
@@ -160,6 +124,16 @@ void CheckpointWriter::plan_order(const std::string& site, const Permutation& or
       {{site + ".order", DType::I32, {static_cast<int64_t>(order.size())}}, Origin::kOrder, site});
 }
 
+// Linears that stay in floating point but are not those of the source.
+bool CheckpointWriter::is_changed(int index, const std::string& module) const {
+  using Changed = WritePlan::Changed;
+  if (plan_.changed == Changed::kHeads)
+    for (const char* name : {"q_proj", "k_proj", "v_proj", "o_proj"})
+      if (module == model::module_name(index, std::string("self_attn.") + name)) return true;
+  return plan_.changed == Changed::kStream && plan_.config->mixture() &&
+         module == model::module_name(index, plan_.config->family->router);
+}
+
 std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_layer(int index) const {
   std::vector<Stored> out;
   const std::string prefix = fmt::format("{}{}.", kLayerPrefix, index);
@@ -172,9 +146,14 @@ std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_layer(int index) co
       continue;
     }
     const tensor::TensorView view = plan_.files->tensor(name);
+    const bool bias = name.ends_with(".bias");
     // A folded order moves the biases of gate and up with their rows.
-    if (quantized && name.ends_with(".bias"))
+    if (bias && (quantized || is_changed(index, module)))
       out.push_back({{name, view.dtype, view.shape}, Origin::kBias, module});
+    else if (is_changed(index, module))
+      out.push_back({{name, changed_dtype(view.dtype), view.shape}, Origin::kFloat, module});
+    else if (plan_.changed == WritePlan::Changed::kStream && module.ends_with("layernorm"))
+      out.push_back({{name, view.dtype, view.shape}, Origin::kOnes, name});
     else
       out.push_back({{name, view.dtype, view.shape}, Origin::kSource, name});
   }
@@ -195,6 +174,13 @@ std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_ends() const {
     const int layer = layer_of(name);
     if (layer >= 0 && layer < plan_.config->layers) continue;
     const tensor::TensorView view = plan_.files->tensor(name);
+    if (plan_.changed == WritePlan::Changed::kStream) {
+      if (name == kEmbedding || name == kHead) continue;
+      if (name == "model.norm.weight") {
+        out.push_back({{name, view.dtype, view.shape}, Origin::kOnes, name});
+        continue;
+      }
+    }
     if (new_head && name == kHead) {
       // A tied pair that is stored under the head's name only: the embedding gets its own.
       if (!plan_.files->has(kEmbedding))
@@ -203,9 +189,24 @@ std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_ends() const {
     }
     out.push_back({{name, view.dtype, view.shape}, Origin::kSource, name});
   }
+  if (plan_.changed == WritePlan::Changed::kStream) plan_tables(new_head, out);
   if (new_head) plan_linear("lm_head", out);
   sort_by_width(out);
   return out;
+}
+
+// Embedding and head in the new basis of the stream. The head takes the final norm's gains, so it is a tensor of its
+// own even where the source ties both.
+void CheckpointWriter::plan_tables(bool new_head, std::vector<Stored>& out) const {
+  const std::string table = model::embedding_tensor(*plan_.files, *plan_.config);
+  const std::string head =
+      model::has_own_head(*plan_.files, *plan_.config) ? std::string(kHead) : table;
+  const auto add = [&](std::string_view name, Origin origin, const std::string& from) {
+    const tensor::TensorView view = plan_.files->tensor(from);
+    out.push_back({{std::string(name), changed_dtype(view.dtype), view.shape}, origin, from});
+  };
+  add(kEmbedding, Origin::kEmbedding, table);
+  if (!new_head) add(kHead, Origin::kHead, head);
 }
 
 void CheckpointWriter::open_shard() {
@@ -239,6 +240,16 @@ void CheckpointWriter::write(const Stored& stored,
                              std::span<const model::LinearTensors* const> linears,
                              std::span<const model::Site* const> sites) {
   if (stored.origin == Origin::kSource) return copy(stored);
+  if (stored.origin == Origin::kOnes) {
+    const std::vector<float> ones(static_cast<size_t>(stored.info.shape.elements()), 1.0f);
+    return append(stored, narrowed(stored.info.name, ones, stored.info.dtype));
+  }
+  if (stored.origin == Origin::kEmbedding || stored.origin == Origin::kHead) {
+    const RowChange& change = stored.origin == Origin::kEmbedding ? plan_.embedding : plan_.head;
+    const tensor::TensorView view = plan_.files->tensor(stored.from);
+    check_finite(plan_.files->folder().string(), stored.from, view);
+    return append(stored, changed_table(stored.info.name, view, change, stored.info.dtype));
+  }
   if (stored.origin == Origin::kOrder) {
     for (const model::Site* site : sites)
       if (site->name == stored.from) return append(stored, std::as_bytes(std::span(site->order)));
@@ -254,7 +265,11 @@ void CheckpointWriter::write(const Stored& stored,
     return append(stored, std::as_bytes(std::span(shape)));
   }
   if (stored.origin == Origin::kBias)
-    return append(stored, narrowed(linear.bias, stored.info.dtype));
+    return append(stored, narrowed(stored.info.name, linear.bias, stored.info.dtype));
+  if (stored.origin == Origin::kFloat)
+    return append(stored, narrowed(stored.info.name, model::to_f32(linear), stored.info.dtype));
+  if (stored.origin == Origin::kMultipliers)
+    return append(stored, std::as_bytes(std::span(linear.part[0].multipliers)));
   const int part = stored.origin == Origin::kCodes0 || stored.origin == Origin::kScales0 ? 0 : 1;
   const bool scales = stored.origin == Origin::kScales0 || stored.origin == Origin::kScales1;
   if (!scales && !format::is_integer(linear.segments.at[part].format))
@@ -267,7 +282,7 @@ void CheckpointWriter::write_layer(int index, const model::LayerTensors* layer) 
   std::vector<const model::LinearTensors*> linears;
   std::vector<const model::Site*> sites;
   if (layer != nullptr) {
-    linears = {&layer->q, &layer->k, &layer->v, &layer->out};
+    linears = {&layer->q, &layer->k, &layer->v, &layer->out, &layer->router};
     for (const model::ExpertTensors& expert : layer->experts)
       linears.insert(linears.end(), {&expert.gate, &expert.up, &expert.down});
     sites = {&layer->qkv_input, &layer->out_input, &layer->ffn_input};
@@ -297,7 +312,9 @@ void CheckpointWriter::write_config() {
   }
   Json config = plan_.files->config();
   // A quantized head is a tensor of its own beside the 16-bit embedding.
-  if (plan_.scheme->find("lm_head") != nullptr) config["tie_word_embeddings"] = false;
+  // So is one that took the gains of the final norm.
+  if (plan_.scheme->find("lm_head") != nullptr || plan_.changed == WritePlan::Changed::kStream)
+    config["tie_word_embeddings"] = false;
   config["quantization_config"] = model::scheme_json(*plan_.scheme, *plan_.config);
   write_text("config.json", config.dump(2) + "\n");
 }

@@ -28,6 +28,7 @@
 #include "model/layer_tensors.h"
 #include "model/scheme.h"
 #include "quantizer/order.h"
+#include "quantizer/stored_values.h"
 
 namespace atom::quantizer {
 
@@ -37,6 +38,11 @@ struct WritePlan {
   const model::Scheme* scheme = nullptr;
   std::span<const LayerOrders> orders;  // one per layer, or none at all
   uint64_t shard_bytes = uint64_t{4} << 30;
+  // What transforms changed outside the quantized linears: nothing; q, k, v and o of a 16-bit model; or the basis
+  // of the residual stream: norm gains become 1, router, embedding and head are written anew.
+  enum class Changed { kNothing, kHeads, kStream };
+  Changed changed = Changed::kNothing;
+  RowChange embedding, head;  // of kStream: rows of the source's tables in the new basis
 };
 
 class CheckpointWriter {
@@ -59,7 +65,21 @@ class CheckpointWriter {
 
  private:
   // Where the bytes of a stored tensor come from.
-  enum class Origin { kSource, kCodes0, kScales0, kCodes1, kScales1, kBias, kShape, kOrder };
+  enum class Origin {
+    kSource,
+    kCodes0,
+    kScales0,
+    kMultipliers,
+    kCodes1,
+    kScales1,
+    kBias,
+    kShape,
+    kOrder,
+    kFloat,
+    kOnes,
+    kEmbedding,
+    kHead
+  };
   struct Stored {
     checkpoint::TensorInfo info;
     Origin origin = Origin::kSource;
@@ -68,6 +88,8 @@ class CheckpointWriter {
 
   std::vector<Stored> plan_layer(int index) const;
   std::vector<Stored> plan_ends() const;
+  void plan_tables(bool new_head, std::vector<Stored>& out) const;
+  bool is_changed(int index, const std::string& module) const;
   void plan_linear(const std::string& module, std::vector<Stored>& out) const;
   void plan_order(const std::string& site, const Permutation& order,
                   std::vector<Stored>& out) const;

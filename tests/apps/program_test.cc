@@ -155,6 +155,10 @@ TEST_F(ProgramTest, DocumentedKeysAreThoseOfTheJson) {
   expect_documented_keys({"eval", "ppl"},
                          json_of(run_program({"eval", "ppl", quantized_, "--text", text_path(),
                                               "--context", "16", "--windows", "1", "--json"})));
+  expect_documented_keys(
+      {"eval", "kld"},
+      json_of(run_program({"eval", "kld", shipped_model().string(), quantized_, "--text",
+                           text_path(), "--context", "16", "--windows", "1", "--json"})));
   const Json report = parse_json(read_file(std::filesystem::path(quantized_) / "report.json"));
   expect_documented_keys({"quantize"}, report);
   for (const char* key : {"name", "format", "kept", "rounding", "error", "weight_error"})
@@ -164,6 +168,7 @@ TEST_F(ProgramTest, DocumentedKeysAreThoseOfTheJson) {
 }
 
 TEST_F(ProgramTest, ColoursOnATerminalOnly) {
+  if (!has_terminals()) GTEST_SKIP() << "this system gives no pseudo-terminal";
   const auto inspect = [&](bool terminal, std::vector<std::pair<std::string, std::string>> more) {
     return run_program(Invocation{.arguments = {"inspect", shipped_model().string()},
                                   .environment = std::move(more),
@@ -176,6 +181,7 @@ TEST_F(ProgramTest, ColoursOnATerminalOnly) {
 }
 
 TEST_F(ProgramTest, ControlsOfTheTextReachPipesButNoTerminal) {
+  if (!has_terminals()) GTEST_SKIP() << "this system gives no pseudo-terminal";
   const std::vector<std::string> arguments = {"generate",    shipped_model().string(), "--prompt",
                                               "A\x1b[2J\tB", "--max-tokens",           "1"};
   const std::string shown =
@@ -349,6 +355,7 @@ TEST_F(ProgramTest, DoctorAndHelp) {
                                              {"quantize"},
                                              {"eval"},
                                              {"eval", "ppl"},
+                                             {"eval", "kld"},
                                              {"eval", "ablation"},
                                              {"generate"},
                                              {"inspect"},

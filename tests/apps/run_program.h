@@ -89,6 +89,15 @@ inline bool open_terminal(int (&ends)[2]) {
   return ends[1] >= 0;
 }
 
+// A container without a mounted devpts has no terminals to give.
+inline bool has_terminals() {
+  int ends[2] = {-1, -1};
+  const bool open = open_terminal(ends);
+  for (const int end : ends)
+    if (end >= 0) ::close(end);
+  return open;
+}
+
 inline Result run_program(const Invocation& run) {
   int out[2], err[2];
   if (!(run.terminal ? open_terminal(out) : ::pipe2(out, O_CLOEXEC) == 0) ||

@@ -10,6 +10,7 @@
 
 #include "backend/backends_under_test.h"
 #include "base/random.h"
+#include "format/hadamard.h"
 #include "format/quantize.h"
 #include "testing/random_data.h"
 
@@ -18,15 +19,16 @@ namespace atom::backend {
 struct AttentionShape {
   int heads, kv_heads, head_dim;
   format::KvKind kind;
-  int tokens = 16;  // per page
+  int tokens = 16;   // per page
+  int hadamard = 0;  // of Q and K after RoPE
 
   format::KvLayout layout() const {
     return {.kind = kind, .kv_heads = kv_heads, .head_dim = head_dim, .tokens = tokens};
   }
   int width() const { return (heads + 2 * kv_heads) * head_dim; }
   std::string label() const {
-    return fmt::format("heads {}/{}, head_dim {}, kv {}, {} tokens a page", heads, kv_heads,
-                       head_dim, format::name(kind), tokens);
+    return fmt::format("heads {}/{}, head_dim {}, kv {}, {} tokens a page, hadamard {}", heads,
+                       kv_heads, head_dim, format::name(kind), tokens, hadamard);
   }
 };
 
@@ -88,6 +90,7 @@ class AttentionRun {
                         .pages = pool_.data(),
                         .rope_cos = cos_.as<float>(),
                         .rope_sin = sin_.as<float>(),
+                        .hadamard = shape_.hadamard,
                         .sequences = steps,
                         .y = y.activation()});
     backend_.synchronize();
@@ -204,6 +207,7 @@ inline AttentionRun::Expected AttentionRun::expected(const std::vector<Chunk>& c
           q[i] = x[i] * co - x[i + half] * si;
           q[i + half] = x[i + half] * co + x[i] * si;
         }
+        if (shape_.hadamard != 0) format::block_hadamard(q, shape_.hadamard);
         std::vector<double> scores;
         double top = -INFINITY, largest = 0, score_error = 0, mass = 0;
         for (int p = 0; p <= position; ++p) {

@@ -159,6 +159,7 @@ class Input {
     backend_.dequantize(activation(), y.as<float>());
     return y.values<float>();
   }
+  void set_hadamard(int block) { spec_.hadamard = block; }
   void quantize(const std::vector<float>& x) const {
     const Guarded device(backend_, x);
     backend_.quantize({.x = device.as<float>(), .y = activation()});

@@ -20,9 +20,10 @@ enum class Data {
 
 // One segment of a weight: what it means, and the checkpoint's bits.
 struct HostSegment {
-  std::vector<float> values;  // [n, size], floating point
-  std::vector<int8_t> codes;  // [n, size], integer
-  std::vector<float> scales;  // [n, groups]
+  std::vector<float> values;         // [n, size], floating point
+  std::vector<int8_t> codes;         // [n, size], integer
+  std::vector<float> scales;         // [n, groups]; progressive: of the row, for each group
+  std::vector<uint8_t> multipliers;  // [n, groups], 1 unless progressive
   std::vector<uint8_t> stored, stored_scales;
 };
 
@@ -37,12 +38,15 @@ struct HostWeight {
     LinearWeight w{.n = end - begin, .segments = segments, .part = {}, .bias = nullptr};
     for (int s = 0; s < 2; ++s) {
       const format::Segment& segment = segments.at[s];
-      const int64_t scale_bytes = int64_t{format::groups(segment.format, segment.size)} *
+      const int64_t scale_bytes = int64_t{format::weight_scales(segment.format, segment.size)} *
                                   format::weight_scale_bytes(segment.format);
       if (segment.size == 0) continue;
       w.part[s].codes =
           at[s].stored.data() + begin * format::row_bytes(segment.format, segment.size);
       if (scale_bytes > 0) w.part[s].scales = at[s].stored_scales.data() + begin * scale_bytes;
+      if (format::is_progressive(segment.format))
+        w.part[s].multipliers =
+            at[s].multipliers.data() + begin * format::groups(segment.format, segment.size);
     }
     if (!bias.empty()) w.bias = bias.data() + begin;
     return w;
@@ -53,6 +57,29 @@ template <typename T>
 void append_bytes(std::vector<uint8_t>& to, const T& value) {
   const auto* bytes = reinterpret_cast<const uint8_t*>(&value);
   to.insert(to.end(), bytes, bytes + sizeof value);
+}
+
+// Scales of one row of an integer segment.
+template <typename F>
+void make_scales(Random& random, int groups, Data data, HostSegment& out) {
+  for (int g = 0; g < groups; ++g) {
+    if (F::kProgressive && g > 0) {
+      out.scales.push_back(out.scales.back());
+    } else {
+      const float scale = data == Data::kExact ? atom::testing::power_of_two(random, -3, 0)
+                                               : static_cast<float>(0.01 + 0.1 * random.uniform());
+      if constexpr (F::kWeightScaleBytes == 2) {
+        append_bytes(out.stored_scales, format::f32_to_f16(scale));
+        out.scales.push_back(format::f16_to_f32(format::f32_to_f16(scale)));
+      } else {
+        append_bytes(out.stored_scales, scale);
+        out.scales.push_back(scale);
+      }
+    }
+    const int most = data == Data::kExact ? 4 : 15;  // kExact: sums stay below 2^24 units
+    out.multipliers.push_back(
+        F::kProgressive ? static_cast<uint8_t>(atom::testing::between(random, 1, most)) : 1);
+  }
 }
 
 inline HostSegment make_segment(Random& random, int n, const format::Segment& segment, Data data) {
@@ -83,18 +110,7 @@ inline HostSegment make_segment(Random& random, int n, const format::Segment& se
           for (const int8_t code : codes) append_bytes(out.stored, code);
         }
         out.codes.insert(out.codes.end(), codes.begin(), codes.end());
-        for (int g = 0; g < groups; ++g) {
-          const float scale = data == Data::kExact
-                                  ? atom::testing::power_of_two(random, -3, 0)
-                                  : static_cast<float>(0.01 + 0.1 * random.uniform());
-          if constexpr (F::kWeightScaleBytes == 2) {
-            append_bytes(out.stored_scales, format::f32_to_f16(scale));
-            out.scales.push_back(format::f16_to_f32(format::f32_to_f16(scale)));
-          } else {
-            append_bytes(out.stored_scales, scale);
-            out.scales.push_back(scale);
-          }
-        }
+        make_scales<F>(random, groups, data, out);
       }
     }
   });
@@ -177,8 +193,11 @@ inline ExactOutput exact_output(const HostWeight& w, int n, const InputRow& x) {
     const bool w_integer = format::is_integer(segment.format),
                x_integer = format::is_integer(input);
     std::vector<int64_t> sums(static_cast<size_t>(groups));
+    int64_t all_sums = 0;  // progressive: one term
     for (int i = 0; i < segment.size; ++i) {
-      const double w_scale = w_integer ? double{w.at[s].scales[n * groups + i / group]} : 1;
+      const double w_scale = w_integer ? double{w.at[s].scales[n * groups + i / group]} *
+                                             w.at[s].multipliers[n * groups + i / group]
+                                       : 1;
       const double w_value =
           w_integer ? w_scale * w.at[s].codes[row + i] : double{w.at[s].values[row + i]};
       const double product = w_value * double{x.values[at + i]};
@@ -192,9 +211,12 @@ inline ExactOutput exact_output(const HostWeight& w, int n, const InputRow& x) {
       }
     }
     for (int g = 0; w_integer && x_integer && g < groups; ++g) {
+      all_sums += sums[g] * w.at[s].multipliers[n * groups + g];
+      if (format::is_progressive(segment.format) && g < groups - 1) continue;
       const float x_scale = x.scales[scales_at + (format::is_int4(input) ? g : 0)];
       const double term =
-          static_cast<double>(sums[g]) * double{w.at[s].scales[n * groups + g]} * double{x_scale};
+          static_cast<double>(format::is_progressive(segment.format) ? all_sums : sums[g]) *
+          double{w.at[s].scales[n * groups + g]} * double{x_scale};
       out.value += term;
       out.magnitude += std::abs(term);
       ++out.terms;

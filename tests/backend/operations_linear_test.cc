@@ -2,14 +2,10 @@
 #include <gtest/gtest.h>
 
 #include <array>
-#include <bit>
 #include <cmath>
 #include <utility>
 
-#include "backend/backends_under_test.h"
-#include "backend/linear_cases.h"
-#include "base/file.h"
-#include "base/json.h"
+#include "backend/linear_run.h"
 #include "testing/compare.h"
 #include "testing/expect_error.h"
 
@@ -22,14 +18,11 @@ using atom::testing::same_bits;
 using atom::testing::same_values;
 using format::Format;
 using format::int4;
+using format::int4_progressive;
 using format::kBF16;
 using format::kF16;
 using format::kF32;
 using format::kInt8;
-
-struct Formats {
-  Format weight, input, kept_weight, kept_input;
-};
 
 // Every combination that a linear computes.
 constexpr std::array kFormats = {
@@ -54,67 +47,17 @@ constexpr std::array kFormats = {
     Formats{int4(128), kInt8, kInt8, kInt8},
     Formats{int4(64), kInt8, kInt8, kInt8},
     Formats{int4(32), kInt8, kInt8, kInt8},
+    Formats{int4_progressive(128), kInt8, kInt8, kInt8},
+    Formats{int4_progressive(64), kInt8, kInt8, kInt8},
+    Formats{int4_progressive(32), kInt8, kInt8, kInt8},
+    Formats{int4_progressive(128), kInt8, kF16, kF32},
+    Formats{int4_progressive(64), kF32, kInt8, kF32},
 };
 
 constexpr std::array kRows = {1, 2, 3, 5, 63, 64, 65, 127, 129};
 constexpr std::array kOutputs = {1, 15, 16, 17, 130};
 constexpr std::array kInputs = {16, 72, 128, 129, 200, 384, 1000};
 constexpr std::array kKept = {0, 16, 32, 128};
-
-struct Case {
-  Formats formats;
-  int m, n, k, kept;
-  bool has_bias;
-  Then then;
-  Data data;
-
-  format::Segments weight() const { return split(formats.weight, formats.kept_weight, k, kept); }
-  format::Segments input() const { return split(formats.input, formats.kept_input, k, kept); }
-  std::string label() const {
-    return fmt::format("{} x {}, kept {} of {} x {}, m {} n {} k {}{}{}{}",
-                       format::name(formats.weight), format::name(formats.input), kept,
-                       format::name(formats.kept_weight), format::name(formats.kept_input), m, n, k,
-                       has_bias ? ", bias" : "", then == Then::kAdd ? ", add" : "",
-                       data == Data::kExact ? ", exact" : "");
-  }
-};
-
-size_t all_size(const Case& c) { return static_cast<size_t>(c.m) * static_cast<size_t>(c.n); }
-
-float clip_of(const Case& c) { return c.data == Data::kExact ? 1.0f : 0.9f; }
-
-// One linear on one backend, from host data.
-struct Result {
-  std::vector<float> y;
-  Input::Codes codes;
-  std::vector<float> values;
-};
-
-std::vector<LinearWeight> parts_of(const HostWeight& w) {
-  if (w.n < 100) return {w.rows(0, w.n)};
-  return {w.rows(0, 65), w.rows(65, 66), w.rows(66, w.n)};  // as q, k and v
-}
-
-Result run_dense(Backend& backend, const Case& c, const HostWeight& w, const std::vector<float>& x,
-                 const std::vector<int32_t>& order, const std::vector<float>& before) {
-  const Input input(backend, c.input(), c.m, order, clip_of(c));
-  input.quantize(x);
-  const std::unique_ptr<PackedLinear> packed = backend.pack(parts_of(w), c.input());
-  EXPECT_EQ(packed->n(), c.n);
-  EXPECT_EQ(packed->k(), c.k);
-  const Guarded y(backend, before);
-  const PackedLinear* weights[] = {packed.get()};
-  backend.linear({.x = input.activation(), .weights = weights, .y = y.as<float>(), .then = c.then});
-  return {y.values<float>(), input.codes(), input.dequantized()};
-}
-
-// Row `row` of a run's input.
-InputRow input_row(const format::Segments& segments, const Result& run, int row) {
-  return {.segments = &segments,
-          .codes = run.codes.codes.data() + row * segments.k(),
-          .scales = run.codes.scales.data() + row * format::groups(segments),
-          .values = run.values.data() + row * segments.k()};
-}
 
 class Linear : public BackendTest {
  protected:
@@ -200,7 +143,8 @@ TEST_P(Linear, RefusesOtherFormats) {
   };
   for (const auto& [weight, input] :
        {Pair{kInt8, int4(128)}, Pair{int4(128), int4(64)}, Pair{int4(32), int4(128)},
-        Pair{int4(0), int4(128)}, Pair{int4(128), int4(0)}}) {
+        Pair{int4(0), int4(128)}, Pair{int4(128), int4(0)}, Pair{int4_progressive(128), int4(128)},
+        Pair{int4_progressive(128), int4_progressive(128)}, Pair{kF32, int4_progressive(64)}}) {
     const HostWeight w = make_weight(random, {.n = 4, .segments = format::whole(weight, 256)});
     const LinearWeight part = w.rows(0, 4);
     atom::testing::expect_error(
@@ -216,54 +160,6 @@ TEST_P(Linear, RefusesOtherFormats) {
   const LinearWeight parts[] = {w.rows(0, 4), other.rows(0, 4)};
   EXPECT_THROW(backend->pack({parts, 1}, split(int4(128), kInt8, 256, 16)), Error);
   EXPECT_THROW(backend->pack(parts, w.segments), Error);
-}
-
-// Golden values: docs/formats.md, section 5, by an independent script.
-TEST_P(Linear, GivesTheGoldenBits) {
-  const Json c = parse_json(read_file(ATOM_TEST_DATA "/format/golden.json"))["linear"];
-  const auto hex = [](const Json& text, int digits) {
-    std::vector<uint32_t> words;
-    const std::string s = text.get<std::string>();
-    for (size_t i = 0; i < s.size(); i += static_cast<size_t>(digits))
-      words.push_back(
-          static_cast<uint32_t>(std::stoul(s.substr(i, static_cast<size_t>(digits)), nullptr, 16)));
-    return words;
-  };
-  const auto append = [](std::vector<uint8_t>& to, const auto& values) {
-    for (const auto& v : values) append_bytes(to, v);
-  };
-  HostWeight w;
-  w.n = static_cast<int>(c["kept_weight"].size());
-  const int kept = c["kept"].get<int>(), k = static_cast<int>(c["x_codes"][0].size());
-  const Format format = format::parse_format(c["format"].get<std::string>());
-  w.segments = split(format, kInt8, k, kept);
-  std::vector<float> x, expected;
-  for (int n = 0; n < w.n; ++n) {
-    append(w.at[0].stored, hex(c["weight_packed"][n], 8));
-    for (const uint32_t bits : hex(c["weight_scale"][n], 4))
-      append_bytes(w.at[0].stored_scales, static_cast<uint16_t>(bits));
-    append(w.at[1].stored, c["kept_weight"][n].get<std::vector<int8_t>>());
-  }
-  append(w.at[1].stored_scales, hex(c["kept_scale"], 8));
-  for (const uint32_t bits : hex(c["bias"], 8)) w.bias.push_back(std::bit_cast<float>(bits));
-  std::vector<int8_t> codes;
-  for (size_t row = 0; row < c["x"].size(); ++row) {
-    for (const uint32_t bits : hex(c["x"][row], 8)) x.push_back(std::bit_cast<float>(bits));
-    for (const uint32_t bits : hex(c["y"][row], 8)) expected.push_back(std::bit_cast<float>(bits));
-    for (const Json& code : c["x_codes"][row]) codes.push_back(code.get<int8_t>());
-  }
-
-  const Case one{.formats = {format, format, kInt8, kInt8},
-                 .m = static_cast<int>(c["x"].size()),
-                 .n = w.n,
-                 .k = k,
-                 .kept = kept,
-                 .has_bias = true,
-                 .then = Then::kStore,
-                 .data = Data::kExact};
-  const Result run = run_dense(*backend, one, w, x, {}, std::vector<float>(expected.size(), NAN));
-  EXPECT_TRUE(same_values<int8_t>(codes, run.codes.codes));
-  EXPECT_TRUE(same_bits(expected, run.y));
 }
 
 // A row that is not a number makes its own outputs NaN and touches no other row.

@@ -88,15 +88,50 @@ TEST_P(Rows, QuantizeGivesTheDefinedBits) {
     for (const Segments& segments : consumers(k))
       for (const float clip : {1.0f, 0.9f})
         for (const auto& order : {std::vector<int32_t>(), atom::testing::permutation(random, k)}) {
-          const Input expected(*reference, segments, rows, order, clip);
-          const Input actual(*backend, segments, rows, order, clip);
+          Input expected(*reference, segments, rows, order, clip);
+          Input actual(*backend, segments, rows, order, clip);
+          const int hadamard = std::array{0, 0, 4, 16, 64, 128}.at(random.below(6));
+          expected.set_hadamard(hadamard);
+          actual.set_hadamard(hadamard);
           expected.quantize(x);
           actual.quantize(x);
-          SCOPED_TRACE(label(segments));
+          SCOPED_TRACE(fmt::format("{}, hadamard {}", label(segments), hadamard));
           ASSERT_TRUE(same_values<int8_t>(expected.codes().codes, actual.codes().codes));
           ASSERT_TRUE(same_bits(expected.codes().scales, actual.codes().scales));
           ASSERT_TRUE(same_bits(expected.dequantized(), actual.dequantized()));
         }
+  }
+}
+
+// Against the matrix itself: entry (i, j) is (-1)^popcount(i & j) / sqrt(n).
+TEST_P(Rows, HadamardIsTheMatrixOnTheFirstSegmentAlone) {
+  Random random(38);
+  for (const int k : {16, 100, 128, 200, 384}) {
+    for (const int block : {2, 16, 128}) {
+      const int kept = 16, normal = k - kept;
+      const std::vector<float> x = normal_values(random, static_cast<size_t>(k));
+      Input input(*backend, split(kF32, kF32, k, normal > 0 ? kept : 0), 1);
+      if (normal == 0) continue;
+      input.set_hadamard(block);
+      input.quantize(x);
+      const std::vector<float> y = input.dequantized();
+      for (int at = 0, length = block; at < normal; at += length) {
+        while (length > normal - at) length /= 2;
+        for (int i = 0; i < length; ++i) {
+          double sum = 0, magnitude = 0;
+          for (int j = 0; j < length; ++j) {
+            const double v = x[static_cast<size_t>(at + j)];
+            sum += std::popcount(static_cast<unsigned>(i & j)) % 2 == 0 ? v : -v;
+            magnitude += std::abs(v);
+          }
+          // log2(n) roundings of sums, one of the factor, one of the product.
+          EXPECT_NEAR(sum / std::sqrt(length), y[static_cast<size_t>(at + i)],
+                      9 * 0x1p-24 * magnitude / std::sqrt(length));
+        }
+      }
+      for (int i = normal; i < k; ++i)
+        EXPECT_EQ(y[static_cast<size_t>(i)], x[static_cast<size_t>(i)]);
+    }
   }
 }
 
@@ -109,23 +144,28 @@ std::vector<float> golden_floats(const Json& text) {
   return values;
 }
 
+// An ordered row of int4 groups with int8 kept channels, and one of int8 alone: the segments of both
+// have their own scales.
 TEST_P(Rows, QuantizeGivesTheGoldenBits) {
-  const Json c = parse_json(read_file(ATOM_TEST_DATA "/format/golden.json"))["row"];
-  const auto order = c["order"].get<std::vector<int32_t>>();
-  const Segments segments = split(format::parse_format(c["format"].get<std::string>()), kInt8,
-                                  static_cast<int>(order.size()), c["kept"].get<int>());
-  const int rows = static_cast<int>(c["x"].size());
-  std::vector<float> x, scales;
-  std::vector<int8_t> codes;
-  for (int row = 0; row < rows; ++row) {
-    for (const float v : golden_floats(c["x"][row])) x.push_back(v);
-    for (const float v : golden_floats(c["scale"][row])) scales.push_back(v);
-    for (const Json& code : c["codes"][row]) codes.push_back(code.get<int8_t>());
+  const Json golden = parse_json(read_file(ATOM_TEST_DATA "/format/golden.json"));
+  for (const char* key : {"row", "row_int8"}) {
+    const Json& c = golden[key];
+    const auto order = c["order"].get<std::vector<int32_t>>();
+    const Segments segments = split(format::parse_format(c["format"].get<std::string>()), kInt8,
+                                    static_cast<int>(order.size()), c["kept"].get<int>());
+    const int rows = static_cast<int>(c["x"].size());
+    std::vector<float> x, scales;
+    std::vector<int8_t> codes;
+    for (int row = 0; row < rows; ++row) {
+      for (const float v : golden_floats(c["x"][row])) x.push_back(v);
+      for (const float v : golden_floats(c["scale"][row])) scales.push_back(v);
+      for (const Json& code : c["codes"][row]) codes.push_back(code.get<int8_t>());
+    }
+    const Input input(*backend, segments, rows, order, golden_floats(c["clip"])[0]);
+    input.quantize(x);
+    EXPECT_TRUE(same_values<int8_t>(codes, input.codes().codes)) << key;
+    EXPECT_TRUE(same_bits(scales, input.codes().scales)) << key;
   }
-  const Input input(*backend, segments, rows, order, golden_floats(c["clip"])[0]);
-  input.quantize(x);
-  EXPECT_TRUE(same_values<int8_t>(codes, input.codes().codes));
-  EXPECT_TRUE(same_bits(scales, input.codes().scales));
 }
 
 TEST_P(Rows, EmbedWidensExactly) {

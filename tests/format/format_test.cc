@@ -12,12 +12,23 @@
 namespace atom::format {
 namespace {
 
-constexpr Format kAll[] = {kF32, kF16, kBF16, kInt8, int4(32), int4(64), int4(128), int4(0)};
+constexpr Format kAll[] = {kF32,
+                           kF16,
+                           kBF16,
+                           kInt8,
+                           int4(32),
+                           int4(64),
+                           int4(128),
+                           int4(0),
+                           int4_progressive(32),
+                           int4_progressive(64),
+                           int4_progressive(128)};
 
 TEST(Format, NamesRoundTrip) {
   for (const Format format : kAll) EXPECT_EQ(parse_format(name(format)), format);
   EXPECT_EQ(name(int4(128)), "int4.g128");
   EXPECT_EQ(name(int4(0)), "int4.row");
+  EXPECT_EQ(name(int4_progressive(64)), "int4.g64.p");
   EXPECT_EQ(name(kBF16), "bf16");
   for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4})
     EXPECT_EQ(parse_kv(name(kind)), kind);
@@ -25,8 +36,9 @@ TEST(Format, NamesRoundTrip) {
 }
 
 TEST(Format, RefusesOtherWords) {
-  for (const char* word : {"", "int4", "int4.", "int4.g", "int4.g16", "int4.g0", "int4.g128 ",
-                           "INT8", "f64", "int8.g128", "int4.g128.p", "e2m1.g32", "nvfp4"})
+  for (const char* word :
+       {"", "int4", "int4.", "int4.g", "int4.g16", "int4.g0", "int4.g128 ", "INT8", "f64",
+        "int8.g128", "int4.row.p", "int4.p", "int4.g16.p", "e2m1.g32", "nvfp4"})
     testing::expect_error([&] { parse_format(word); },
                           {std::string("'") + word + "'", "int4.g128"});
   for (const char* word : {"", "bf16", "int4.g128", "int2", "F16"})
@@ -40,11 +52,26 @@ TEST(Format, CountsGroups) {
   EXPECT_EQ(groups(int4(0), 385), 1);
   EXPECT_EQ(groups(kInt8, 385), 1);
   EXPECT_EQ(groups(kF16, 385), 0);
+  EXPECT_EQ(groups(int4_progressive(128), 385), 4);
   for (const Format format : kAll) EXPECT_EQ(groups(format, 0), 0) << name(format);
   EXPECT_EQ(group_size(int4(32), 100), 32);
   EXPECT_EQ(group_size(int4(0), 100), 100);
   EXPECT_EQ(group_size(kInt8, 100), 100);
   EXPECT_EQ(groups(Segments{{Segment{int4(32), 100}, Segment{kInt8, 16}}}), 5);
+}
+
+TEST(Format, CountsWhatScalesAWeight) {
+  EXPECT_EQ(weight_scales(int4(128), 385), 4);
+  EXPECT_EQ(weight_scales(int4(0), 385), 1);
+  EXPECT_EQ(weight_scales(kInt8, 385), 1);
+  EXPECT_EQ(weight_scales(kF32, 385), 0);
+  EXPECT_EQ(weight_scales(int4_progressive(128), 385), 1);
+  EXPECT_EQ(weight_multipliers(int4_progressive(128), 385), 4);
+  for (const Format format : kAll) {
+    EXPECT_EQ(weight_scales(format, 0), 0) << name(format);
+    EXPECT_EQ(weight_multipliers(format, 0), 0) << name(format);
+    EXPECT_EQ(weight_multipliers(format, 385) > 0, is_progressive(format)) << name(format);
+  }
 }
 
 TEST(Format, CountsBytes) {
@@ -57,6 +84,11 @@ TEST(Format, CountsBytes) {
   EXPECT_EQ(row_bytes(kF32, 2147483647), int64_t{4} * 2147483647);
   EXPECT_EQ(weight_scale_bytes(int4(0)), 2);
   EXPECT_EQ(weight_scale_bytes(kInt8), 4);
+  EXPECT_EQ(weight_scale_bytes(int4_progressive(32)), 4);
+  EXPECT_EQ(row_bytes(int4_progressive(32), 9), 8);
+  EXPECT_EQ(bits(int4_progressive(32)), 4);
+  EXPECT_TRUE(is_int4(int4_progressive(32)) && is_integer(int4_progressive(32)));
+  EXPECT_FALSE(is_int4(kInt8) || is_int4(kF16));
   EXPECT_EQ(weight_scale_bytes(kBF16), 0);
   EXPECT_EQ(bits(int4(64)), 4);
   EXPECT_EQ(bits(kBF16), 16);

@@ -109,6 +109,32 @@ TEST(Golden, Int4Weights) {
   }
 }
 
+TEST(Golden, ProgressiveInt4Weights) {
+  ASSERT_GT(golden()["progressive_weight"].size(), 40u);
+  for (const Json& c : golden()["progressive_weight"]) {
+    const std::vector<float> x = floats(c["x"]);
+    const Format format = parse_format(c["format"].get<std::string>());
+    ASSERT_TRUE(is_progressive(format));
+    const float factor = floats(c["clip"])[0] / 7.0f;
+    const size_t group = static_cast<size_t>(group_size(format, static_cast<int>(x.size())));
+    std::vector<float> wanted;
+    for (size_t at = 0; at < x.size(); at += group)
+      wanted.push_back(absmax(std::span(x).subspan(at, std::min(group, x.size() - at))) * factor);
+    const float row_scale = progressive_row_scale(*std::max_element(wanted.begin(), wanted.end()));
+    EXPECT_TRUE(same_bits(floats(c["row_scale"])[0], row_scale)) << label(c);
+    std::vector<uint8_t> multipliers;
+    std::vector<float> scales;
+    for (const float scale : wanted) {
+      multipliers.push_back(progressive_multiplier(scale, row_scale));
+      scales.push_back(row_scale * static_cast<float>(multipliers.back()));
+    }
+    EXPECT_EQ(multipliers, c["multipliers"].get<std::vector<uint8_t>>()) << label(c);
+    size_t next = 0;
+    check_groups(c, scales, Int4Progressive{},
+                 [&](std::span<const float>) { return scales[next++]; });
+  }
+}
+
 TEST(Golden, Int8) {
   ASSERT_GT(golden()["int8"].size(), 30u);
   for (const Json& c : golden()["int8"])

@@ -44,10 +44,16 @@ const LinearScheme kW4A4{.weight = format::int4(128),
                          .kept = 16,
                          .clip = 0.9f};
 
-TEST(Scheme, W4A4SurvivesItsText) {
-  for (const int experts : {1, 4}) {
+const LinearScheme kW4A8{.weight = format::int4_progressive(64),
+                         .input = format::kInt8,
+                         .kept_weight = format::kInt8,
+                         .kept_input = format::kInt8,
+                         .kept = 32};
+
+TEST(Scheme, KeptChannelsSurviveTheirText) {
+  for (const auto& [experts, linear] : {std::pair{1, kW4A4}, {4, kW4A4}, {1, kW4A8}, {4, kW4A8}}) {
     const ModelConfig c = config(experts);
-    const Scheme scheme = everywhere(c, kW4A4, KvKind::kInt4);
+    const Scheme scheme = everywhere(c, linear, KvKind::kInt4);
     const Json json = scheme_json(scheme, c);
     EXPECT_EQ(json["quant_method"], "atom");
     EXPECT_EQ(json["config_groups"].size(), 1);
@@ -181,11 +187,57 @@ const Damage kDamages[] = {
     {"StaticInput", [](Json& q) { inputs(q)["dynamic"] = false; }, "'dynamic' true"},
     {"InputWithoutDynamic", [](Json& q) { inputs(q).erase("dynamic"); }, "'dynamic' true"},
     {"LocalInput", [](Json& q) { inputs(q)["dynamic"] = "local"; }, "dynamic"},
+    {"ProgressiveInput", [](Json& q) { inputs(q)["progressive"] = true; }, "'progressive' true"},
+    {"ProgressiveKept", [](Json& q) { group(q)["kept_weights"]["progressive"] = true; },
+     "'progressive' true"},
+    {"KeptInt4", [](Json& q) { group(q)["kept_weights"] = weights(q); },
+     "kept channels must have 8 or 16 bits, but are int4.g128"},
+    {"KeptInputInt4",
+     [](Json& q) {
+       group(q)["kept_input_activations"] = inputs(q);
+       group(q)["kept_input_activations"].erase("clip_ratio");
+     },
+     "kept channels must have 8 or 16 bits, but are int4.g128"},
     {"Clip", [](Json& q) { inputs(q)["clip_ratio"] = 2; }, "clip_ratio"},
 };
 
 INSTANTIATE_TEST_SUITE_P(Damages, BadScheme, testing::ValuesIn(kDamages),
                          [](const auto& info) { return std::string(info.param.name); });
+
+// compressed-tensors has no word for them, so that the scheme is Atom's own even with 16-bit inputs.
+TEST(Scheme, ProgressiveWeightsAreAtoms) {
+  const ModelConfig c = config();
+  const Scheme scheme = everywhere(c, {.weight = format::int4_progressive(128)}, KvKind::kF16);
+  Json q = scheme_json(scheme, c);
+  EXPECT_EQ(q["quant_method"], "atom");
+  EXPECT_EQ(weights(q)["progressive"], true);
+  EXPECT_EQ(weights(q)["group_size"], 128);
+  EXPECT_EQ(round_trip(scheme, c).linears, scheme.linears);
+  const auto refusal = [&](const std::function<void(Json&)>& damage) {
+    Json bad = q;
+    damage(bad);
+    try {
+      parse_scheme({{"quantization_config", bad}}, c, KvKind::kF32, "config.json");
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  EXPECT_NE(refusal([](Json& bad) {
+              bad["quant_method"] = "compressed-tensors";
+              bad["format"] = "pack-quantized";
+            }).find("'progressive'"),
+            std::string::npos);
+  EXPECT_NE(refusal([](Json& bad) {
+              weights(bad).erase("group_size");
+              weights(bad)["strategy"] = "channel";
+            }).find("\"progressive\":true"),
+            std::string::npos);
+  EXPECT_NE(refusal([](Json& bad) { weights(bad)["group_size"] = 16; }).find("int4.g16.p"),
+            std::string::npos);
+  EXPECT_NE(refusal([](Json& bad) { weights(bad)["progressive"] = 1; }).find("progressive"),
+            std::string::npos);
+}
 
 // What compressed-tensors writes beside, all of it without effect on the numbers.
 TEST(Scheme, HarmlessKeysAreAccepted) {

@@ -102,6 +102,24 @@ class Checkpoint {
     std::iota(order.rbegin(), order.rend(), 0);
     integers(kOrder, {kHidden}, order);
   }
+  // The same with progressive int4 weights: value 0.25 * 3 * -8.
+  void make_qkv_progressive() {
+    quantize_qkv();
+    Json& weights = group()["weights"];
+    weights["num_bits"] = 4;
+    weights["strategy"] = "group";
+    weights["group_size"] = 32;
+    weights["progressive"] = true;
+    for (const std::string& module : {kQ, kK, kV}) {
+      const int n = module == kQ ? kHidden : 16;
+      erase(module + ".weight");
+      erase(module + ".weight_scale");
+      integers(module + ".weight_packed", {n, 2}, std::vector<int32_t>(static_cast<size_t>(n) * 2));
+      put(module + ".weight_multiplier", DType::U8, {n, 1},
+          std::vector<uint8_t>(static_cast<size_t>(n), 3).data());
+      floats(module + ".weight_row_scale", {n}, 0.25f);
+    }
+  }
   Json& group() { return config["quantization_config"]["config_groups"]["group_0"]; }
 
   ModelFiles open(const TempFolder& folder) const {
@@ -162,6 +180,7 @@ const auto kDamageName = [](const auto& info) { return std::string(info.param.na
 
 class PlainWeights : public ::testing::TestWithParam<Damage> {};
 class QuantizedWeights : public ::testing::TestWithParam<Damage> {};
+class ProgressiveWeights : public ::testing::TestWithParam<Damage> {};
 
 TEST_P(PlainWeights, AreRefused) {
   Checkpoint checkpoint;
@@ -173,6 +192,14 @@ TEST_P(PlainWeights, AreRefused) {
 TEST_P(QuantizedWeights, AreRefused) {
   Checkpoint checkpoint;
   checkpoint.quantize_qkv();
+  ASSERT_NO_THROW(load(checkpoint));
+  GetParam().apply(checkpoint);
+  expect_refused(checkpoint, GetParam());
+}
+
+TEST_P(ProgressiveWeights, AreRefused) {
+  Checkpoint checkpoint;
+  checkpoint.make_qkv_progressive();
   ASSERT_NO_THROW(load(checkpoint));
   GetParam().apply(checkpoint);
   expect_refused(checkpoint, GetParam());
@@ -257,6 +284,48 @@ const Damage kQuantized[] = {
      {kQ, kV, "share the input 'model.layers.0.self_attn.qkv_input'"}},
 };
 
+const Damage kProgressive[] = {
+    {"MultiplierZero",
+     [](Checkpoint& c) { c.set(kQ + ".weight_multiplier", 31, uint8_t{0}); },
+     {"'" + kQ + ".weight_multiplier' holds the multiplier 0, which is outside 1..15"}},
+    {"MultiplierBeyond",
+     [](Checkpoint& c) { c.set(kV + ".weight_multiplier", 0, uint8_t{16}); },
+     {"'" + kV + ".weight_multiplier' holds the multiplier 16, which is outside 1..15"}},
+    {"MultiplierType",
+     [](Checkpoint& c) {
+       c.codes(kQ + ".weight_multiplier", {kHidden, 1}, 1);
+     },
+     {kQ + ".weight_multiplier", "must be U8 and is I8"}},
+    {"MultiplierMissing",
+     [](Checkpoint& c) { c.erase(kK + ".weight_multiplier"); },
+     {kK + ".weight_multiplier"}},
+    {"RowScaleNan",
+     [](Checkpoint& c) { c.set(kK + ".weight_row_scale", 3, kNan); },
+     {kK + ".weight_row_scale", "nan"}},
+    {"RowScaleInfinity",
+     [](Checkpoint& c) { c.set(kK + ".weight_row_scale", 3, kInfinity); },
+     {kK + ".weight_row_scale", "inf"}},
+    {"RowScaleZero",
+     [](Checkpoint& c) { c.set(kQ + ".weight_row_scale", 31, 0.0f); },
+     {kQ + ".weight_row_scale", "holds 0", "positive"}},
+    {"RowScaleNegative",
+     [](Checkpoint& c) { c.set(kQ + ".weight_row_scale", 0, -0.5f); },
+     {kQ + ".weight_row_scale", "holds -0.5", "positive"}},
+    {"RowScaleShape",
+     [](Checkpoint& c) {
+       c.floats(kQ + ".weight_row_scale", {kHidden, 1}, 1);
+     },
+     {kQ + ".weight_row_scale", "[32]", "[32, 1]"}},
+    {"Int4Input",
+     [](Checkpoint& c) {
+       c.group()["input_activations"].update(
+           {{"num_bits", 4}, {"strategy", "group"}, {"group_size", 32}});
+     },
+     {"int4.g32.p", "int4.g32"}},
+};
+
+INSTANTIATE_TEST_SUITE_P(Progressive, ProgressiveWeights, ::testing::ValuesIn(kProgressive),
+                         kDamageName);
 INSTANTIATE_TEST_SUITE_P(Plain, PlainWeights, ::testing::ValuesIn(kPlain), kDamageName);
 INSTANTIATE_TEST_SUITE_P(Quantized, QuantizedWeights, ::testing::ValuesIn(kQuantized), kDamageName);
 
@@ -272,6 +341,26 @@ TEST(Weights, TheTensorsDecideTheTypeNotTheConfig) {
     EXPECT_EQ(layer.q.segments, format::whole(format::kF32, kHidden)) << key;
     EXPECT_EQ(to_f32(layer.q), std::vector<float>(kHidden * kHidden, 0.5f)) << key;
   }
+}
+
+TEST(Weights, MultipliersScaleTheirGroups) {
+  Checkpoint checkpoint;
+  checkpoint.make_qkv_progressive();
+  checkpoint.set(kQ + ".weight_multiplier", 1, uint8_t{15});
+  checkpoint.set(kQ + ".weight_row_scale", 2, 3.0f);
+  const TempFolder folder;
+  const ModelFiles files = checkpoint.open(folder);
+  const ModelConfig config = parse_config(files.config(), "config.json");
+  const LayerTensors layer =
+      read_layer(files, config, parse_scheme(files.config(), config, format::KvKind::kF32, "c"), 0);
+  EXPECT_EQ(layer.q.segments.at[0], (format::Segment{format::int4_progressive(32), 16}));
+  // 16 values as eight to a word, a multiplier, a row scale; 16 int8 and a scale.
+  EXPECT_EQ(layer.q.bytes(), kHidden * (8 + 1 + 4 + 16 + 4));
+  const std::vector<float> q = to_f32(layer.q);
+  EXPECT_EQ(q[0], 0.25f * 3 * -8);
+  EXPECT_EQ(q[kHidden], 0.25f * 15 * -8);
+  EXPECT_EQ(q[2 * kHidden + 15], 3.0f * 3 * -8);
+  EXPECT_EQ(q[2 * kHidden + 16], 0.02f * 127);
 }
 
 TEST(Weights, ATiedHeadIsTheEmbedding) {

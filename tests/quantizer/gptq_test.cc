@@ -63,15 +63,17 @@ struct Naive {
 
 // The optimal-brain-surgeon form of GPTQ for one row, O(k^3): after each column the inverse Hessian
 // of the remaining columns is computed anew by elimination, without any Cholesky factor or lazy
-// update.
+// update. `fixed_scales` of the groups are not empty when they do not depend on the compensation.
 Naive naive_row(std::vector<double> w, const std::vector<double>& damped, int k,
-                format::Segment normal, double clip) {
+                format::Segment normal, double clip, const std::vector<double>& fixed_scales) {
   Naive out;
   const int group = format::group_size(normal.format, normal.size);
   std::vector<double> h_inverse = inverse(damped, k);
   double scale = 1;
   for (int i = 0; i < normal.size; ++i) {
-    if (i % group == 0) {
+    if (i % group == 0 && !fixed_scales.empty()) {
+      scale = fixed_scales[static_cast<size_t>(i / group)];
+    } else if (i % group == 0) {
       double absmax = 0;
       for (int j = i; j < std::min(i + group, normal.size); ++j)
         absmax = std::max(absmax, std::abs(w[j]));
@@ -101,18 +103,29 @@ class Gptq : public ::testing::Test {
   Executor executor_{{.threads = 2}};
   std::unique_ptr<Solver> solver_ = make_cpu_solver(executor_);
 
+  // Scales of one row's groups, where rounding to nearest and GPTQ share them.
+  static std::vector<double> fixed_scales(const Rounded& r, int row, int groups) {
+    std::vector<double> out;
+    for (int g = 0; g < groups && !r.row_scales.empty(); ++g)
+      out.push_back(r.row_scales[row] * static_cast<float>(r.multipliers[row * groups + g]));
+    return out;
+  }
+
   void compare_with_naive(int n, int k, format::Segment normal, float clip) {
     const std::vector<float> w = normals(static_cast<size_t>(n) * k, 1);
     const Gram gram = gram_of(*solver_, inputs(3 * k, k, 2), k);
     const Factor factor = damped_factor(*solver_, gram, "w");
-    const Rounded got = solver_->gptq({.name = "w",
-                                       .weight = w.data(),
-                                       .n = n,
-                                       .k = k,
-                                       .normal = normal,
-                                       .clip = clip,
-                                       .factor = factor.u.data(),
-                                       .dead = factor.dead});
+    const RoundingProblem problem{.name = "w",
+                                  .weight = w.data(),
+                                  .n = n,
+                                  .k = k,
+                                  .normal = normal,
+                                  .clip = clip,
+                                  .factor = factor.u.data(),
+                                  .dead = factor.dead};
+    const Rounded got = solver_->gptq(problem), nearest = round_nearest(problem);
+    EXPECT_EQ(got.row_scales, nearest.row_scales);
+    EXPECT_EQ(got.multipliers, nearest.multipliers);
     std::vector<double> damped(gram.values.begin(), gram.values.end());
     double mean = 0;
     for (int i = 0; i < k; ++i) mean += damped[i * k + i] / k;
@@ -122,15 +135,15 @@ class Gptq : public ::testing::Test {
     const double effective = normal.format.group == 0 ? 1.0 : double{clip};
     int clear = 0;
     for (int r = 0; r < n; ++r) {
-      const Naive want =
-          naive_row({w.begin() + r * k, w.begin() + (r + 1) * k}, damped, k, normal, effective);
+      const Naive want = naive_row({w.begin() + r * k, w.begin() + (r + 1) * k}, damped, k, normal,
+                                   effective, fixed_scales(nearest, r, groups));
       // f32 arithmetic over k columns moves a value by about k * 2^-24 of a few steps: rows with a
       // decision closer to a tie than 1e-4 of a step may differ from then on.
       if (want.margin < 1e-4) continue;
       ++clear;
       for (int i = 0; i < normal.size; ++i)
         ASSERT_EQ(got.codes[r * normal.size + i], want.codes[i]) << "row " << r << " column " << i;
-      for (int g = 0; g < groups; ++g)
+      for (int g = 0; g < groups && !got.scales.empty(); ++g)
         ASSERT_EQ(format::f16_to_f32(got.scales[r * groups + g]), want.scales[g]) << "row " << r;
       for (int i = 0; i < k - normal.size; ++i)
         ASSERT_NEAR(got.rest[r * (k - normal.size) + i], want.rest[i], 1e-3) << "row " << r;
@@ -148,6 +161,11 @@ TEST_F(Gptq, EqualsTheNaiveAlgorithm) {
 TEST_F(Gptq, EqualsTheNaiveAlgorithmAcrossColumnPanels) {
   compare_with_naive(70, 160, {format::int4(64), 144},
                      0.85f);  // short last group, 128 + 16 columns
+}
+
+TEST_F(Gptq, EqualsTheNaiveAlgorithmWithProgressiveScales) {
+  compare_with_naive(40, 80, {format::int4_progressive(32), 64}, 0.85f);
+  compare_with_naive(70, 160, {format::int4_progressive(64), 144}, 1.0f);
 }
 
 TEST_F(Gptq, BeatsRoundingToNearestOnTheObservedInputs) {

@@ -36,6 +36,11 @@ TEST(Recipe, DefaultsAreThePublishedOnes) {
   EXPECT_EQ(r.order, Order::kEnergy);
   EXPECT_EQ(r.rounding, Rounding::kGptq);
   EXPECT_EQ(r.kv, std::vector{KvKind::kInt4});
+  Recipe w4a8 = preset("w4a8");  // the same but for the inputs
+  EXPECT_EQ(w4a8.clip_activations, 1.0f);
+  w4a8.preset = "w4a4";
+  w4a8.clip_activations = r.clip_activations;
+  EXPECT_EQ(to_json(w4a8), to_json(r));
   for (const char* name : {"w16a16", "w8a8", "w4a16"}) {
     EXPECT_EQ(preset(name).kv, std::vector{KvKind::kF16}) << name;
     EXPECT_EQ(preset(name).kept, 0) << name;
@@ -96,6 +101,7 @@ TEST(Recipe, WrongFieldsAreRefusedAndChangeNothing) {
                {"r.json", "kept", "w8a8", "16"});
   expect_error([] { parse(R"({"preset": "w8a8", "rounding": "gptq"})"); }, {"rounding", "w8a8"});
   expect_error([] { parse(R"({"preset": "w4a16", "order": "energy"})"); }, {"order", "w4a16"});
+  expect_error([] { parse(R"({"preset": "w4a8", "group": "row"})"); }, {"group", "w4a8", "row"});
 
   Recipe recipe = preset("w4a4");
   expect_error([&] { apply_json(recipe, parse_json(R"({"kept": 32, "klip": 1})"), "r.json"); },
@@ -136,6 +142,17 @@ TEST(Recipe, SchemeOfEachPreset) {
   EXPECT_TRUE(w4a16.compressed_tensors_names);
   EXPECT_EQ(w4a16.find("model.layers.0.self_attn.q_proj")->weight, format::int4(128));
   EXPECT_EQ(w4a16.find("model.layers.0.self_attn.q_proj")->input, format::kF32);
+
+  const model::Scheme w4a8 = to_scheme(preset("w4a8"), config, notices);
+  EXPECT_FALSE(w4a8.compressed_tensors_names);
+  const model::LinearScheme* q_proj = w4a8.find("model.layers.0.self_attn.q_proj");
+  EXPECT_EQ(q_proj->weight, format::int4_progressive(128));
+  EXPECT_EQ(q_proj->input, format::kInt8);
+  EXPECT_EQ(q_proj->kept_weight, format::kInt8);
+  EXPECT_EQ(q_proj->kept_input, format::kInt8);
+  EXPECT_GT(q_proj->kept, 0);
+  EXPECT_EQ(q_proj->clip, 1.0f);
+  EXPECT_EQ(w4a8.kv.at(0), KvKind::kInt4);
 
   const model::Scheme w4a4 = to_scheme(preset("w4a4"), config, notices);
   EXPECT_FALSE(w4a4.compressed_tensors_names);

@@ -86,6 +86,7 @@ Input input_of(const Activation& x) {
   input.order = x.spec->order;
   input.clip = x.spec->clip;
   input.k = x.spec->k();
+  input.hadamard = x.spec->hadamard;
   lay_out(*x.spec, x.rows, static_cast<char*>(x.data), input);
   return input;
 }

@@ -26,6 +26,7 @@ AttentionTask describe(const AttentionArgs& args) {
   t.pages = static_cast<uint8_t*>(args.pages);
   t.rope_cos = args.rope_cos;
   t.rope_sin = args.rope_sin;
+  t.hadamard = args.hadamard;
   return t;
 }
 

@@ -53,6 +53,7 @@ static void rotate(const AttentionTask& t, int position, const float* x, float* 
     store_part(y + i, a * c - b * s, count);
     store_part(y + half + i, b * c + a * s, count);
   });
+  if (t.hadamard != 0) block_hadamard(y, t.head_dim, t.hadamard);
 }
 
 ATOM_INLINE const float* head_of(const AttentionTask& t, int row, int head) {

@@ -36,6 +36,7 @@ struct Input {
   const int32_t* order = nullptr;
   float clip = 1;
   int k = 0;
+  int hadamard = 0;  // block length of the transform of at[0]; 0: none
 };
 
 // One segment of a weight in panels of `panel_columns` outputs, one after the other.
@@ -44,9 +45,11 @@ struct Input {
 //   int4            [ceil(size / 8)][columns][4 bytes]: k .. k + 3 in the low nibbles, k + 4 .. k +
 //   7 in the
 //                   high ones, code + 8
-// Scales: [groups][columns], f16 for int4 and f32 for int8.
+// Scales: [groups][columns], f16 for int4 and f32 for int8. Progressive int4: f32 [columns] of the
+// rows, then the multipliers, u8 [groups][columns].
 struct WeightSegment {
   Element element = Element::kF32;
+  bool progressive = false;
   int size = 0;
   int group = 0;
   int groups = 0;
@@ -81,6 +84,7 @@ struct AttentionTask {
   const int32_t* page_table = nullptr;
   const float* rope_cos = nullptr;
   const float* rope_sin = nullptr;
+  int hadamard = 0;  // block length of the transform of Q and K; 0: none
   int row_begin = 0, row_end = 0;
   int position = 0;  // of row_begin
   int kv_head = 0;

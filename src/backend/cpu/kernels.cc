@@ -15,6 +15,8 @@ namespace {
 //
 #include "backend/cpu/tile.h"
 //
+#include "backend/cpu/linear_scratch.h"
+//
 #include "backend/cpu/linear_kernel.h"
 //
 #include "backend/cpu/row_kernel.h"

@@ -3,89 +3,9 @@
 // K is cut into spans so that a span of one widened panel stays in L1 and a span of the rows in L2;
 // partial sums stay in f32 between spans, so the order of additions of an element does not depend
 // on the cut. Floating-point inputs: the panel is widened (or dequantized, s * q) to f32. Integer
-// inputs: the panel is widened to bytes. Every number of rows takes this one path.
+// inputs: the panel is widened to bytes. Every number of rows takes this one path. Progressive
+// weights with integer inputs: partial sums of a whole segment stay in s32, scaled once at its end.
 #pragma once
-
-inline constexpr int kFloatSpan = 256;  // k per widened panel: 16 KiB on AVX2, 32 KiB on AVX-512
-inline constexpr int kIntSpan = 1024;
-
-ATOM_INLINE bool is_integer(Element e) { return e == Element::kInt8 || e == Element::kInt4; }
-ATOM_INLINE int smaller(int a, int b) { return a < b ? a : b; }
-ATOM_INLINE int larger(int a, int b) { return a > b ? a : b; }
-ATOM_INLINE int ceil_div(int a, int b) { return (a + b - 1) / b; }
-
-// f32 scratch of one of `panels` panels widened at once: they share the span, and whole octets of k
-// are written.
-ATOM_INLINE int panel_floats(int panels) { return (kFloatSpan / panels + 7) * kColumns; }
-
-// k of an integer span: whole groups.
-ATOM_INLINE int int_span(const WeightSegment& w) {
-  return w.group >= kIntSpan ? w.group : kIntSpan / w.group * w.group;
-}
-
-// Hands out parts of the scratch memory, 64-byte aligned. With a null base it only counts.
-class Carver {
- public:
-  explicit Carver(std::byte* base) : base_(base) {}
-  template <typename T>
-  T* take(int64_t count) {
-    T* part = base_ == nullptr ? nullptr : (T*)(base_ + used_);
-    used_ += (size_t)((count * (int64_t)sizeof(T) + 63) / 64 * 64);
-    return part;
-  }
-  size_t used() const { return used_; }
-
- private:
-  std::byte* base_;
-  size_t used_ = 0;
-};
-
-struct LinearScratch {
-  float* sums = nullptr;      // [panels][rows][kColumns]
-  float* panel = nullptr;     // [panels at once][span + 7][kColumns]
-  float* values = nullptr;    // [rows][kFloatSpan]
-  uint8_t* bytes = nullptr;   // [span / 4][kColumns][4]
-  int8_t* codes = nullptr;    // [rows][span]
-  float* w_scales = nullptr;  // [groups of a span][kColumns]
-  float* x_scales = nullptr;  // [rows][groups of a span]
-  int32_t* zeros = nullptr;   // [rows][groups of a span]
-  size_t bytes_used = 0;
-};
-
-static LinearScratch carve(const LinearTask& t, std::byte* base) {
-  Carver carver(base);
-  LinearScratch s;
-  const int64_t rows = t.row_end - t.row_begin;
-  s.sums = carver.take<float>((t.panel_end - t.panel_begin) * rows * kColumns);
-  int64_t span = 0, groups = 0;
-  bool floats = false;
-  for (int i = 0; i < 2; ++i) {
-    const WeightSegment& w = t.w[i];
-    if (w.size == 0) continue;
-    if (!is_integer(w.element) || !is_integer(t.x.at[i].element)) {
-      floats = true;
-      continue;
-    }
-    const int this_span = smaller(int_span(w), (w.size + 7) / 8 * 8);
-    span = span > this_span ? span : this_span;
-    const int this_groups = ceil_div(this_span, w.group);
-    groups = groups > this_groups ? groups : this_groups;
-  }
-  if (floats) {
-    const int most = panels_at_once((int)rows);
-    s.panel = carver.take<float>(int64_t{most} * panel_floats(most));
-    s.values = carver.take<float>(rows * kFloatSpan);
-  }
-  if (span > 0) {
-    s.bytes = carver.take<uint8_t>((span + 8) * kColumns);
-    s.codes = carver.take<int8_t>(rows * (span + 8));
-    s.w_scales = carver.take<float>(groups * kColumns);
-    s.x_scales = carver.take<float>(rows * groups);
-    s.zeros = carver.take<int32_t>(rows * groups);
-  }
-  s.bytes_used = carver.used();
-  return s;
-}
 
 ATOM_INLINE int source_row(const LinearTask& t, int row) {
   return t.row_index == nullptr ? row : t.row_index[row];
@@ -93,9 +13,18 @@ ATOM_INLINE int source_row(const LinearTask& t, int row) {
 
 // ---- floating-point inputs
 
+// One vector of w's multipliers of a group.
+ATOM_INLINE I group_multiplier(const WeightSegment& w, int64_t panel, int group, int column) {
+  const uint8_t* scales = w.scales + panel * w.panel_scale_bytes;
+  return widen_u8(scales + (int)sizeof(float) * kColumns + group * kColumns + column);
+}
+
 // One vector of w's group scales, as f32.
 ATOM_INLINE F group_scale(const WeightSegment& w, int64_t panel, int group, int column) {
   const uint8_t* scales = w.scales + panel * w.panel_scale_bytes;
+  if (w.progressive)
+    return load((const float*)scales + column) *
+           to_float(group_multiplier(w, panel, group, column));
   const int at = group * kColumns + column;
   return w.element == Element::kInt4 ? widen_f16((const uint16_t*)scales + at)
                                      : load((const float*)scales + at);
@@ -267,7 +196,7 @@ static const uint8_t* widen_codes(const WeightSegment& w, int64_t panel, int k, 
   return to - int64_t{ceil_div(span, 8)} * 8 * kColumns;
 }
 
-template <typename Dot>
+template <typename Dot, bool kProgressive>
 struct IntSweep {
   IntTile tile;
   template <int R>
@@ -276,39 +205,86 @@ struct IntSweep {
     t.x += row * t.x_stride;
     t.x_scales += row * t.groups;
     t.zeros += row * t.groups;
-    t.c += row * kColumns;
-    int_tile<R, Dot>(t);
+    t.sums += int64_t{row} * kColumns * 4;
+    int_tile<R, Dot, kProgressive>(t);
   }
 };
+
+// Scales of a span's groups, or their multipliers, for one panel.
+static void weight_groups(const WeightSegment& w, int panel, int first, int groups,
+                          const LinearScratch& s) {
+  for (int g = 0; g < groups; ++g)
+    for (int column = 0; column < kColumns; column += kLanes) {
+      const int to = g * kColumns + column;
+      if (w.progressive)
+        store(s.multipliers + to, group_multiplier(w, panel, first + g, column));
+      else
+        store(s.w_scales + to, group_scale(w, panel, first + g, column));
+    }
+}
+
+// sums = fma(float(total), row scale * input scale, sums).
+static void scale_totals(const LinearTask& t, int segment, const LinearScratch& s) {
+  const WeightSegment& w = t.w[segment];
+  const InputSegment& x = t.x.at[segment];
+  float* sums = s.sums;
+  const int32_t* totals = s.totals;
+  for (int panel = t.panel_begin; panel < t.panel_end; ++panel) {
+    const float* row_scales = (const float*)(w.scales + panel * w.panel_scale_bytes);
+    for (int row = t.row_begin; row < t.row_end; ++row) {
+      const F x_scale = broadcast(x.scales[int64_t{source_row(t, row)} * x.groups]);
+      for (int column = 0; column < kColumns; column += kLanes, sums += kLanes, totals += kLanes)
+        store(sums,
+              fma(to_float(load_as<I>(totals)), load(row_scales + column) * x_scale, load(sums)));
+    }
+  }
+}
 
 static void int_segment(const LinearTask& t, int segment, const LinearScratch& s) {
   const WeightSegment& w = t.w[segment];
   const InputSegment& x = t.x.at[segment];
   const int rows = t.row_end - t.row_begin, whole_span = int_span(w);
+  const int64_t panel_sums = int64_t{rows} * kColumns;
+  if (w.progressive)
+    __builtin_memset(s.totals, 0,
+                     (size_t)((t.panel_end - t.panel_begin) * panel_sums) * sizeof(int32_t));
   for (int k = 0; k < w.size; k += whole_span) {
     const int span = smaller(whole_span, w.size - k);
     const int groups = ceil_div(span, w.group);
     const Codes codes = input_codes(t, x, k, span, s.codes);
     input_groups(t, segment, k, groups, s);
-    float* sums = s.sums;
-    for (int panel = t.panel_begin; panel < t.panel_end; ++panel, sums += rows * kColumns) {
+    for (int panel = t.panel_begin; panel < t.panel_end; ++panel) {
+      const int64_t at = (panel - t.panel_begin) * panel_sums;
       const uint8_t* bytes = widen_codes(w, panel, k, span, s.bytes);
-      for (int g = 0; g < groups; ++g)
-        for (int column = 0; column < kColumns; column += kLanes)
-          store(s.w_scales + g * kColumns + column, group_scale(w, panel, k / w.group + g, column));
+      weight_groups(w, panel, k / w.group, groups, s);
       const int steps = ceil_div(span, 8) * 2;
-      IntTile tile{groups, ceil_div(w.group, 4), steps,      0,       codes.at, codes.stride,
-                   bytes,  s.w_scales,           s.x_scales, s.zeros, sums};
+      IntTile tile{groups,
+                   ceil_div(w.group, 4),
+                   steps,
+                   0,
+                   codes.at,
+                   codes.stride,
+                   bytes,
+                   (const char*)s.w_scales,
+                   s.x_scales,
+                   s.zeros,
+                   (char*)(s.sums + at)};
       if (groups == 1) tile.group_steps = steps;
-      if (w.element == Element::kInt4) {
+      if (w.progressive) {
+        tile.factors = (const char*)s.multipliers;
+        tile.sums = (char*)(s.totals + at);
+        tile.flush_steps = NibbleDot::flush_steps(8);
+        for_tiles<kTileRows>(0, rows, IntSweep<NibbleDot, true>{tile});
+      } else if (w.element == Element::kInt4) {
         tile.flush_steps = NibbleDot::flush_steps(x.element == Element::kInt4 ? 4 : 8);
-        for_tiles<kTileRows>(0, rows, IntSweep<NibbleDot>{tile});
+        for_tiles<kTileRows>(0, rows, IntSweep<NibbleDot, false>{tile});
       } else {
         tile.flush_steps = ByteDot::flush_steps(8);
-        for_tiles<kByteTileRows>(0, rows, IntSweep<ByteDot>{tile});
+        for_tiles<kByteTileRows>(0, rows, IntSweep<ByteDot, false>{tile});
       }
     }
   }
+  if (w.progressive) scale_totals(t, segment, s);
 }
 
 // ---- both

@@ -15,6 +15,7 @@ using format::Format;
 
 // The pairs that kernels exist for: see linear_kernel.h.
 bool is_computable(Format weight, Format input) {
+  if (format::is_progressive(input)) return false;  // of weights only
   if (!format::is_integer(weight) || !format::is_integer(input)) return true;
   if (format::is_int4(input)) return weight == input;
   return true;  // an int8 input has one scale, which serves every group of the weight
@@ -40,6 +41,7 @@ void check_parts(std::span<const LinearWeight> parts, const format::Segments& in
 struct Row {
   const char* codes = nullptr;
   const char* scales = nullptr;
+  const char* multipliers = nullptr;  // of progressive int4
 };
 
 uint32_t read_word(const char* from) {
@@ -101,7 +103,10 @@ struct CpuLinear::Rows {
     if (format::is_integer(format))
       result.scales =
           static_cast<const char*>(part.scales) +
-          int64_t{row} * format::groups(format, size) * format::weight_scale_bytes(format);
+          int64_t{row} * format::weight_scales(format, size) * format::weight_scale_bytes(format);
+    if (format::is_progressive(format))
+      result.multipliers = reinterpret_cast<const char*>(part.multipliers) +
+                           int64_t{row} * format::weight_multipliers(format, size);
     return result;
   }
 
@@ -141,12 +146,15 @@ void CpuLinear::pack_segment(const Rows& rows, int index, const KernelTable& ker
   const int scale_bytes = format::weight_scale_bytes(format);
   WeightSegment& w = segments_[index];
   w.element = element_of(format);
+  w.progressive = format::is_progressive(format);
   w.size = size;
   w.group = format::group_size(format, size);
   w.groups = format::groups(format, size);
   const int64_t padded = w.groups > 0 ? (int64_t{size} + 7) / 8 * 8 : size;
   w.panel_bytes = padded * columns * format::bits(format) / 8;
-  w.panel_scale_bytes = int64_t{w.groups} * columns * scale_bytes;
+  const int scales = format::weight_scales(format, size);
+  const int multipliers = format::weight_multipliers(format, size);
+  w.panel_scale_bytes = (int64_t{scales} * scale_bytes + multipliers) * columns;
   codes_[index] = Memory(static_cast<size_t>(w.panel_bytes * panels_));
   scales_[index] = Memory(static_cast<size_t>(w.panel_scale_bytes * panels_));
   w.panels = codes_[index].as<uint8_t>();
@@ -162,8 +170,10 @@ void CpuLinear::pack_segment(const Rows& rows, int index, const KernelTable& ker
         pack_int8(row, size, columns, kernels.byte_offset, to + 4 * column);
       else
         pack_elements(row.codes, size, element_bytes, columns, to + element_bytes * column);
-      to = scales_[index].as<uint8_t>() + panel * w.panel_scale_bytes + scale_bytes * column;
-      pack_elements(row.scales, w.groups, scale_bytes, columns, to);
+      to = scales_[index].as<uint8_t>() + panel * w.panel_scale_bytes;
+      pack_elements(row.scales, scales, scale_bytes, columns, to + scale_bytes * column);
+      to += int64_t{scales} * scale_bytes * columns;
+      pack_elements(row.multipliers, multipliers, 1, columns, to + column);
     }
   });
 }

@@ -70,6 +70,53 @@ static void quantize_segment(const InputSegment& s, int row, float clip, const f
   __builtin_memset(codes + written, 0, (size_t)(s.stride - written));
 }
 
+// ---- Walsh-Hadamard transform: the operations of format/hadamard.h
+
+// Values whose indices differ in bit kDistance meet; the upper one becomes lower - upper.
+template <int kDistance, int... kLane>
+ATOM_INLINE F butterfly(F v, std::integer_sequence<int, kLane...> lanes) {
+  constexpr I kSign = {((kLane & kDistance) != 0 ? INT32_MIN : 0)...};
+  return swap_lanes<kDistance>(v, lanes) + (F)((I)v ^ kSign);
+}
+template <int kDistance = 1>
+ATOM_INLINE F butterflies(F v, int size) {
+  if constexpr (kDistance < kLanes) {
+    if (kDistance >= size) return v;
+    v = butterfly<kDistance>(v, std::make_integer_sequence<int, kLanes>());
+    return butterflies<kDistance * 2>(v, size);
+  }
+  return v;
+}
+
+static void hadamard(float* x, int size) {
+  const F norm = broadcast((float)(1.0 / __builtin_sqrt((double)size)));
+  if (size < 2 * kLanes) {
+    for_vectors(size, [&](int i, int count) {
+      store_part(x + i, butterflies(load_part(x + i, count), size) * norm, count);
+    });
+    return;
+  }
+  for (int i = 0; i < size; i += kLanes) store(x + i, butterflies(load(x + i), size));
+  for (int distance = kLanes; distance < size; distance *= 2) {
+    const F factor = distance * 2 == size ? norm : broadcast(1.0f);
+    for (int block = 0; block < size; block += 2 * distance)
+      for (int i = block; i < block + distance; i += kLanes) {
+        const F a = load(x + i), b = load(x + i + distance);
+        store(x + i, (a + b) * factor);
+        store(x + i + distance, (a - b) * factor);
+      }
+  }
+}
+
+// Whole blocks, then what is left in ever smaller powers of two.
+static void block_hadamard(float* x, int size, int block) {
+  for (int at = 0; at < size;) {
+    while (block > size - at) block /= 2;
+    hadamard(x + at, block);
+    at += block;
+  }
+}
+
 static size_t row_scratch(const Input& y) {
   return (size_t)(round_up(larger(y.at[0].size, y.at[1].size), 64)) * sizeof(float);
 }
@@ -85,6 +132,7 @@ static void quantize_row(const Input& y, int row, const float* x, std::byte* scr
       for (int i = 0; i < s.size; ++i) to[i] = x[y.order[from + i]];
     else
       __builtin_memcpy(to, x + from, (size_t)s.size * sizeof(float));
+    if (y.hadamard != 0 && &s == y.at) block_hadamard(to, s.size, y.hadamard);
     if (integer) {
       __builtin_memset(to + s.size, 0, (size_t)(round_up(s.size, 64) - s.size) * sizeof(float));
       quantize_segment(s, row, y.clip, to);

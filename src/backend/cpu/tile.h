@@ -63,7 +63,7 @@ __attribute__((noinline)) void float_tile(const FloatProduct& t) {
 
 // c[r, j] = fma(float(isum), w_scales[g, j] * x_scales[r, g], c[r, j]) for each group g in
 // ascending order; isum = sum over the group of x * (code + offset), less zero[r, g] = offset * sum
-// of x.
+// of x. Progressive: totals[r, j] += (isum - zero[r, g]) * multipliers[g, j], in s32.
 struct IntTile {
   int groups;       // in this call
   int group_steps;  // steps of four k per group
@@ -71,17 +71,19 @@ struct IntTile {
   int flush_steps;
   const int8_t* x;
   int64_t x_stride;
-  const uint8_t* w;  // [steps][kColumns][4]
-  const float* w_scales;
+  const uint8_t* w;       // [steps][kColumns][4]
+  const char* factors;    // [groups, kColumns]: f32 scales w_scales, or s32 multipliers
   const float* x_scales;  // [R, groups]
   const int32_t* zeros;   // [R, groups]
-  float* c;               // [R, kColumns]
+  char* sums;             // [R, kColumns]: f32 c, or s32 totals
 };
 
-// Steps of one group, from x and w on. kLast: they end the group g, whose sums (with those in
-// `total` when it is not null) are scaled into c; otherwise they are added to `total`. Not inlined:
-// the loop needs every register.
-template <int R, typename Dot, bool kLast>
+enum class Ending { kNone, kScale, kMultiply };
+
+// Steps of one group, from x and w on. Unless kEnding is kNone, they end the group g, whose sums
+// (with those in `total` when it is not null) go into c or totals; otherwise they are added to
+// `total`. Not inlined: the loop needs every register.
+template <int R, typename Dot, Ending kEnding>
 __attribute__((noinline)) void dot_steps(const IntTile& t, int g, const int8_t* x, const uint8_t* w,
                                          int steps, I (*total)[2]) {
   const int64_t x_stride = t.x_stride;
@@ -101,20 +103,25 @@ __attribute__((noinline)) void dot_steps(const IntTile& t, int g, const int8_t* 
   const int groups = t.groups;
   const float* x_scales = t.x_scales + g;
   const int32_t* zeros = t.zeros + g;
-  float* c = t.c;
-  const F s0 = load(t.w_scales + g * kColumns), s1 = load(t.w_scales + g * kColumns + kLanes);
+  char* c = t.sums;
+  const char* factors = t.factors + int64_t{g} * 2 * sizeof(F);
+  const F s0 = load_as<F>(factors), s1 = load_as<F>(factors + sizeof(F));
 #pragma GCC unroll 16
-  for (int r = 0; r < R; ++r, x_scales += groups, zeros += groups, c += kColumns) {
+  for (int r = 0; r < R; ++r, x_scales += groups, zeros += groups, c += 2 * sizeof(F)) {
     I v0 = Dot::finish(sum[r][0]), v1 = Dot::finish(sum[r][1]);
     if (total != nullptr) {
       v0 += total[r][0];
       v1 += total[r][1];
     }
-    if constexpr (kLast) {
+    if constexpr (kEnding == Ending::kMultiply) {
+      const I zero = broadcast(*zeros);
+      store(c, load_as<I>(c) + (v0 - zero) * (I)s0);
+      store(c + sizeof(I), load_as<I>(c + sizeof(I)) + (v1 - zero) * (I)s1);
+    } else if constexpr (kEnding == Ending::kScale) {
       const F scale = broadcast(*x_scales);
       const I zero = broadcast(*zeros);
-      store(c, fma(to_float(v0 - zero), s0 * scale, load(c)));
-      store(c + kLanes, fma(to_float(v1 - zero), s1 * scale, load(c + kLanes)));
+      store(c, fma(to_float(v0 - zero), s0 * scale, load_as<F>(c)));
+      store(c + sizeof(F), fma(to_float(v1 - zero), s1 * scale, load_as<F>(c + sizeof(F))));
     } else {
       total[r][0] = v0;
       total[r][1] = v1;
@@ -122,8 +129,9 @@ __attribute__((noinline)) void dot_steps(const IntTile& t, int g, const int8_t* 
   }
 }
 
-template <int R, typename Dot>
+template <int R, typename Dot, bool kProgressive>
 static void int_tile(const IntTile& t) {
+  constexpr Ending kEnding = kProgressive ? Ending::kMultiply : Ending::kScale;
   const uint8_t* w = t.w;
   const int8_t* x = t.x;
   for (int g = 0; g < t.groups; ++g) {
@@ -133,11 +141,11 @@ static void int_tile(const IntTile& t) {
     const bool several = left > t.flush_steps;
     if (several) __builtin_memset(total, 0, sizeof total);
     for (; left > t.flush_steps; left -= t.flush_steps) {
-      dot_steps<R, Dot, false>(t, g, x, w, t.flush_steps, total);
+      dot_steps<R, Dot, Ending::kNone>(t, g, x, w, t.flush_steps, total);
       w += int64_t{t.flush_steps} * 4 * kColumns;
       x += t.flush_steps * 4;
     }
-    dot_steps<R, Dot, true>(t, g, x, w, left, several ? total : nullptr);
+    dot_steps<R, Dot, kEnding>(t, g, x, w, left, several ? total : nullptr);
     w += int64_t{left} * 4 * kColumns;
     x += left * 4;
   }

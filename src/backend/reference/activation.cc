@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "format/hadamard.h"
 #include "format/quantize.h"
 
 namespace atom::backend {
@@ -54,6 +55,9 @@ void quantize_row(std::span<const float> x, const Activation& y, int row) {
   std::vector<float> ordered(x.begin(), x.end());
   if (spec.order != nullptr)
     for (size_t i = 0; i < ordered.size(); ++i) ordered[i] = x[static_cast<size_t>(spec.order[i])];
+  if (spec.hadamard != 0)
+    format::block_hadamard(std::span(ordered).first(static_cast<size_t>(spec.segments.at[0].size)),
+                           spec.hadamard);
 
   const ActivationRow r = row_of(y, row);
   int at = 0, scales_at = 0;

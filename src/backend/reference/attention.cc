@@ -9,6 +9,7 @@
 #include "backend/reference/activation.h"
 #include "backend/reference/reference_backend.h"
 #include "base/error.h"
+#include "format/hadamard.h"
 #include "format/quantize.h"
 
 namespace atom::backend {
@@ -116,6 +117,7 @@ std::vector<float> rotate(std::span<const float> x, const AttentionArgs& args, i
     out[i] = x[i] * cos[i] - x[i + half] * sin[i];
     out[i + half] = x[i + half] * cos[i] + x[i] * sin[i];
   }
+  if (args.hadamard != 0) format::block_hadamard(out, args.hadamard);
   return out;
 }
 

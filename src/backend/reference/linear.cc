@@ -13,7 +13,8 @@ namespace {
 
 using format::Format;
 
-// A weight, unpacked but not dequantized: [n, k] over both segments, scales [n, groups].
+// A weight, unpacked but not dequantized: [n, k] over both segments, scales and multipliers [n,
+// groups].
 class ReferenceLinear final : public PackedLinear {
  public:
   ReferenceLinear(int n, const format::Segments& weight_format,
@@ -25,20 +26,23 @@ class ReferenceLinear final : public PackedLinear {
     codes.resize(size);
     values.resize(size);
     scales.resize(static_cast<size_t>(n) * static_cast<size_t>(format::groups(weight)));
+    multipliers.resize(scales.size(), 1);
     bias.resize(static_cast<size_t>(n));
   }
 
   format::Segments weight;
   format::Segments input;
-  std::vector<int8_t> codes;  // of integer segments
-  std::vector<float> values;  // of floating-point segments
-  std::vector<float> scales;
-  std::vector<float> bias;  // [n], zeros when there is none
+  std::vector<int8_t> codes;         // of integer segments
+  std::vector<float> values;         // of floating-point segments
+  std::vector<float> scales;         // progressive: the row's, for every group
+  std::vector<uint8_t> multipliers;  // 1 except in progressive segments
+  std::vector<float> bias;           // [n], zeros when there is none
 };
 
 // Codes of both sides are multiplied as integers when a weight's group covers one input scale; a
 // floating-point side takes the other one dequantized.
 bool is_computable(Format weight, Format input) {
+  if (format::is_progressive(input)) return false;  // of weights only
   if (!format::is_integer(weight) || !format::is_integer(input)) return true;
   if (format::is_int4(input)) return weight == input;
   return true;  // int8 input: one scale for the whole segment
@@ -65,13 +69,33 @@ struct RowTarget {
   int8_t* codes;
   float* values;
   float* scales;
+  uint8_t* multipliers;
 };
+
+// Scales and multipliers of a row, one of each for every group.
+template <typename F>
+void unpack_scales(const LinearWeight::Part& part, const format::Segment& segment, int row,
+                   const RowTarget& to) {
+  const int groups = format::groups(segment.format, segment.size);
+  const int stored = format::weight_scales(segment.format, segment.size);
+  const char* from =
+      static_cast<const char*>(part.scales) + int64_t{row} * stored * F::kWeightScaleBytes;
+  for (int g = 0; g < groups; ++g) {
+    if constexpr (F::kWeightScaleBytes == 2) {
+      uint16_t bits;
+      std::memcpy(&bits, from + 2 * g, sizeof bits);
+      to.scales[g] = format::f16_to_f32(bits);
+    } else {
+      std::memcpy(&to.scales[g], from + (F::kProgressive ? 0 : 4 * g), sizeof(float));
+    }
+    if constexpr (F::kProgressive) to.multipliers[g] = part.multipliers[int64_t{row} * groups + g];
+  }
+}
 
 void unpack_row(const LinearWeight::Part& part, const format::Segment& segment, int row,
                 const RowTarget& to) {
   const int64_t bytes = format::row_bytes(segment.format, segment.size);
   const char* from = static_cast<const char*>(part.codes) + row * bytes;
-  const int groups = format::groups(segment.format, segment.size);
   format::visit(segment.format, [&](auto f) {
     using F = decltype(f);
     std::vector<typename F::Storage> stored(static_cast<size_t>(bytes) /
@@ -85,19 +109,7 @@ void unpack_row(const LinearWeight::Part& part, const format::Segment& segment, 
       else
         to.codes[i] = stored[i];
     }
-    if constexpr (F::kInteger) {
-      const char* scales =
-          static_cast<const char*>(part.scales) + int64_t{row} * groups * F::kWeightScaleBytes;
-      for (int g = 0; g < groups; ++g) {
-        if constexpr (F::kWeightScaleBytes == 2) {
-          uint16_t bits;
-          std::memcpy(&bits, scales + 2 * g, sizeof bits);
-          to.scales[g] = format::f16_to_f32(bits);
-        } else {
-          std::memcpy(&to.scales[g], scales + 4 * g, sizeof(float));
-        }
-      }
-    }
+    if constexpr (F::kInteger) unpack_scales<F>(part, segment, row, to);
   });
 }
 
@@ -108,22 +120,30 @@ struct Operands {
   const int8_t* w_codes;
   const float* w_values;
   const float* w_scales;
+  const uint8_t* w_multipliers;
   const int8_t* x_codes;
   const float* x_values;
   const float* x_scales;
 };
 
-// Both sides integer: exact sums per weight group, scaled in f64.
+// Both sides integer: exact sums per weight group, scaled in f64. The groups of a progressive weight
+// differ by integer factors, so that their sum is exact too and scaled once.
 double sum_of_codes(const Operands& o) {
   const int group = format::group_size(o.weight, o.size);
+  const bool progressive = format::is_progressive(o.weight);
   double sum = 0;
+  int64_t all_codes = 0;
   for (int g = 0; g < format::groups(o.weight, o.size); ++g) {
     int64_t codes = 0;
     for (int i = g * group; i < std::min(o.size, (g + 1) * group); ++i)
       codes += int64_t{o.w_codes[i]} * o.x_codes[i];
+    all_codes += o.w_multipliers[g] * codes;
+    if (progressive) continue;
     const float x_scale = o.x_scales[format::is_int4(o.input) ? g : 0];
     sum += static_cast<double>(codes) * double{o.w_scales[g]} * double{x_scale};
   }
+  if (progressive && o.size > 0)
+    sum = static_cast<double>(all_codes) * double{*o.w_scales} * double{*o.x_scales};
   return sum;
 }
 
@@ -136,7 +156,8 @@ double sum_of_values(const Operands& o) {
   double sum = 0;
   for (int i = 0; i < o.size; ++i) {
     const double w =
-        w_integer ? double{o.w_scales[i / w_group]} * o.w_codes[i] : double{o.w_values[i]};
+        w_integer ? double{o.w_scales[i / w_group]} * o.w_multipliers[i / w_group] * o.w_codes[i]
+                  : double{o.w_values[i]};
     const float x =
         x_integer ? o.x_scales[i / x_group] * static_cast<float>(o.x_codes[i]) : o.x_values[i];
     sum += w * double{x};
@@ -158,6 +179,7 @@ float output(const ReferenceLinear& linear, int n, const ActivationRow& x) {
                      .w_codes = linear.codes.data() + row + at,
                      .w_values = linear.values.data() + row + at,
                      .w_scales = linear.scales.data() + scale_row + w_scales_at,
+                     .w_multipliers = linear.multipliers.data() + scale_row + w_scales_at,
                      .x_codes = x.codes + at,
                      .x_values = x.values + at,
                      .x_scales = x.scales + x_scales_at};
@@ -193,7 +215,7 @@ std::unique_ptr<PackedLinear> ReferenceBackend::pack(std::span<const LinearWeigh
         if (segment.size == 0) continue;
         unpack_row(part.part[s], segment, row,
                    {linear->codes.data() + at, linear->values.data() + at,
-                    linear->scales.data() + scales_at});
+                    linear->scales.data() + scales_at, linear->multipliers.data() + scales_at});
         at += static_cast<size_t>(segment.size);
         scales_at += static_cast<size_t>(format::groups(segment.format, segment.size));
       }

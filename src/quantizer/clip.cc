@@ -1,0 +1,149 @@
+#include "quantizer/clip.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "format/quantize.h"
+
+namespace atom::quantizer {
+namespace {
+
+constexpr int kCalibrationRows =
+    2048;                          // calibration tokens that choose the clips of a layer's inputs
+constexpr int kSampleRows = 1024;  // of one input
+
+double group_error(std::span<const float> x, float scale, std::span<const float> importance) {
+  const float inverse = 1.0f / scale;
+  double sum = 0;
+  for (size_t i = 0; i < x.size(); ++i) {
+    const int code = format::quantize_code(x[i], inverse, format::Int4::kLow, format::Int4::kHigh);
+    const double error = x[i] - scale * static_cast<float>(code);
+    sum += error * error * (importance.empty() ? 1.0 : double{importance[i]});
+  }
+  return sum;
+}
+
+// Rounding errors [rows, normal.size] of the normal segment of x [rows, k].
+std::vector<float> rounding_errors(const float* x, int rows, int k, format::Segment normal,
+                                   float clip) {
+  const int group = format::group_size(normal.format, normal.size);
+  std::vector<float> errors(static_cast<size_t>(rows) * static_cast<size_t>(normal.size));
+  for (int r = 0; r < rows; ++r)
+    for (int begin = 0; begin < normal.size; begin += group) {
+      const int size = std::min(group, normal.size - begin);
+      const std::span<const float> values(x + int64_t{r} * k + begin, static_cast<size_t>(size));
+      const float scale = format::int4_scale(format::absmax(values), clip);
+      float* to = errors.data() + int64_t{r} * normal.size + begin;
+      for (int i = 0; i < size; ++i)
+        to[i] = values[static_cast<size_t>(i)] -
+                scale * static_cast<float>(format::quantize_code(values[static_cast<size_t>(i)],
+                                                                 1.0f / scale, format::Int4::kLow,
+                                                                 format::Int4::kHigh));
+    }
+  return errors;
+}
+
+// The normal columns of the linears below each other.
+std::vector<float> stacked(const std::vector<const model::LinearTensors*>& linears, int normal) {
+  std::vector<float> out;
+  for (const model::LinearTensors* linear : linears) {
+    const std::vector<float> w = model::to_f32(*linear);
+    for (int64_t r = 0; r < linear->n; ++r)
+      out.insert(out.end(), w.begin() + r * linear->k(), w.begin() + r * linear->k() + normal);
+  }
+  return out;
+}
+
+}  // namespace
+
+float searched_clip(std::span<const float> group, float unclipped,
+                    std::span<const float> importance) {
+  float best = 1.0f;
+  double least = std::numeric_limits<double>::infinity();
+  for (int percent = 100; percent >= 50; percent -= 5) {
+    const float clip = static_cast<float>(percent) / 100.0f;
+    const float scale = format::f16_to_f32(format::weight_scale_bits(unclipped * clip));
+    if (!std::isfinite(scale)) continue;
+    const double error = group_error(group, scale, importance);
+    if (error < least) {
+      least = error;
+      best = clip;
+    }
+  }
+  return best;
+}
+
+void InputSample::add(const ObservedInput& input) {
+  auto at = std::find_if(inputs_.begin(), inputs_.end(), [&](const Rows& rows) {
+    return rows.site == input.site && rows.expert == input.expert;
+  });
+  if (at == inputs_.end())
+    at = inputs_.insert(at, {.site = input.site, .expert = input.expert, .k = input.k, .x = {}});
+  const int taken = std::min(input.rows, kSampleRows - at->rows);
+  at->x.insert(at->x.end(), input.x, input.x + int64_t{taken} * input.k);
+  at->rows += taken;
+}
+
+float InputSample::best_clip(SiteKind site, format::Segment normal,
+                             std::span<const std::vector<const model::LinearTensors*>> readers,
+                             Solver& solver) const {
+  constexpr int kFirst = 70, kStep = 5, kCount = 7;  // percent
+  std::vector<double> error(kCount);
+  bool any = false;
+  for (const Rows& rows : inputs_) {
+    if (rows.site != site || rows.rows == 0) continue;
+    any = true;
+    const auto& linears = readers[static_cast<size_t>(rows.expert)];
+    const std::vector<float> weight = stacked(linears, normal.size);
+    const int n = static_cast<int>(weight.size() / static_cast<size_t>(normal.size));
+    for (int c = 0; c < kCount; ++c) {
+      const float clip = static_cast<float>(kFirst + kStep * c) / 100.0f;
+      const std::vector<float> dx = rounding_errors(rows.x.data(), rows.rows, rows.k, normal, clip);
+      std::vector<float> gram(static_cast<size_t>(normal.size) * static_cast<size_t>(normal.size));
+      solver.add_gram(dx.data(), rows.rows, normal.size, gram.data());
+      solver.finish_gram(normal.size, gram.data());
+      error[static_cast<size_t>(c)] +=
+          solver.output_energy(weight.data(), n, normal.size, gram.data());
+    }
+  }
+  if (!any) return 0;
+  const auto best = std::min_element(error.rbegin(), error.rend());
+  return static_cast<float>(kFirst + kStep * (error.rend() - best - 1)) / 100.0f;
+}
+
+void search_input_clips(const ClipTools& tools, model::LayerTensors& tensors,
+                        model::Scheme& scheme) {
+  model::Site* const sites[] = {&tensors.qkv_input, &tensors.out_input, &tensors.ffn_input,
+                                &tensors.down_input};
+  constexpr SiteKind kKinds[] = {SiteKind::kQkv, SiteKind::kOut, SiteKind::kFfn, SiteKind::kDown};
+  std::vector<std::vector<const model::LinearTensors*>> readers[] = {
+      {{&tensors.q, &tensors.k, &tensors.v}}, {{&tensors.out}}, {}, {}};
+  for (const model::ExpertTensors& expert : tensors.experts) {
+    readers[2].push_back({&expert.gate, &expert.up});
+    readers[3].push_back({&expert.down});
+  }
+  format::Segments wanted[4];
+  for (size_t i = 0; i < 4; ++i) {
+    wanted[i] = sites[i]->segments;
+    for (format::Segment& segment : sites[i]->segments.at) segment.format = format::kF32;
+  }
+  InputSample sample;
+  const std::unique_ptr<model::Layer> layer = model::bind_layer(tools.observing, tensors);
+  tools.observing.observe(*layer, [&](const ObservedInput& input) { sample.add(input); });
+  tools.windows.sample(*layer, tensors.kv, kCalibrationRows);
+  tools.observing.stop();
+  for (size_t i = 0; i < 4; ++i) {
+    sites[i]->segments = wanted[i];
+    const format::Segment normal = wanted[i].at[0];
+    if (!format::is_int4(normal.format) || normal.format.group == 0 || normal.size == 0) continue;
+    const float clip = sample.best_clip(kKinds[i], normal, readers[i], tools.solver);
+    if (clip == 0) continue;  // no token came: the clip stays 1
+    sites[i]->clip = clip;
+    for (const auto& linears : readers[i])
+      for (const model::LinearTensors* linear : linears)
+        scheme.linears.at(linear->name).clip = clip;
+  }
+}
+
+}  // namespace atom::quantizer

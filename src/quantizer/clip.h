@@ -1,0 +1,55 @@
+// Clips found by measured error instead of one constant for all.
+//
+//   clip = searched_clip(group, absmax / 7.5f, importance);       // of one weight group
+//   InputSample sample;  sample.add(observed) ...;                // inputs of a layer, not rounded
+//   clip = sample.best_clip(SiteKind::kQkv, normal, readers, solver);
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "format/linear_format.h"
+#include "quantizer/calibrate.h"
+#include "quantizer/solver.h"
+
+namespace atom::quantizer {
+
+// The clip in 0.5 .. 1 whose scale f16(clip * unclipped) rounds the int4 group with the least
+// sum of importance * error^2. Ties: the larger. `importance` has the group's size, or is empty: all 1.
+float searched_clip(std::span<const float> group, float unclipped,
+                    std::span<const float> importance);
+
+// Some rows of every input of a layer, in the order and basis of its linears.
+class InputSample {
+ public:
+  void add(const ObservedInput& input);
+
+  // The clip in 0.7 .. 1 of an int4 input with the least |dx W^T|^2 over the sample, dx the rounding error of the
+  // normal segment; `readers` are its linears, expert by expert (one list for a dense layer). 0: no rows.
+  float best_clip(SiteKind site, format::Segment normal,
+                  std::span<const std::vector<const model::LinearTensors*>> readers,
+                  Solver& solver) const;
+
+ private:
+  struct Rows {
+    SiteKind site;
+    int expert = 0;
+    int k = 0, rows = 0;
+    std::vector<float> x;  // [rows, k]
+  };
+  std::vector<Rows> inputs_;
+};
+
+// What a search runs on.
+struct ClipTools {
+  ObservingBackend& observing;
+  Windows& windows;  // hidden states before the layer; they stay as they are
+  Solver& solver;
+};
+
+// Sets the clip of every site of the layer with int4 inputs, here and in the scheme, by the error of the outputs of its
+// linears, which are still in floating point, on some calibration tokens. A site that none of them reaches keeps its clip.
+void search_input_clips(const ClipTools& tools, model::LayerTensors& tensors,
+                        model::Scheme& scheme);
+
+}  // namespace atom::quantizer

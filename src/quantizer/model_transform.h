@@ -1,0 +1,64 @@
+// The transforms of a whole model: measured layer by layer in floating point, then applied layer by layer.
+//
+//   ModelTransform transform(recipe, config, kept, seed, executor, solver);
+//   for each layer:  transform.fold(tensors);            // what calibration runs
+//                    transform.begin();  transform.add(observed inputs);
+//                    orders = transform.end(i, tensors);
+//   transform.finish();
+//   for each layer:  transform.apply(i, tensors);         // what is rounded
+//
+// Holds a few matrices of head_dim per layer and one of the hidden size.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "quantizer/moments.h"
+#include "quantizer/stored_values.h"
+#include "quantizer/transform.h"
+#include "quantizer/write.h"
+
+namespace atom::quantizer {
+
+class ModelTransform {
+ public:
+  struct Options {
+    Transforms which;
+    bool stream =
+        false;     // linears are quantized: gains are folded, the residual stream may be rotated
+    int kept = 0;  // kept channels of the residual stream
+    uint64_t seed = 0;  // of random rotations
+  };
+  ModelTransform(const Options& options, const model::ModelConfig& config, Executor& executor,
+                 Solver& solver);
+
+  bool any() const { return options_.which.any(); }
+  bool rotates_residual() const { return options_.stream && options_.which.residual; }
+  WritePlan::Changed changed() const;
+
+  void fold(model::LayerTensors& tensors) const;
+  void begin();
+  void add(const ObservedInput& input) { moments_->add(input); }
+  // `tensors` as they were run. The orders of the transformed layer.
+  LayerOrders end(int layer, const model::LayerTensors& tensors);
+  void finish();
+
+  void apply(int layer, model::LayerTensors& tensors) const;
+  std::span<const float> basis() const { return basis_; }
+  // Rows of the embedding, or of a head that reads the final norm with `gain`, in the new basis.
+  RowChange embedding() const;
+  RowChange head(std::vector<float> gain) const;
+
+ private:
+  Options options_;
+  model::ModelConfig config_;
+  Executor& executor_;
+  Solver& solver_;
+  std::unique_ptr<Moments> moments_;
+  std::vector<LayerTransform> layers_;
+  std::vector<double> stream_moment_;  // [hidden, hidden] of x / rms(x), all sites together
+  std::vector<float> basis_;
+};
+
+}  // namespace atom::quantizer

@@ -1,0 +1,38 @@
+// Second moments of a layer's activations in floating point, from which transforms and orders are made.
+#pragma once
+
+#include <vector>
+
+#include "model/config.h"
+#include "quantizer/calibrate.h"
+
+namespace atom::quantizer {
+
+// Channels stand as in the checkpoint, norm gains folded: the inputs of qkv and ffn are x / rms(x).
+class Moments {
+ public:
+  Moments(const model::ModelConfig& config, Executor& executor, Solver& solver);
+  void add(const ObservedInput& input);
+  // Once all rows are in. Error naming `layer`: energies that are not finite.
+  void finish(int layer);
+
+  const Gram& qkv() const { return qkv_; }
+  const Gram& ffn() const {
+    return ffn_;
+  }  // a token that is routed to several experts counts once for each
+  // Of the input of o_proj, query head by query head: [heads][d, d].
+  const std::vector<std::vector<float>>& heads() const { return heads_; }
+  // Energies of the inputs of down_proj, per expert; all 0: no token came.
+  const std::vector<std::vector<double>>& down() const { return down_; }
+
+ private:
+  int head_dim_;
+  Executor& executor_;
+  Solver& solver_;
+  Gram qkv_, ffn_;
+  std::vector<std::vector<float>> heads_;
+  std::vector<std::vector<double>> down_;
+  std::vector<float> head_rows_;
+};
+
+}  // namespace atom::quantizer

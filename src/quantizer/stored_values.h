@@ -1,0 +1,33 @@
+// Values on their way into a checkpoint: checked, and narrowed to the type that a tensor has there.
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "format/format.h"
+#include "tensor/tensor.h"
+
+namespace atom::quantizer {
+
+// Error naming the tensor: a NaN or an infinity in a floating-point tensor.
+void check_finite(const std::string& where, const std::string& name,
+                  const tensor::TensorView& view);
+
+tensor::DType dtype_of(format::Format format);  // of a floating-point format
+
+// Values in the bits of `dtype`, rounded to nearest even. Error naming the tensor: a value that f16 cannot hold.
+std::vector<std::byte> narrowed(const std::string& name, std::span<const float> values,
+                                tensor::DType dtype);
+
+// Where changed 16-bit weights are stored: f16 (more digits than bf16), f32 for an f32 source.
+tensor::DType changed_dtype(tensor::DType source);
+
+// The table [n, k] with `change` applied to some thousand rows at a time, narrowed to `dtype`.
+using RowChange = std::function<std::vector<float>(const std::vector<float>& rows, int n)>;
+std::vector<std::byte> changed_table(const std::string& name, const tensor::TensorView& view,
+                                     const RowChange& change, tensor::DType dtype);
+
+}  // namespace atom::quantizer

@@ -1,0 +1,58 @@
+// Function-preserving transforms: the same model in floating point, but easier to round.
+//
+//   fold_gains(layer);                                   // norm gains into q, k, v, gate, up, router
+//   LayerTransform t = balance(layer, moments, options); // v/o, q/k, up/down
+//   apply(t, layer);
+//   rotate_residual(basis, layer, solver);               // the stream h becomes h Q
+//
+// Equalization makes the producer and the consumer of a channel equally loud (data-free scaling: Nagel et al. 2019;
+// here with measured energies, and for the values of a head as a whole matrix): whatever function-preserving scale
+// the source carries is undone by construction. Rotations: QuaRot (Ashkboos et al. 2024), SliceGPT's PCA basis
+// (Ashkboos et al. 2024).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/config.h"
+#include "model/layer_tensors.h"
+#include "quantizer/moments.h"
+#include "quantizer/recipe.h"
+#include "quantizer/solver.h"
+
+namespace atom::quantizer {
+
+// Of one layer. Vectors are empty where nothing changes.
+struct LayerTransform {
+  std::vector<std::vector<double>> value;          // per KV head [d, d]: v' = value v
+  std::vector<std::vector<double>> value_inverse;  // per KV head [d, d]: o' = o value_inverse
+  std::vector<double> key;  // [kv_heads, d / 2] k' = key k, q' = q / key for both of a RoPE pair
+  std::vector<std::vector<double>> up;  // per expert [intermediate]: up' = up u, down' = down / u
+};
+
+// Multiplies the columns of q, k, v, gate, up and the router by the gains of the norms before them, which become 1.
+// These linears become f32.
+void fold_gains(model::LayerTensors& layer);
+
+// `layer` has folded gains; moments are those of its inputs in floating point.
+LayerTransform make_transform(const model::LayerTensors& layer, const model::ModelConfig& config,
+                              const Moments& moments, const Transforms& which);
+
+// The linears it touches become f32.
+void apply_transform(const LayerTransform& transform, const model::ModelConfig& config,
+                     model::LayerTensors& layer);
+
+// Orders of a transformed layer by the energies that its inputs now have. qkv and ffn keep the identity when the
+// residual stream is rotated: its basis is sorted.
+LayerOrders make_orders(const LayerTransform& transform, const model::ModelConfig& config,
+                        const Moments& moments, bool sorted_residual);
+
+// Q [hidden, hidden], row-major: h' = h Q. Channels ascend by energy; the last `kept` and the ones before are each
+// turned by a random rotation, so that within both no channel is louder than another.
+std::vector<float> residual_basis(std::span<const double> second_moment, int hidden, int kept,
+                                  uint64_t seed);
+
+// W' = W Q of what reads the stream (gains folded), W' = Q^T W of what writes it.
+void rotate_residual(std::span<const float> basis, model::LayerTensors& layer, Solver& solver);
+
+}  // namespace atom::quantizer

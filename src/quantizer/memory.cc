@@ -17,7 +17,8 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const model::ModelConfig& c
       int64_t{config.vocabulary} * config.hidden * (format::is_integer(recipe.head) ? 20 : 4);
   MemoryEstimate out;
   out.activations = tokens * config.hidden * int64_t{sizeof(float)};
-  out.weights = std::max(layer * 8, ends);
+  // Transforms need it in f32 from the beginning, and one linear of it once more.
+  out.weights = std::max(layer * (recipe.transform.any() ? 14 : 8), ends);
   if (recipe.rounding == Rounding::kGptq && recipe.preset != "w16a16") {
     const int64_t widest = std::max({config.hidden, config.intermediate, config.attention_size()});
     out.second_moments = Grams::bytes(config) + widest * widest * 12;

@@ -147,6 +147,12 @@ void refuse_contradictions(const Recipe& recipe, std::string_view source) {
   if (!has_segments(recipe) && recipe.order != Order::kNone)
     fail("{}: the field \"order\" must be none with preset {}, but is energy", source,
          recipe.preset);
+  if (recipe.clip_activations == 0 &&
+      (recipe.preset != "w4a4" || recipe.rounding != Rounding::kGptq))
+    fail(
+        "{}: the field \"clip_activations\" can be \"search\" only with preset w4a4 and rounding "
+        "gptq",
+        source);
   const bool integer_inputs = has_segments(recipe) || recipe.preset == "w8a8";
   if (recipe.transform.down && !integer_inputs)
     fail(

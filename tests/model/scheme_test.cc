@@ -6,6 +6,7 @@
 #include <string>
 
 #include "base/error.h"
+#include "testing/expect_error.h"
 
 namespace atom::model {
 namespace {
@@ -78,6 +79,29 @@ TEST(Scheme, DifferentLinearsAndLayersSurvive) {
   EXPECT_EQ(back.kv, scheme.kv);
 }
 
+TEST(Scheme, TransformsSurviveAndAreNoCommonVocabulary) {
+  const ModelConfig c = config();
+  Scheme scheme = everywhere(c, {.weight = format::kInt8, .input = format::kInt8}, KvKind::kF16);
+  scheme.linears["model.layers.0.mlp.down_proj"].hadamard = 128;
+  scheme.qk_hadamard = 64;
+  const Json json = scheme_json(scheme, c);
+  EXPECT_EQ(json["quant_method"], "atom");
+  const Scheme back = round_trip(scheme, c);
+  EXPECT_EQ(back.linears, scheme.linears);
+  EXPECT_EQ(back.qk_hadamard, 64);
+
+  for (const auto& bad : {Json(48), Json(256), Json(1), Json("128"), Json(2.5)}) {
+    Json q = {{"quantization_config", json}};
+    q["quantization_config"]["qk_hadamard"] = bad;
+    atom::testing::expect_error([&] { parse_scheme(q, c, KvKind::kF32, "config.json"); },
+                                {"config.json", "qk_hadamard"});
+  }
+  Json q = {{"quantization_config", json}};
+  q["quantization_config"]["config_groups"]["group_0"]["weights"]["hadamard"] = 128;
+  atom::testing::expect_error([&] { parse_scheme(q, c, KvKind::kF32, "config.json"); },
+                              {"weights", "hadamard"});
+}
+
 TEST(Scheme, CommonFormatsUseTheCommonVocabulary) {
   const ModelConfig c = config();
   const Scheme w8a8 =
@@ -132,7 +156,7 @@ struct Damage {
 
 void PrintTo(const Damage& damage, std::ostream* out) { *out << damage.name; }
 
-class BadScheme : public testing::TestWithParam<Damage> {};
+class BadScheme : public ::testing::TestWithParam<Damage> {};
 
 TEST_P(BadScheme, IsRefused) {
   const std::string text = message(GetParam().apply);
@@ -201,7 +225,7 @@ const Damage kDamages[] = {
     {"Clip", [](Json& q) { inputs(q)["clip_ratio"] = 2; }, "clip_ratio"},
 };
 
-INSTANTIATE_TEST_SUITE_P(Damages, BadScheme, testing::ValuesIn(kDamages),
+INSTANTIATE_TEST_SUITE_P(Damages, BadScheme, ::testing::ValuesIn(kDamages),
                          [](const auto& info) { return std::string(info.param.name); });
 
 // compressed-tensors has no word for them, so that the scheme is Atom's own even with 16-bit inputs.

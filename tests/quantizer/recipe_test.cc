@@ -78,6 +78,29 @@ TEST(Recipe, JsonRoundTrip) {
   EXPECT_EQ(to_json(preset("w4a4")).at("clip_weights").dump(), "0.85");
 }
 
+TEST(Recipe, TransformsAndSearches) {
+  const Recipe r = parse(R"({"transform": ["down", "equalize"], "clip_weights": "search",
+                             "clip_activations": "search"})");
+  EXPECT_EQ(r.transform, (Transforms{.equalize = true, .down = true}));
+  EXPECT_EQ(r.clip_weights, 0.0f);
+  EXPECT_EQ(r.clip_activations, 0.0f);
+  const Json json = to_json(r);
+  EXPECT_EQ(json.at("transform"), Json({"equalize", "down"}));
+  EXPECT_EQ(json.at("clip_weights"), "search");
+  Recipe back = preset("w4a4");
+  apply_json(back, json, "r.json");
+  EXPECT_EQ(to_json(back), json);
+  EXPECT_FALSE(parse(R"({"transform": "none"})").transform.any());
+
+  expect_error([] { parse(R"({"transform": ["heads", "turn"]})"); }, {"transform", "turn"});
+  expect_error([] { parse(R"({"preset": "w4a16", "transform": ["down"]})"); }, {"down", "w4a16"});
+  expect_error([] { parse(R"({"preset": "w16a16", "transform": ["residual"]})"); },
+               {"residual", "w16a16"});
+  expect_error([] { parse(R"({"transform": ["heads"], "kept_format": "f16"})"); }, {"kept_format"});
+  expect_error([] { parse(R"({"clip_activations": "search", "rounding": "rtn"})"); },
+               {"clip_activations", "gptq"});
+}
+
 TEST(Recipe, WrongFieldsAreRefusedAndChangeNothing) {
   expect_error([] { parse("[]"); }, {"r.json", "object"});
   expect_error([] { parse(R"({"klip": 1})"); }, {"r.json", "klip", "unknown"});

@@ -1,0 +1,127 @@
+// Whole quantizations with transforms.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+
+#include "backend/open.h"
+#include "kv/pool.h"
+#include "model/forward.h"
+#include "model/weights.h"
+#include "quantizer/quantize_job.h"
+#include "quantizer/random_checkpoint.h"
+#include "testing/temp_folder.h"
+
+namespace atom::quantizer {
+namespace {
+
+namespace fs = std::filesystem;
+using atom::testing::contents;
+using atom::testing::Job;
+using atom::testing::TempFolder;
+using atom::testing::write_random_checkpoint;
+
+// [40, vocabulary], of the first 40 ids.
+std::vector<float> logits(const checkpoint::ModelFiles& files, std::span<const int32_t> ids) {
+  Executor executor({.threads = 1});
+  const auto backend = backend::make_cpu_backend({.executor = &executor, .isa = ""});
+  const auto model = model::load_model(files, *backend, {.kv = {}, .progress = {}});
+  constexpr int kRows = 40;
+  model::Forward forward(model->config, *backend, {.max_rows = kRows, .max_positions = kRows});
+  std::vector<format::KvLayout> layouts;
+  for (const format::KvKind kind : model->scheme.kv)
+    layouts.push_back(
+        {.kind = kind, .kv_heads = model->config.kv_heads, .head_dim = model->config.head_dim});
+  kv::Pool pool(*backend, layouts, kv::pages_for(kRows, layouts[0]));
+  const std::vector<int32_t> pages = model::consecutive_pages(0, pool.pages());
+  const backend::SequenceStep step{
+      .row_begin = 0, .row_end = kRows, .position = 0, .page_table = pages.data()};
+  const size_t width = static_cast<size_t>(model->config.vocabulary);
+  const backend::Buffer h =
+      backend->allocate(sizeof(float) * kRows * static_cast<size_t>(model->config.hidden));
+  const backend::Buffer y = backend->allocate(sizeof(float) * kRows * width);
+  forward.embed(*model->ends, ids.first(kRows), h.as<float>());
+  for (int i = 0; i < model->config.layers; ++i)
+    forward.layer(*model->layers[static_cast<size_t>(i)], pool, i, {&step, 1}, kRows,
+                  h.as<float>());
+  forward.head(*model->ends, h.as<float>(), kRows, y.as<float>());
+  std::vector<float> out(kRows * width);
+  backend->download(out.data(), y.data(), out.size() * sizeof(float));
+  return out;
+}
+
+Job transformed_job() {
+  Job job;
+  job.recipe.transform = {.equalize = true, .heads = true, .residual = true, .down = true};
+  job.recipe.clip_weights = job.recipe.clip_activations = 0;
+  return job;
+}
+
+TEST(TransformedModel, TransformedModelsHaveTheSameBytesForAnyThreadCount) {
+  for (const int experts : {1, 4}) {
+    const TempFolder folder;
+    write_random_checkpoint(folder / "in", {.experts = experts});
+    std::map<std::string, std::string> first;
+    for (const int threads : {1, 3}) {
+      Job job = transformed_job();
+      job.threads = threads;
+      const fs::path out = folder / ("out" + std::to_string(threads));
+      job.run(folder / "in", out);
+      if (first.empty()) first = contents(out);
+      EXPECT_EQ(contents(out), first) << experts << " experts";
+    }
+  }
+}
+
+// The source, transformed, in a model that only rounds a little: nearly the same logits.
+TEST(TransformedModel, TransformedModelsComputeWhatTheSourceComputes) {
+  for (const bool tied : {true, false}) {
+    const TempFolder folder;
+    write_random_checkpoint(folder / "in", {.layers = 2, .tied = tied, .bias = true});
+    Job job = transformed_job();
+    job.recipe = preset("w8a8");
+    job.recipe.transform = transformed_job().recipe.transform;
+    job.recipe.kv = {format::KvKind::kInt8};
+    job.run(folder / "in", folder / "out");
+    const auto in = checkpoint::ModelFiles::open(folder / "in");
+    const auto out = checkpoint::ModelFiles::open(folder / "out");
+    EXPECT_TRUE(out.has("lm_head.weight"));
+    EXPECT_FALSE(out.config().at("tie_word_embeddings").get<bool>());
+    const std::vector<float> norm = tensor::widen(out.tensor("model.norm.weight"));
+    EXPECT_TRUE(std::all_of(norm.begin(), norm.end(), [](float v) { return v == 1; }));
+    const std::vector<float> a = logits(in, job.ids), b = logits(out, job.ids);
+    double error = 0, size = 0;
+    for (size_t i = 0; i < a.size(); ++i) {
+      error += (a[i] - b[i]) * (a[i] - b[i]);
+      size += a[i] * a[i];
+    }
+    EXPECT_GT(size, 0);
+    EXPECT_LT(error / size, 3e-3) << "tied " << tied;  // int8: a step is 1/127 of the largest value
+  }
+}
+
+TEST(TransformedModel, HeadsOfA16BitModelAreTurnedForTheCache) {
+  const TempFolder folder;
+  write_random_checkpoint(folder / "in", {.layers = 2});
+  Job job;
+  job.recipe = preset("w16a16");
+  job.recipe.kv = {format::KvKind::kInt8};
+  job.recipe.transform = {.equalize = true, .heads = true};
+  job.run(folder / "in", folder / "out");
+  const auto in = checkpoint::ModelFiles::open(folder / "in");
+  const auto out = checkpoint::ModelFiles::open(folder / "out");
+  const std::string v = "model.layers.1.self_attn.v_proj.weight",
+                    up = "model.layers.1.mlp.up_proj.weight";
+  EXPECT_EQ(out.tensor(v).dtype, tensor::DType::F16);
+  EXPECT_FALSE(std::ranges::equal(in.tensor(v).bytes, out.tensor(v).bytes));
+  EXPECT_TRUE(std::ranges::equal(in.tensor(up).bytes, out.tensor(up).bytes));
+  const std::vector<float> a = logits(in, job.ids), b = logits(out, job.ids);
+  double error = 0, size = 0;
+  for (size_t i = 0; i < a.size(); ++i) {
+    error += (a[i] - b[i]) * (a[i] - b[i]);
+    size += a[i] * a[i];
+  }
+  EXPECT_LT(error / size, 1e-3);  // f16 weights and an int8 cache
+}
+
+}  // namespace
+}  // namespace atom::quantizer

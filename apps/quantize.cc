@@ -59,8 +59,9 @@ quantizer::Recipe make_recipe(const Options& options) {
   return recipe;
 }
 
-// Rounding to nearest in the order of the source looks at no text.
+// Rounding to nearest in the order and basis of the source looks at no text.
 bool reads_calibration(const quantizer::Recipe& recipe) {
+  if (recipe.transform.any()) return true;
   const bool gptq = recipe.rounding == quantizer::Rounding::kGptq;
   if (recipe.preset == "w16a16") return gptq && format::is_int4(recipe.head);
   return gptq || recipe.order == quantizer::Order::kEnergy;

@@ -239,6 +239,12 @@ void assign_targets(const Json& group, const LinearScheme& linear, const ModelCo
       for (const std::string& module : modules)
         if (!ignored.contains(module)) out.linears.emplace(module, linear);
     } else if (known.contains(word) || word == "lm_head") {
+      if (word == "lm_head" &&
+          (linear.hadamard != 0 || linear.kept != 0 || format::is_integer(linear.input)))
+        fail(
+            "{}: quantization_config rounds or transforms the input of lm_head, which must be 16 "
+            "bits",
+            source);
       if (!out.linears.emplace(word, linear).second)
         fail("{}: quantization_config targets '{}' twice", source, word);
     } else {

@@ -273,9 +273,7 @@ void Windows::embed(const checkpoint::ModelFiles& files) {
 }
 
 void Windows::sample(const model::Layer& layer, format::KvKind kv, int64_t rows) {
-  const auto told = std::exchange(on_step_, {});
   run(layer, kv, After::kDiscard, rows);
-  on_step_ = told;
 }
 
 void Windows::run(const model::Layer& layer, format::KvKind kv, After after, int64_t rows_wanted) {
@@ -296,7 +294,7 @@ void Windows::run(const model::Layer& layer, format::KvKind kv, After after, int
     backend_.upload(step_hidden_.data(), rows, bytes);
     forward_.layer(layer, pool, 0, step.sequences, step.rows, step_hidden_.as<float>());
     if (after == After::kAdvance) backend_.download(rows, step_hidden_.data(), bytes);
-    if (on_step_)
+    if (on_step_ && rows_wanted >= tokens())
       on_step_(static_cast<double>(step.first_row + step.rows) / static_cast<double>(tokens()));
   }
   backend_.synchronize();

@@ -31,6 +31,9 @@ namespace atom::quantizer {
 
 enum class SiteKind { kQkv, kOut, kFfn, kDown };
 
+// Tokens below which an input says too little: its weights are rounded to nearest and not equalized.
+inline constexpr int kFewRows = 32;
+
 // Rows that one linear is about to multiply, as it sees them: ordered, quantized, dequantized.
 struct ObservedInput {
   SiteKind site = SiteKind::kQkv;

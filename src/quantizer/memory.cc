@@ -19,9 +19,17 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const model::ModelConfig& c
   out.activations = tokens * config.hidden * int64_t{sizeof(float)};
   // Transforms need it in f32 from the beginning, and one linear of it once more.
   out.weights = std::max(layer * (recipe.transform.any() ? 14 : 8), ends);
+  const int64_t square = int64_t{config.hidden} * config.hidden;
+  if (recipe.transform.any()) {
+    const int64_t heads = int64_t{2} * config.kv_heads * config.head_dim * config.head_dim;
+    out.transforms =
+        config.layers * (heads * 4 + int64_t{config.experts} * config.intermediate * 8);
+    out.second_moments = square * 8;
+    if (recipe.transform.residual) out.second_moments += square * 32;  // its eigenproblem
+  }
   if (recipe.rounding == Rounding::kGptq && recipe.preset != "w16a16") {
     const int64_t widest = std::max({config.hidden, config.intermediate, config.attention_size()});
-    out.second_moments = Grams::bytes(config) + widest * widest * 12;
+    out.second_moments = std::max(out.second_moments, Grams::bytes(config) + widest * widest * 12);
   }
   return out;
 }

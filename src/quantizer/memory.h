@@ -1,4 +1,5 @@
-// What a quantization will hold in memory, from sizes alone; none of it grows with the number of layers.
+// What a quantization will hold in memory, from sizes alone. Only transforms grow with the number of layers: a few
+// small matrices for each.
 #pragma once
 
 #include <cstdint>
@@ -13,6 +14,7 @@ struct MemoryEstimate {
   int64_t activations = 0;     // hidden states of the calibration windows
   int64_t weights = 0;         // a layer, or the embedding and head, whichever is more
   int64_t second_moments = 0;  // of one layer's inputs, with a factor
+  int64_t transforms = 0;      // of all layers
 };
 
 // `tokens`: of all calibration windows, 0 when nothing is calibrated.

@@ -1,6 +1,9 @@
 #include "quantizer/model_transform.h"
 
+#include <cblas.h>
+
 #include "base/error.h"
+#include "quantizer/linear_algebra.h"
 
 namespace atom::quantizer {
 namespace {
@@ -13,9 +16,34 @@ void add_mean(const Gram& gram, std::vector<double>& to) {
 
 }  // namespace
 
+std::vector<float> residual_basis(std::span<const double> second_moment, int hidden, int kept,
+                                  uint64_t seed) {
+  const Eigen eigen = symmetric_eigen(second_moment, hidden);
+  std::vector<float> basis(second_moment.size());
+  const auto turn = [&](int begin, int size, uint64_t own_seed) {
+    if (size == 0) return;
+    const std::vector<double> rotation = random_rotation(size, own_seed);
+    std::vector<double> columns(static_cast<size_t>(hidden) * static_cast<size_t>(size));
+    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, hidden, size, size, 1.0,
+                eigen.vectors.data() + int64_t{begin} * hidden, hidden, rotation.data(), size, 0.0,
+                columns.data(), size);
+    for (int64_t r = 0; r < hidden; ++r)
+      for (int64_t c = 0; c < size; ++c)
+        basis[static_cast<size_t>(r * hidden + begin + c)] =
+            static_cast<float>(columns[static_cast<size_t>(r * size + c)]);
+  };
+  turn(0, hidden - kept, seed);
+  turn(hidden - kept, kept, seed + 1);
+  return basis;
+}
+
 ModelTransform::ModelTransform(const Options& options, const model::ModelConfig& config,
                                Executor& executor, Solver& solver)
     : options_(options), config_(config), executor_(executor), solver_(solver) {
+  constexpr int kLargestEigenproblem = 32766;  // whose work space LAPACK counts in an int
+  if (rotates_residual() && config.hidden > kLargestEigenproblem)
+    fail("the transform residual takes a hidden_size of {} at most, but the model has {}",
+         kLargestEigenproblem, config.hidden);
   if (rotates_residual())
     stream_moment_.resize(static_cast<size_t>(config.hidden) * static_cast<size_t>(config.hidden));
 }
@@ -59,17 +87,16 @@ void ModelTransform::apply(int layer, model::LayerTensors& tensors) const {
 }
 
 RowChange ModelTransform::embedding() const {
+  if (!rotates_residual()) return {};
   return [this](const std::vector<float>& rows, int n) {
-    return rotates_residual()
-               ? solver_.product(rows.data(), n, config_.hidden, basis_.data(), config_.hidden)
-               : rows;
+    return solver_.product(rows.data(), n, config_.hidden, basis_.data(), config_.hidden);
   };
 }
 
 RowChange ModelTransform::head(std::vector<float> gain) const {
   return [this, gain = std::move(gain)](std::vector<float> rows, int n) {
     for (size_t i = 0; i < rows.size(); ++i) rows[i] *= gain[i % gain.size()];
-    return embedding()(rows, n);
+    return rotates_residual() ? embedding()(rows, n) : rows;
   };
 }
 

@@ -1,6 +1,6 @@
 // The transforms of a whole model: measured layer by layer in floating point, then applied layer by layer.
 //
-//   ModelTransform transform(recipe, config, kept, seed, executor, solver);
+//   ModelTransform transform({.which = recipe.transform, .stream = true, .kept = 128}, config, executor, solver);
 //   for each layer:  transform.fold(tensors);            // what calibration runs
 //                    transform.begin();  transform.add(observed inputs);
 //                    orders = transform.end(i, tensors);
@@ -20,6 +20,11 @@
 #include "quantizer/write.h"
 
 namespace atom::quantizer {
+
+// Q [hidden, hidden], row-major: h' = h Q. Channels ascend by energy; the last `kept` and the ones before are each
+// turned by a random rotation, so that within both no channel is louder than another.
+std::vector<float> residual_basis(std::span<const double> second_moment, int hidden, int kept,
+                                  uint64_t seed);
 
 class ModelTransform {
  public:
@@ -46,7 +51,7 @@ class ModelTransform {
 
   void apply(int layer, model::LayerTensors& tensors) const;
   std::span<const float> basis() const { return basis_; }
-  // Rows of the embedding, or of a head that reads the final norm with `gain`, in the new basis.
+  // Rows of the embedding (empty: they stay), or of a head that reads the final norm with `gain`, in the new basis.
   RowChange embedding() const;
   RowChange head(std::vector<float> gain) const;
 

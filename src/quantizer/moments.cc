@@ -26,11 +26,14 @@ Moments::Moments(const model::ModelConfig& config, Executor& executor, Solver& s
              std::vector<float>(static_cast<size_t>(config.head_dim) *
                                 static_cast<size_t>(config.head_dim))),
       down_(static_cast<size_t>(config.experts),
-            std::vector<double>(static_cast<size_t>(config.intermediate))) {}
+            std::vector<double>(static_cast<size_t>(config.intermediate))),
+      down_rows_(static_cast<size_t>(config.experts)) {}
 
 void Moments::add(const ObservedInput& input) {
-  if (input.site == SiteKind::kDown)
+  if (input.site == SiteKind::kDown) {
+    down_rows_.at(static_cast<size_t>(input.expert)) += input.rows;
     return add_squares(executor_, input, down_.at(static_cast<size_t>(input.expert)));
+  }
   if (input.site == SiteKind::kOut) {
     const size_t d = static_cast<size_t>(head_dim_);
     head_rows_.resize(static_cast<size_t>(input.rows) * d);

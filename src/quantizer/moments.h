@@ -22,8 +22,9 @@ class Moments {
   }  // a token that is routed to several experts counts once for each
   // Of the input of o_proj, query head by query head: [heads][d, d].
   const std::vector<std::vector<float>>& heads() const { return heads_; }
-  // Energies of the inputs of down_proj, per expert; all 0: no token came.
+  // Energies of the inputs of down_proj, per expert, and how many tokens they are the sum of.
   const std::vector<std::vector<double>>& down() const { return down_; }
+  const std::vector<int64_t>& down_rows() const { return down_rows_; }
 
  private:
   int head_dim_;
@@ -32,6 +33,7 @@ class Moments {
   Gram qkv_, ffn_;
   std::vector<std::vector<float>> heads_;
   std::vector<std::vector<double>> down_;
+  std::vector<int64_t> down_rows_;
   std::vector<float> head_rows_;
 };
 

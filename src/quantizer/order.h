@@ -39,7 +39,8 @@ void permute_rows(model::LinearTensors& linear, const Permutation& order);
 // the order of additions.
 void apply_orders(const LayerOrders& orders, model::LayerTensors& layer);
 
-// Gives the sites the input formats of the scheme and cuts the still floating-point weights into
+// Gives the sites the input formats and transforms of the scheme, turns the columns of a transformed input with it
+// (those linears become f32), and cuts the still floating-point weights into
 // the segments that those inputs have. Linears without a scheme stay as they are.
 void apply_input_formats(const model::Scheme& scheme, model::LayerTensors& layer);
 

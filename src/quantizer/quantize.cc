@@ -28,7 +28,6 @@ using model::LayerTensors;
 using model::LinearScheme;
 using model::LinearTensors;
 
-constexpr int kFewRows = 32;  // an input that fewer calibration tokens reach: rounded to nearest
 double mebibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 // One run, in the order of its members.
@@ -141,7 +140,9 @@ WritePlan Run::plan() const {
 }
 
 std::vector<float> Run::final_gain() const {
-  std::vector<float> gain = tensor::widen(files_.tensor("model.norm.weight"));
+  const std::string name = "model.norm.weight";
+  check_finite(files_.folder().string(), name, files_.tensor(name));
+  std::vector<float> gain = tensor::widen(files_.tensor(name));
   check(static_cast<int>(gain.size()) == config_.hidden, "the final norm has one gain per channel");
   return gain;
 }
@@ -151,8 +152,10 @@ void Run::log_memory() const {
   const MemoryEstimate memory = estimate_memory(options_.recipe, config_, tokens);
   log_info(
       "memory: about {:.0f} MiB of calibration activations, {:.0f} MiB for a layer or the "
-      "embedding, {:.0f} MiB of second moments; independent of the number of layers",
-      mebibytes(memory.activations), mebibytes(memory.weights), mebibytes(memory.second_moments));
+      "embedding, {:.0f} MiB of second moments, independent of the number of layers; {:.0f} MiB of "
+      "transforms",
+      mebibytes(memory.activations), mebibytes(memory.weights), mebibytes(memory.second_moments),
+      mebibytes(memory.transforms));
 }
 
 void Run::make_windows() {
@@ -194,7 +197,7 @@ void Run::measure_layer(int index) {
   transform_->fold(tensors);
   const std::unique_ptr<model::Layer> layer = model::bind_layer(observing_, tensors);
   Energies energies(config_, executor_);
-  transform_->begin();
+  if (transform_->any()) transform_->begin();
   observing_.observe(*layer, [&](const ObservedInput& input) {
     if (transform_->any())
       transform_->add(input);

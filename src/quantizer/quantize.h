@@ -2,7 +2,8 @@
 //
 //   quantize({.input = &files, .output = "out", .recipe = recipe, .calibration = ids}, backend, executor);
 //
-// Memory holds one layer plus the calibration activations, whatever the number of layers. The same
+// Memory holds one layer plus the calibration activations, whatever the number of layers (transforms add a few
+// small matrices for each). The same
 // input, recipe, calibration ids and seed give the same bytes for any number of threads. The output
 // appears complete under its final name or not at all; the input is only read.
 #pragma once

@@ -88,8 +88,18 @@ std::vector<double> output_energies(const LinearTensors& linear, const Gram& gra
   return out;
 }
 
-// (a / b)^(1/4), 1 where either says nothing.
-double balancing(double a, double b) { return a > 0 && b > 0 ? std::pow(a / b, 0.25) : 1.0; }
+// (a / b)^(1/4) where both say something: channels that are nearly silent get no huge factor.
+struct Balance {
+  double floor_a, floor_b;
+  double operator()(double a, double b) const {
+    return floor_a > 0 && floor_b > 0 ? std::pow(std::max(a, floor_a) / std::max(b, floor_b), 0.25)
+                                      : 1.0;
+  }
+};
+
+double floor_of(std::span<const double> energies) {
+  return energies.empty() ? 0 : kFloor * *std::max_element(energies.begin(), energies.end());
+}
 
 // Both Gramians of a head's values: covariance of v, and o^T o summed over the query heads that share it.
 struct HeadGramians {
@@ -167,6 +177,7 @@ void make_value_bases(const model::LayerTensors& layer, const model::ModelConfig
                       const Moments& moments, const Transforms& which, LayerTransform& out) {
   const int d = config.head_dim;
   const std::vector<HeadGramians> gramians = value_gramians(layer, config, moments.qkv());
+  std::vector<Matrix> forwards, inverses;
   double energy = 0;
   for (const HeadGramians& head : gramians) {
     Matrix forward = identity(d), inverse = identity(d);
@@ -180,23 +191,26 @@ void make_value_bases(const model::LayerTensors& layer, const model::ModelConfig
       hadamard_rows(inverse, d, Transforms::kBlock);
       inverse = transpose(inverse, d);
     }
-    out.value.push_back(std::move(forward));
-    out.value_inverse.push_back(std::move(inverse));
+    forwards.push_back(std::move(forward));
+    inverses.push_back(std::move(inverse));
   }
   // One factor for all heads changes nothing but the range: values of size 1 suit the f16 of the cache.
   const double factor = which.equalize && energy > 0
                             ? std::sqrt(static_cast<double>(config.kv_heads) * d / energy)
                             : 1.0;
-  for (Matrix& m : out.value)
-    for (double& v : m) v *= factor;
-  for (Matrix& m : out.value_inverse)
-    for (double& v : m) v /= factor;
+  for (size_t h = 0; h < forwards.size(); ++h) {
+    for (double& v : forwards[h]) v *= factor;
+    for (double& v : inverses[h]) v /= factor;
+    out.value.emplace_back(forwards[h].begin(), forwards[h].end());
+    out.value_inverse.emplace_back(inverses[h].begin(), inverses[h].end());
+  }
 }
 
 std::vector<double> balance_keys(const model::LayerTensors& layer, const model::ModelConfig& config,
                                  const Gram& gram) {
   const std::vector<double> q = output_energies(layer.q, gram), k = output_energies(layer.k, gram);
   const int d = config.head_dim, half = d / 2, sharing = config.heads / config.kv_heads;
+  const Balance balance{floor_of(q), floor_of(k)};
   std::vector<double> out;
   double energy = 0;
   for (int h = 0; h < config.kv_heads; ++h)
@@ -206,7 +220,7 @@ std::vector<double> balance_keys(const model::LayerTensors& layer, const model::
       };
       double queries = 0;
       for (int s = 0; s < sharing; ++s) queries += pair(q, h * sharing + s);
-      out.push_back(balancing(queries, pair(k, h)));
+      out.push_back(balance(queries, pair(k, h)));
       energy += out.back() * out.back() * pair(k, h);
     }
   const double factor =
@@ -263,10 +277,12 @@ LayerTransform make_transform(const model::LayerTensors& layer, const model::Mod
   for (size_t e = 0; e < layer.experts.size(); ++e) {
     const std::vector<double> columns = column_energies(layer.experts[e].down);
     const std::vector<double>& inputs = moments.down()[e];
-    const double rows = std::max<double>(1, static_cast<double>(moments.ffn().rows));
+    const int64_t rows = moments.down_rows()[e];
+    const Balance balance{floor_of(columns) * static_cast<double>(rows), floor_of(inputs)};
     std::vector<double> up;
     for (size_t j = 0; j < columns.size(); ++j)
-      up.push_back(balancing(columns[j], inputs[j] / rows));
+      up.push_back(rows < kFewRows ? 1.0
+                                   : balance(columns[j] * static_cast<double>(rows), inputs[j]));
     out.up.push_back(std::move(up));
   }
   return out;
@@ -279,10 +295,8 @@ void apply_transform(const LayerTransform& transform, const model::ModelConfig& 
     Values v(layer.v), o(layer.out);
     std::vector<float> block(static_cast<size_t>(d) * static_cast<size_t>(std::max(v.k(), o.n())));
     for (int h = 0; h < config.kv_heads; ++h) {
-      const std::vector<float> a(transform.value[static_cast<size_t>(h)].begin(),
-                                 transform.value[static_cast<size_t>(h)].end());
-      const std::vector<float> b(transform.value_inverse[static_cast<size_t>(h)].begin(),
-                                 transform.value_inverse[static_cast<size_t>(h)].end());
+      const std::vector<float>& a = transform.value[static_cast<size_t>(h)];
+      const std::vector<float>& b = transform.value_inverse[static_cast<size_t>(h)];
       cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, d, v.k(), d, 1.0f, a.data(), d,
                   v.row(h * d), v.k(), 0.0f, block.data(), v.k());
       std::copy_n(block.begin(), static_cast<size_t>(d) * static_cast<size_t>(v.k()), v.row(h * d));
@@ -338,7 +352,8 @@ LayerOrders make_orders(const LayerTransform& transform, const model::ModelConfi
     const std::vector<float>& head = moments.heads()[static_cast<size_t>(h)];
     Matrix spread(head.begin(), head.end());
     if (!transform.value.empty()) {
-      const Matrix& a = transform.value[static_cast<size_t>(h / sharing)];
+      const std::vector<float>& value = transform.value[static_cast<size_t>(h / sharing)];
+      const Matrix a(value.begin(), value.end());
       spread = multiply(multiply(a, spread, d), transpose(a, d), d);
     }
     for (int i = 0; i < d; ++i) out.push_back(spread[index(i, i, d)]);
@@ -352,27 +367,6 @@ LayerOrders make_orders(const LayerTransform& transform, const model::ModelConfi
     orders.down.push_back(energy_order(energies));
   }
   return orders;
-}
-
-std::vector<float> residual_basis(std::span<const double> second_moment, int hidden, int kept,
-                                  uint64_t seed) {
-  const Eigen eigen = symmetric_eigen(second_moment, hidden);
-  std::vector<float> basis(second_moment.size());
-  const auto turn = [&](int begin, int size, uint64_t own_seed) {
-    if (size == 0) return;
-    const std::vector<double> rotation = random_rotation(size, own_seed);
-    std::vector<double> columns(static_cast<size_t>(hidden) * static_cast<size_t>(size));
-    cblas_dgemm(CblasRowMajor, CblasTrans, CblasNoTrans, hidden, size, size, 1.0,
-                eigen.vectors.data() + int64_t{begin} * hidden, hidden, rotation.data(), size, 0.0,
-                columns.data(), size);
-    for (int64_t r = 0; r < hidden; ++r)
-      for (int64_t c = 0; c < size; ++c)
-        basis[static_cast<size_t>(r * hidden + begin + c)] =
-            static_cast<float>(columns[static_cast<size_t>(r * size + c)]);
-  };
-  turn(0, hidden - kept, seed);
-  turn(hidden - kept, kept, seed + 1);
-  return basis;
 }
 
 void rotate_residual(std::span<const float> basis, model::LayerTensors& layer, Solver& solver) {

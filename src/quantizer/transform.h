@@ -1,8 +1,8 @@
 // Function-preserving transforms: the same model in floating point, but easier to round.
 //
 //   fold_gains(layer);                                   // norm gains into q, k, v, gate, up, router
-//   LayerTransform t = balance(layer, moments, options); // v/o, q/k, up/down
-//   apply(t, layer);
+//   LayerTransform t = make_transform(layer, config, moments, which);   // v/o, q/k, up/down
+//   apply_transform(t, config, layer);
 //   rotate_residual(basis, layer, solver);               // the stream h becomes h Q
 //
 // Equalization makes the producer and the consumer of a channel equally loud (data-free scaling: Nagel et al. 2019;
@@ -24,8 +24,8 @@ namespace atom::quantizer {
 
 // Of one layer. Vectors are empty where nothing changes.
 struct LayerTransform {
-  std::vector<std::vector<double>> value;          // per KV head [d, d]: v' = value v
-  std::vector<std::vector<double>> value_inverse;  // per KV head [d, d]: o' = o value_inverse
+  std::vector<std::vector<float>> value;          // per KV head [d, d]: v' = value v
+  std::vector<std::vector<float>> value_inverse;  // per KV head [d, d]: o' = o value_inverse
   std::vector<double> key;  // [kv_heads, d / 2] k' = key k, q' = q / key for both of a RoPE pair
   std::vector<std::vector<double>> up;  // per expert [intermediate]: up' = up u, down' = down / u
 };
@@ -46,11 +46,6 @@ void apply_transform(const LayerTransform& transform, const model::ModelConfig& 
 // residual stream is rotated: its basis is sorted.
 LayerOrders make_orders(const LayerTransform& transform, const model::ModelConfig& config,
                         const Moments& moments, bool sorted_residual);
-
-// Q [hidden, hidden], row-major: h' = h Q. Channels ascend by energy; the last `kept` and the ones before are each
-// turned by a random rotation, so that within both no channel is louder than another.
-std::vector<float> residual_basis(std::span<const double> second_moment, int hidden, int kept,
-                                  uint64_t seed);
 
 // W' = W Q of what reads the stream (gains folded), W' = Q^T W of what writes it.
 void rotate_residual(std::span<const float> basis, model::LayerTensors& layer, Solver& solver);

@@ -205,7 +205,12 @@ void CheckpointWriter::plan_tables(bool new_head, std::vector<Stored>& out) cons
     const tensor::TensorView view = plan_.files->tensor(from);
     out.push_back({{std::string(name), changed_dtype(view.dtype), view.shape}, origin, from});
   };
-  add(kEmbedding, Origin::kEmbedding, table);
+  if (plan_.embedding) {
+    add(kEmbedding, Origin::kEmbedding, table);
+  } else {
+    const tensor::TensorView view = plan_.files->tensor(table);
+    out.push_back({{std::string(kEmbedding), view.dtype, view.shape}, Origin::kSource, table});
+  }
   if (!new_head) add(kHead, Origin::kHead, head);
 }
 

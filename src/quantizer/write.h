@@ -8,7 +8,7 @@
 //   writer.write_ends(head);
 //   writer.finish(provenance);       // the caller writes its report, then folder.commit()
 //
-// Tensor names and types are those of docs/formats.md. What is not quantized is copied bit for bit.
+// Tensor names and types are those of docs/formats.md. What is neither quantized nor transformed is copied bit for bit.
 // One file up to `shard_bytes`, else shards with an index; memory holds one layer, whatever their
 // number.
 #pragma once
@@ -42,7 +42,7 @@ struct WritePlan {
   // of the residual stream: norm gains become 1, router, embedding and head are written anew.
   enum class Changed { kNothing, kHeads, kStream };
   Changed changed = Changed::kNothing;
-  RowChange embedding, head;  // of kStream: rows of the source's tables in the new basis
+  RowChange embedding, head;  // of kStream: rows of the source's tables anew; an empty one: a copy
 };
 
 class CheckpointWriter {

@@ -96,6 +96,8 @@ TEST(Scheme, TransformsSurviveAndAreNoCommonVocabulary) {
     atom::testing::expect_error([&] { parse_scheme(q, c, KvKind::kF32, "config.json"); },
                                 {"config.json", "qk_hadamard"});
   }
+  scheme.linears["lm_head"] = scheme.linears["model.layers.0.mlp.down_proj"];
+  atom::testing::expect_error([&] { round_trip(scheme, c); }, {"lm_head"});
   Json q = {{"quantization_config", json}};
   q["quantization_config"]["config_groups"]["group_0"]["weights"]["hadamard"] = 128;
   atom::testing::expect_error([&] { parse_scheme(q, c, KvKind::kF32, "config.json"); },

@@ -95,7 +95,9 @@ TEST(TransformedModel, TransformedModelsComputeWhatTheSourceComputes) {
       size += a[i] * a[i];
     }
     EXPECT_GT(size, 0);
-    EXPECT_LT(error / size, 3e-3) << "tied " << tied;  // int8: a step is 1/127 of the largest value
+    // int8 where one channel is 16 times as loud: (16 / 127)^2 / 12 = 1.3e-3 for each of eight inputs, and the
+    // weights. A transform that does not fit gives an error of the order of 1.
+    EXPECT_LT(error / size, 2e-2) << "tied " << tied;
   }
 }
 

@@ -88,7 +88,8 @@ void round_columns(const RoundingProblem& problem, int begin, int end, RowState&
   float inverse = 1.0f / row.scale;
   for (int i = begin; i < end; ++i) {
     if (i % group == 0 && row.scales == nullptr) {
-      row.scale = row.row_scale * static_cast<float>(row.multipliers[i / group]);
+      const int g = i / group;
+      row.scale = row.row_scale * static_cast<float>(row.multipliers[g]);
       inverse = 1.0f / row.scale;
     } else if (i % group == 0) {
       const int size = std::min(group, problem.normal.size - i);
@@ -182,7 +183,7 @@ void gptq_rows(const RoundingProblem& problem, int begin, int end, Rounded& out)
                    .multipliers = nullptr,
                    .scale = scale[static_cast<size_t>(r)]};
       if (progressive) {
-        row.row_scale = out.row_scales[static_cast<size_t>(begin + r)];
+        row.row_scale = out.row_scales[static_cast<size_t>(begin) + static_cast<size_t>(r)];
         row.multipliers = out.multipliers.data() + int64_t{begin + r} * groups;
       } else {
         row.scales = out.scales.data() + int64_t{begin + r} * groups;

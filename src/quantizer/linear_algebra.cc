@@ -19,6 +19,7 @@ void dgeqrf_(const int* m, const int* n, double* a, const int* lda, double* tau,
 void dorgqr_(const int* m, const int* n, const int* k, double* a, const int* lda, const double* tau,
              double* work, const int* lwork, int* info);
 }
+// NOLINTEND(readability-identifier-naming)
 
 namespace atom::quantizer {
 

@@ -155,9 +155,9 @@ double sum_of_values(const Operands& o) {
   const int x_group = format::group_size(o.input, o.size);
   double sum = 0;
   for (int i = 0; i < o.size; ++i) {
-    const double w =
-        w_integer ? double{o.w_scales[i / w_group]} * o.w_multipliers[i / w_group] * o.w_codes[i]
-                  : double{o.w_values[i]};
+    const int g = w_integer ? i / w_group : 0;
+    const double w = w_integer ? double{o.w_scales[g]} * o.w_multipliers[g] * o.w_codes[i]
+                               : double{o.w_values[i]};
     const float x =
         x_integer ? o.x_scales[i / x_group] * static_cast<float>(o.x_codes[i]) : o.x_values[i];
     sum += w * double{x};

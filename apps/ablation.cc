@@ -68,7 +68,10 @@ constexpr std::array kSteps = {
 class WorkFolder {
  public:
   WorkFolder() {
-    std::string name = (std::filesystem::temp_directory_path() / "atom-ablation-XXXXXX").string();
+    // mkdtemp replaces its last six letters.
+    const std::string pattern(6, 'X');
+    std::string name =
+        (std::filesystem::temp_directory_path() / ("atom-ablation-" + pattern)).string();
     if (::mkdtemp(name.data()) == nullptr) fail("{}: cannot make a temporary folder", name);
     path_ = name;
   }

@@ -15,8 +15,8 @@
 namespace atom::quantizer {
 
 // The clip in 0.5 .. 1 whose scale f16(clip * unclipped) rounds the int4 group with the least
-// sum of importance * error^2. Ties: the larger. (A progressive
-// weight then stores the nearest multiple of its row's scale, which the search does not see.) `importance` has the group's size, or is empty: all 1.
+// sum of importance * error^2. Ties: the larger. `importance` has the group's size, or is empty: all 1.
+// (A progressive weight then stores the nearest multiple of its row's scale, which the search does not see.)
 float searched_clip(std::span<const float> group, float unclipped,
                     std::span<const float> importance);
 

@@ -4,6 +4,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "model/rope.h"
 
 namespace atom::model {
 namespace {
@@ -15,33 +16,17 @@ void ensure(backend::Backend& backend, backend::Buffer& buffer, size_t bytes) {
   }
 }
 
-// cos and sin of position * theta^(-2 i / head_dim), computed in f64, rounded once to f32.
-void rope_tables(const ModelConfig& config, int positions, std::vector<float>& cos_table,
-                 std::vector<float>& sin_table) {
-  const int half = config.head_dim / 2;
-  cos_table.resize(static_cast<size_t>(positions) * half);
-  sin_table.resize(cos_table.size());
-  for (int i = 0; i < half; ++i) {
-    const double frequency = std::pow(config.rope_theta, -2.0 * i / config.head_dim);
-    for (int p = 0; p < positions; ++p) {
-      cos_table[static_cast<size_t>(p) * half + i] = static_cast<float>(std::cos(p * frequency));
-      sin_table[static_cast<size_t>(p) * half + i] = static_cast<float>(std::sin(p * frequency));
-    }
-  }
-}
-
 }  // namespace
 
 Forward::Forward(const ModelConfig& config, backend::Backend& backend, const Options& options)
     : config_(config), backend_(backend), options_(options) {
   check(options.max_rows > 0 && options.max_positions > 0, "a forward needs rows and positions");
-  std::vector<float> cos_table, sin_table;
-  rope_tables(config, options.max_positions, cos_table, sin_table);
-  const size_t bytes = cos_table.size() * sizeof(float);
+  const RopeTables rope = make_rope_tables(config, options.max_positions);
+  const size_t bytes = rope.cos.size() * sizeof(float);
   rope_cos_ = backend.allocate(bytes);
   rope_sin_ = backend.allocate(bytes);
-  backend.upload(rope_cos_.data(), cos_table.data(), bytes);
-  backend.upload(rope_sin_.data(), sin_table.data(), bytes);
+  backend.upload(rope_cos_.data(), rope.cos.data(), bytes);
+  backend.upload(rope_sin_.data(), rope.sin.data(), bytes);
 
   const size_t rows = static_cast<size_t>(options.max_rows);
   const size_t routed = rows * config.experts_per_token;

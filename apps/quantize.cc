@@ -29,33 +29,41 @@ struct Options {
   uint64_t seed = 0;
 };
 
-void apply_options(quantizer::Recipe& recipe, const Options& options) {
-  const bool w4a8 = recipe.preset == "w4a8", w4a4 = recipe.preset == "w4a4";
+// What the options say, as a recipe's fields. `preset` is the one that counts.
+Json option_fields(const Options& options, const std::string& preset) {
+  const bool w4a8 = preset == "w4a8", w4a4 = preset == "w4a4";
   if (options.kept.value_or(0) != 0 && !w4a4 && !w4a8)
-    usage_fail("--kept: preset {} keeps no channels, only w4a8 and w4a4 do", recipe.preset);
-  if (!options.group.empty() && !w4a4 && !w4a8 && recipe.preset != "w4a16")
-    usage_fail("--group: preset {} has no int4 groups, only w4a16, w4a8 and w4a4 do",
-               recipe.preset);
+    usage_fail("--kept: preset {} keeps no channels, only w4a8 and w4a4 do", preset);
+  if (!options.group.empty() && !w4a4 && !w4a8 && preset != "w4a16")
+    usage_fail("--group: preset {} has no int4 groups, only w4a16, w4a8 and w4a4 do", preset);
   if (options.group == "row" && w4a8) usage_fail("--group: preset w4a8 has no group row");
-  if (!options.method.empty()) recipe.method = options.method;
-  if (!options.kv.empty()) recipe.kv = {format::parse_kv(options.kv)};
-  if (options.kept) recipe.kept = *options.kept;
-  if (!options.group.empty()) recipe.group = options.group == "row" ? 0 : std::stoi(options.group);
-  if (!options.head.empty()) recipe.head = format::parse_format(options.head);
+  Json fields = Json::object();
+  if (!options.preset.empty()) fields["preset"] = options.preset;
+  if (!options.method.empty()) fields["method"] = options.method;
+  if (!options.kv.empty()) fields["kv"] = options.kv;
+  if (options.kept) fields["kept"] = *options.kept;
+  if (!options.group.empty())
+    fields["group"] = options.group == "row" ? Json("row") : Json(std::stoi(options.group));
+  if (!options.head.empty()) fields["head"] = options.head;
+  return fields;
 }
 
-// Preset, then the file's fields, then what the command line says.
+// The file's fields, then what the command line says; both together decide what method best adds.
 quantizer::Recipe make_recipe(const Options& options) {
   Json file = Json::object();
   if (!options.recipe.empty())
     file = parse_json(read_file(options.recipe, 1 << 20), {.source = options.recipe});
-  if (!options.preset.empty() && file.is_object() && file.contains("preset") &&
-      file["preset"] != Json(options.preset))
+  const std::string source = options.recipe.empty() ? "options" : options.recipe;
+  quantizer::Recipe recipe;
+  if (!file.is_object()) quantizer::apply_json(recipe, file, source);  // says what it is
+  if (!options.preset.empty() && file.contains("preset") && file["preset"] != Json(options.preset))
     usage_fail("--preset: {} contradicts the preset {} of {}", options.preset,
                file["preset"].dump(), options.recipe);
-  quantizer::Recipe recipe = quantizer::preset(options.preset.empty() ? "w4a4" : options.preset);
-  if (!options.recipe.empty()) quantizer::apply_json(recipe, file, options.recipe);
-  apply_options(recipe, options);
+  Json fields = {{"preset", options.preset.empty() ? "w4a4" : options.preset}, {"method", "best"}};
+  fields.update(file);
+  quantizer::apply_json(recipe, fields, source);
+  fields.update(option_fields(options, recipe.preset));
+  quantizer::apply_json(recipe, fields, source);
   return recipe;
 }
 
@@ -143,8 +151,10 @@ void add_recipe_options(CLI::App& verb, Options& options) {
   choice_option(
       verb, "--preset", options.preset, quantizer::preset_names(),
       {"NAME", "Bits of weights and inputs: w16a16, w8a8, w4a16,\nw4a8, w4a4 [w4a4]", kGroup});
-  choice_option(verb, "--method", options.method, {"published"},
-                {"NAME", "How channels are ordered and weights rounded [published]", kGroup});
+  choice_option(
+      verb, "--method", options.method, quantizer::method_names(),
+      {"NAME", "best: what measures best; published: the recipe of\nthe Atom paper [best]",
+       kGroup});
   choice_option(
       verb, "--kv", options.kv, {"f16", "int8", "int4"},
       {"FORMAT", "KV-cache: f16, int8 or int4 [int4 for w4a8 and\nw4a4, else f16]", kGroup});

@@ -17,6 +17,8 @@ using format::Format;
 using format::KvKind;
 
 constexpr std::array<std::string_view, 5> kPresets = {"w16a16", "w8a8", "w4a16", "w4a8", "w4a4"};
+constexpr std::pair<std::string_view, Method> kMethods[] = {{"published", Method::kPublished},
+                                                            {"best", Method::kBest}};
 constexpr int kMaxKept = 1 << 20;
 
 std::string shown(const Json& value) {
@@ -92,10 +94,8 @@ Transforms transforms_of(const Json& value, std::string_view source) {
 
 void apply_field(Recipe& recipe, const Json& json, const std::string& key,
                  std::string_view source) {
-  if (key == "preset") return;  // applied first
-  if (key == "method") {
-    recipe.method = word_of(json, key, source, {"published"});
-  } else if (key == "rounding") {
+  if (key == "preset" || key == "method") return;  // applied first
+  if (key == "rounding") {
     const bool nearest = word_of(json, key, source, {"rtn", "gptq"}) == "rtn";
     recipe.rounding = nearest ? Rounding::kNearest : Rounding::kGptq;
   } else if (key == "group") {
@@ -126,6 +126,13 @@ void apply_field(Recipe& recipe, const Json& json, const std::string& key,
   }
 }
 
+Method method_of(const Json& json, std::string_view source) {
+  const std::string word = word_of(json, "method", source, {"published", "best"});
+  for (const auto& [name, method] : kMethods)
+    if (word == name) return method;
+  return Method::kPublished;
+}
+
 bool has_int4_weights(const Recipe& recipe) {
   return recipe.preset == "w4a4" || recipe.preset == "w4a8" || recipe.preset == "w4a16";
 }
@@ -133,6 +140,31 @@ bool has_int4_weights(const Recipe& recipe) {
 // Those that may keep channels, and order them.
 bool has_segments(const Recipe& recipe) {
   return recipe.preset == "w4a4" || recipe.preset == "w4a8";
+}
+
+bool quantizes_kv(const Recipe& recipe) {
+  return std::any_of(recipe.kv.begin(), recipe.kv.end(),
+                     [](KvKind kind) { return format::kv_bits(kind) < 16; });
+}
+
+// Method best: what is not in `given` follows from the preset and from what is (docs/accuracy.md, "Method best").
+void fit_best(Recipe& recipe, const Json& given) {
+  if (recipe.method != Method::kBest) return;
+  const bool weights_only = recipe.preset == "w4a16", nothing_else = recipe.preset == "w16a16";
+  if (!given.contains("transform")) {
+    const bool may = recipe.kept == 0 || recipe.kept_format == format::kInt8;
+    const bool heads = !(nothing_else || weights_only) || quantizes_kv(recipe);
+    recipe.transform = {};
+    if (may && (!nothing_else || heads))
+      recipe.transform = {.equalize = true,
+                          .heads = heads,
+                          .residual = !nothing_else,
+                          .down = !nothing_else && !weights_only};
+  }
+  if (!given.contains("clip_weights") && has_int4_weights(recipe)) recipe.clip_weights = 0;
+  const bool searchable = recipe.rounding == Rounding::kGptq && recipe.group != 0;
+  if (!given.contains("clip_activations") && recipe.preset == "w4a4")
+    recipe.clip_activations = searchable ? 0.0f : 0.9f;
 }
 
 // Fields that contradict the preset.
@@ -208,28 +240,43 @@ model::LinearScheme linear_scheme(const Recipe& recipe, int kept) {
 
 std::vector<std::string> preset_names() { return {kPresets.begin(), kPresets.end()}; }
 
-Recipe preset(std::string_view name) {
+std::vector<std::string> method_names() {
+  std::vector<std::string> names;
+  for (const auto& [name, method] : kMethods) names.emplace_back(name);
+  return names;
+}
+
+Recipe preset(std::string_view name, Method method) {
   if (std::find(kPresets.begin(), kPresets.end(), name) == kPresets.end())
     fail("unknown preset \"{}\" (known: {})", name.substr(0, 60), fmt::join(kPresets, ", "));
   Recipe recipe;
   recipe.preset = name;
-  if (name == "w4a4") return recipe;
-  recipe.clip_activations = 1.0f;
-  if (name == "w4a8") return recipe;
-  recipe.clip_weights = 1.0f;
-  recipe.kept = 0;
-  recipe.order = Order::kNone;
-  recipe.kv = {KvKind::kF16};
-  if (name != "w4a16") recipe.rounding = Rounding::kNearest;
+  recipe.method = method;
+  if (name != "w4a4") recipe.clip_activations = 1.0f;
+  if (!has_segments(recipe)) {
+    recipe.clip_weights = 1.0f;
+    recipe.kept = 0;
+    recipe.order = Order::kNone;
+    recipe.kv = {KvKind::kF16};
+    if (name != "w4a16") recipe.rounding = Rounding::kNearest;
+  }
+  fit_best(recipe, Json::object());
   return recipe;
 }
 
 void apply_json(Recipe& recipe, const Json& json, std::string_view source) {
   if (!json.is_object()) fail("{}: a recipe must be a JSON object, but is {}", source, shown(json));
   Recipe changed = recipe;
-  if (json.contains("preset"))
-    changed = preset(word_of(json, "preset", source, {"w16a16", "w8a8", "w4a16", "w4a8", "w4a4"}));
+  const bool restart = json.contains("preset") || json.contains("method");
+  if (restart) {
+    const Method method = json.contains("method") ? method_of(json, source) : recipe.method;
+    changed = preset(json.contains("preset") ? word_of(json, "preset", source,
+                                                       {"w16a16", "w8a8", "w4a16", "w4a8", "w4a4"})
+                                             : recipe.preset,
+                     method);
+  }
   for (const auto& [key, value] : json.items()) apply_field(changed, json, key, source);
+  if (restart) fit_best(changed, json);
   refuse_contradictions(changed, source);
   recipe = std::move(changed);
 }
@@ -241,7 +288,8 @@ Json to_json(const Recipe& recipe) {
   };
   Json json;
   json["preset"] = recipe.preset;
-  json["method"] = recipe.method;
+  for (const auto& [name, method] : kMethods)
+    if (recipe.method == method) json["method"] = name;
   json["rounding"] = recipe.rounding == Rounding::kGptq ? "gptq" : "rtn";
   json["group"] = recipe.group == 0 ? Json("row") : Json(recipe.group);
   json["clip_weights"] = clip(recipe.clip_weights);

@@ -2,7 +2,7 @@
 // (JSON, docs/formats.md). A preset is a recipe; --recipe FILE overrides single fields of the
 // preset.
 //
-//   Recipe recipe = preset("w4a4");
+//   Recipe recipe = preset("w4a4", Method::kBest);
 //   apply_json(recipe, parse_json(text, {.source = path}), path);   // unknown fields are refused
 //   const Json normalized = to_json(recipe);                        // goes into the checkpoint
 #pragma once
@@ -18,6 +18,9 @@
 
 namespace atom::quantizer {
 
+// What a preset starts from: the published recipe (Atom, Zhao et al., MLSys 2024), or what docs/accuracy.md shows to
+// be best.
+enum class Method { kPublished, kBest };
 enum class Rounding { kNearest, kGptq };
 enum class Order { kNone, kEnergy };
 
@@ -36,7 +39,7 @@ struct Transforms {
 
 struct Recipe {
   std::string preset = "w4a4";  // w16a16 | w8a8 | w4a16 | w4a8 | w4a4: bits of weights and inputs
-  std::string method = "published";
+  Method method = Method::kPublished;
   Rounding rounding = Rounding::kGptq;
   int group = 128;  // 32 | 64 | 128, or 0 for "row" (not w4a8): values of int4 that share a scale
   float clip_weights = 0.85f;     // (0, 1], of int4 groups; 0: searched, group by group
@@ -52,10 +55,12 @@ struct Recipe {
 };
 
 // Error: unknown name.
-Recipe preset(std::string_view name);
+Recipe preset(std::string_view name, Method method = Method::kPublished);
 std::vector<std::string> preset_names();
+std::vector<std::string> method_names();
 
-// Overrides fields. Error naming source, field and value: unknown field, wrong type, value out of
+// Overrides fields. With a "preset" or a "method" among them it starts from that preset and method, and method best
+// fits the fields that are not named (transform, clips) to those that are. Error naming source, field and value: unknown field, wrong type, value out of
 // range.
 void apply_json(Recipe& recipe, const Json& json, std::string_view source);
 Json to_json(const Recipe& recipe);

@@ -52,6 +52,40 @@ TEST(Recipe, DefaultsAreThePublishedOnes) {
   expect_error([] { preset("w3a3"); }, {"w3a3", "w4a4"});
 }
 
+TEST(Recipe, BestFitsWhatIsNotNamedToWhatIs) {
+  const Recipe w4a4 = parse(R"({"method": "best"})");
+  EXPECT_EQ(w4a4.method, Method::kBest);
+  EXPECT_EQ(w4a4.transform,
+            (Transforms{.equalize = true, .heads = true, .residual = true, .down = true}));
+  EXPECT_EQ(w4a4.clip_weights, 0.0f);
+  EXPECT_EQ(w4a4.clip_activations, 0.0f);
+  EXPECT_EQ(w4a4.kept, 128);
+  EXPECT_EQ(to_json(w4a4), to_json(preset("w4a4", Method::kBest)));
+
+  // What is named stays; what would contradict it is not added.
+  EXPECT_FALSE(parse(R"({"method": "best", "transform": "none"})").transform.any());
+  EXPECT_EQ(parse(R"({"method": "best", "clip_weights": 0.5})").clip_weights, 0.5f);
+  EXPECT_EQ(parse(R"({"method": "best", "rounding": "rtn"})").clip_activations, 0.9f);
+  EXPECT_EQ(parse(R"({"method": "best", "group": "row"})").clip_activations, 0.9f);
+  EXPECT_FALSE(parse(R"({"method": "best", "kept_format": "f16"})").transform.any());
+
+  // Nothing that is not rounded is transformed.
+  EXPECT_FALSE(parse(R"({"method": "best", "preset": "w16a16"})").transform.any());
+  EXPECT_EQ(parse(R"({"method": "best", "preset": "w16a16", "kv": "int4"})").transform,
+            (Transforms{.equalize = true, .heads = true}));
+  EXPECT_FALSE(parse(R"({"method": "best", "preset": "w4a16"})").transform.down);
+  EXPECT_FALSE(parse(R"({"method": "best", "preset": "w4a16"})").transform.heads);
+  EXPECT_TRUE(
+      parse(R"({"method": "best", "preset": "w4a16", "kv": ["f16", "int8"]})").transform.heads);
+
+  // A field alone changes only itself.
+  Recipe published;
+  apply_json(published, parse_json(R"({"kept": 32})"), "r.json");
+  EXPECT_EQ(published.method, Method::kPublished);
+  EXPECT_FALSE(published.transform.any());
+  expect_error([] { parse(R"({"method": "better"})"); }, {"method", "better", "published, best"});
+}
+
 TEST(Recipe, EveryFieldIsRead) {
   const Recipe r =
       parse(R"({"method": "published", "rounding": "rtn", "group": "row", "clip_weights": 0.5,
@@ -69,12 +103,13 @@ TEST(Recipe, EveryFieldIsRead) {
 }
 
 TEST(Recipe, JsonRoundTrip) {
-  for (const std::string& name : preset_names()) {
-    const Json json = to_json(preset(name));
-    Recipe back = preset("w4a4");
-    apply_json(back, json, "r.json");
-    EXPECT_EQ(to_json(back), json) << name;
-  }
+  for (const std::string& name : preset_names())
+    for (const Method method : {Method::kPublished, Method::kBest}) {
+      const Json json = to_json(preset(name, method));
+      Recipe back = preset("w4a4");
+      apply_json(back, json, "r.json");
+      EXPECT_EQ(to_json(back), json) << name;
+    }
   EXPECT_EQ(to_json(preset("w4a4")).at("clip_weights").dump(), "0.85");
 }
 

@@ -1,10 +1,11 @@
-// atom eval ablation: what each step of the published method buys, as one table.
+// atom eval ablation: what each step of the methods buys, as one table.
 #include <stdlib.h>
 
-#include <array>
 #include <cmath>
 
+#include "ablation_steps.h"
 #include "console.h"
+#include "eval/divergence.h"
 #include "eval/perplexity.h"
 #include "quantize_run.h"
 #include "session.h"
@@ -18,50 +19,14 @@ struct Options {
   std::string model;
   std::vector<std::string> texts;
   std::string calibration;
+  std::string steps = "all";
+  bool kld = false;
   int windows = 0;
   int samples = 128;
   int kept = 128;
   std::optional<int> context;
   std::optional<int> sequence;
   uint64_t seed = 0;
-};
-
-// A step and what it changes; the steps accumulate.
-struct Step {
-  const char* name;
-  void (*change)(quantizer::Recipe& recipe, int kept);
-};
-
-constexpr std::array kSteps = {
-    Step{"W4A4 round to nearest, per channel and token",
-         [](quantizer::Recipe& recipe, int) {
-           recipe = quantizer::preset("w4a4");
-           recipe.rounding = quantizer::Rounding::kNearest;
-           recipe.group = 0;
-           recipe.clip_weights = 1;
-           recipe.clip_activations = 1;
-           recipe.kept = 0;
-           recipe.order = quantizer::Order::kNone;
-           recipe.kv = {format::KvKind::kF16};
-         }},
-    Step{"+ ordered channels, the last kept in f16",
-         [](quantizer::Recipe& recipe, int kept) {
-           recipe.order = quantizer::Order::kEnergy;
-           recipe.kept = kept;
-           recipe.kept_format = format::kF16;
-         }},
-    Step{"+ kept channels in int8",
-         [](quantizer::Recipe& recipe, int) { recipe.kept_format = format::kInt8; }},
-    Step{"+ groups of 128", [](quantizer::Recipe& recipe, int) { recipe.group = 128; }},
-    Step{"+ clip 0.85 weights, 0.9 inputs",
-         [](quantizer::Recipe& recipe, int) {
-           recipe.clip_weights = 0.85f;
-           recipe.clip_activations = 0.9f;
-         }},
-    Step{"+ GPTQ",
-         [](quantizer::Recipe& recipe, int) { recipe.rounding = quantizer::Rounding::kGptq; }},
-    Step{"+ KV-cache int4",
-         [](quantizer::Recipe& recipe, int) { recipe.kv = {format::KvKind::kInt4}; }},
 };
 
 // A folder for the quantized models, removed at the end.
@@ -90,6 +55,7 @@ class WorkFolder {
 struct Row {
   std::string name;
   std::vector<double> perplexity;  // per text
+  std::vector<double> kld;         // from the source, per text; empty: not asked for
   double bits_per_weight = 16;
   double seconds = 0;  // quantization
 };
@@ -105,6 +71,7 @@ class Ablation {
       : options_(options),
         files_(checkpoint::ModelFiles::open(options.model)),
         config_(load_config(files_)),
+        steps_(ablation_steps(options.steps)),
         context_(window_length("--context", options.context, config_)),
         sequence_(window_length("--sequence", options.sequence, config_)) {
     require_memory(options.samples, sequence_, config_);
@@ -120,8 +87,8 @@ class Ablation {
     std::vector<Row> rows;
     rows.push_back(source_row(runtime));
     quantizer::Recipe recipe;
-    for (size_t i = 0; i < kSteps.size(); ++i) {
-      kSteps[i].change(recipe, options_.kept);
+    for (size_t i = 0; i < steps_.size(); ++i) {
+      steps_[i].change(recipe, options_.kept);
       rows.push_back(step_row(runtime, recipe, i));
     }
     return rows;
@@ -134,14 +101,18 @@ class Ablation {
  private:
   Row source_row(Runtime& runtime) {
     Row row = {.name = "source checkpoint"};
-    const auto model = load_weights(files_, runtime, std::nullopt);
-    score(*model, "source", row);
+    source_ = load_weights(files_, runtime, std::nullopt);
+    score(*source_, runtime, "source", row);
+    if (options_.kld)
+      row.kld.assign(texts_.size(), 0.0);
+    else
+      source_.reset();
     return row;
   }
 
   Row step_row(Runtime& runtime, const quantizer::Recipe& recipe, size_t index) {
-    Row row = {.name = kSteps[index].name};
-    const std::string label = fmt::format("step {}/{}", index + 1, kSteps.size());
+    Row row = {.name = steps_[index].name};
+    const std::string label = fmt::format("step {}/{}", index + 1, steps_.size());
     const std::filesystem::path folder = work_.path() / fmt::format("step-{}", index + 1);
     const quantizer::QuantizeReport report = run_quantize({.input = &files_,
                                                            .output = folder,
@@ -159,40 +130,56 @@ class Ablation {
     row.seconds = report.seconds;
     {
       const checkpoint::ModelFiles quantized = checkpoint::ModelFiles::open(folder);
-      score(*load_weights(quantized, runtime, std::nullopt), label, row);
+      score(*load_weights(quantized, runtime, std::nullopt), runtime, label, row);
     }
     std::error_code ignored;
     std::filesystem::remove_all(folder, ignored);
     return row;
   }
 
-  void score(const model::Model& model, const std::string& label, Row& row) {
+  void score(const model::Model& model, Runtime& runtime, const std::string& label, Row& row) {
     for (const TokenizedText& text : texts_) {
-      const auto progress = [&](int done, int windows, double so_far) {
-        check_interrupted();
-        console().progress(fmt::format("{:<9} {} window {}/{}  perplexity {:.3f}  {}  {} elapsed",
-                                       label, progress_bar(static_cast<double>(done) / windows),
-                                       done, windows, so_far, printable(text.name),
-                                       human_seconds(clock_.seconds())));
+      const auto progress = [&](std::string_view figure) {
+        return [&, figure](int done, int windows, double so_far) {
+          check_interrupted();
+          console().progress(fmt::format("{:<9} {} window {}/{}  {} {:.3f}  {}  {} elapsed", label,
+                                         progress_bar(static_cast<double>(done) / windows), done,
+                                         windows, figure, so_far, printable(text.name),
+                                         human_seconds(clock_.seconds())));
+        };
       };
-      row.perplexity.push_back(
-          eval::perplexity(
-              model, text.ids,
-              {.context = context_, .max_windows = options_.windows, .progress = progress})
-              .perplexity);
+      if (source_ != nullptr && &model != source_.get()) {
+        const eval::DivergenceResult result = eval::divergence(*source_, model, text.ids,
+                                                               {.executor = &runtime.executor(),
+                                                                .context = context_,
+                                                                .max_windows = options_.windows,
+                                                                .progress = progress("KLD")});
+        row.perplexity.push_back(result.perplexity_b);
+        row.kld.push_back(result.kld.value);
+        continue;
+      }
+      row.perplexity.push_back(eval::perplexity(model, text.ids,
+                                                {.context = context_,
+                                                 .max_windows = options_.windows,
+                                                 .progress = progress("perplexity")})
+                                   .perplexity);
     }
     console().end_progress();
     std::string line =
         fmt::format("{}: perplexity", row.name);  // long work: each row as soon as it is known
     for (const double value : row.perplexity) line += " " + perplexity_text(value);
+    if (!row.kld.empty()) line += ", KLD";
+    for (const double value : row.kld) line += fmt::format(" {:.4f}", value);
     console().notice(line);
   }
 
   const Options& options_;
   checkpoint::ModelFiles files_;
   model::ModelConfig config_;
+  std::vector<AblationStep> steps_;
   int context_;
   int sequence_;
+  std::unique_ptr<model::Model> source_;  // while divergences are measured
   std::vector<TokenizedText> texts_;
   TokenizedText calibration_;
   std::vector<quantizer::LayerOrders> orders_;
@@ -204,10 +191,13 @@ void print_rows(const Options& options, const std::vector<Row>& rows) {
   Table table = {.header = {"step"}};
   for (const std::string& path : options.texts)
     table.header.push_back(printable(std::filesystem::path(path).filename().string()));
+  if (options.kld)
+    for (size_t i = 0; i < options.texts.size(); ++i) table.header.push_back("mean KLD");
   table.header.insert(table.header.end(), {"bits/weight", "quantized in"});
   for (const Row& row : rows) {
     std::vector<std::string> cells = {row.name};
     for (const double value : row.perplexity) cells.push_back(perplexity_text(value));
+    for (const double value : row.kld) cells.push_back(fmt::format("{:.4f}", value));
     cells.push_back(fmt::format("{:.3f}", row.bits_per_weight));
     cells.push_back(row.seconds > 0 ? human_seconds(row.seconds) : "");
     table.rows.push_back(std::move(cells));
@@ -218,11 +208,14 @@ void print_rows(const Options& options, const std::vector<Row>& rows) {
 Json rows_json(const Options& options, const Ablation& ablation, const std::vector<Row>& rows,
                const backend::Backend& backend) {
   Json list = Json::array();
-  for (const Row& row : rows)
-    list.push_back({{"step", row.name},
-                    {"perplexity", row.perplexity},
-                    {"bits_per_weight", row.bits_per_weight},
-                    {"quantize_seconds", row.seconds}});
+  for (const Row& row : rows) {
+    Json entry = {{"step", row.name},
+                  {"perplexity", row.perplexity},
+                  {"bits_per_weight", row.bits_per_weight},
+                  {"quantize_seconds", row.seconds}};
+    if (options.kld) entry["mean_kld"] = row.kld;
+    list.push_back(std::move(entry));
+  }
   return {{"model", options.model},
           {"texts", options.texts},
           {"context", ablation.context()},
@@ -238,8 +231,8 @@ Json rows_json(const Options& options, const Ablation& ablation, const std::vect
 int run(const Options& options) {
   start(options.common);
   catch_signals();
-  Ablation ablation(options);
   Runtime runtime(options.common);
+  Ablation ablation(options);  // its models live on the runtime's backend
   const Stopwatch clock;
   const std::vector<Row> rows = ablation.run(runtime);
   if (options.common.json) {
@@ -260,14 +253,18 @@ void add_ablation(Program& program, CLI::App& parent) {
   CLI::App& verb = add_verb(
       parent,
       {.name = "ablation",
-       .text = "What each step of the published method buys",
+       .text = "What each step of the methods buys",
        .footer =
-           "Quantizes MODEL to W4A4 seven times, adding one step of the method each time, in a\n"
-           "temporary folder (TMPDIR) that is removed, and scores every model on every text.\n"
+           "Quantizes MODEL to W4A4 once for every step, adding one step each time, in a "
+           "temporary\n"
+           "folder (TMPDIR) that is removed, and scores every model on every text. First the "
+           "steps\n"
+           "of the published method, then those that method best adds to it.\n"
            "\n"
            "JSON keys: model, texts, context, windows (0: all), calibration, samples, sequence, "
            "seed,\n"
-           "backend, rows [{step, perplexity (one per text), bits_per_weight, quantize_seconds}]"});
+           "backend, rows [{step, perplexity (one per text), mean_kld (the same, with --kld),\n"
+           "bits_per_weight, quantize_seconds}]"});
   const auto options = std::make_shared<Options>();
   argument(verb, "MODEL", options->model, "Model folder, not quantized");
   texts_option(verb, "--text", options->texts,
@@ -278,6 +275,12 @@ void add_ablation(Program& program, CLI::App& parent) {
                {"N", "Only the first N windows of each text [all]"});
   whole_option(verb, "--kept", options->kept, {.min = 0, .max = 1'000'000, .multiple = 16},
                {"N", "Channels kept by the second step on [128]"});
+  choice_option(verb, "--steps", options->steps, {"published", "best", "all"},
+                {"NAME",
+                 "published: from plain rounding to the published method; best:\nfrom there to "
+                 "method best; all [all]"});
+  flag_option(verb, "--kld", options->kld,
+              {"", "Measure the mean KL divergence from MODEL too; takes about\ntwice as long"});
   constexpr const char* kGroup = "Calibration";
   text_option(verb, "--calibration", options->calibration,
               {"FILE", "UTF-8 text [embedded: a text inside the program]", kGroup});

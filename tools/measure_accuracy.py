@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Measures what each preset costs in perplexity and prints the tables of docs/accuracy.md.
+"""Measures what each preset costs in perplexity with the published method and prints the tables of docs/accuracy.md.
 
     tools/measure_accuracy.py --atom build/release/atom --data DATA --work WORK [--models A,B] [--rows r1,r2]
 
@@ -23,15 +23,16 @@ MODELS = ["ref-dense-28m", "ref-dense-11m", "ref-moe-24m"]
 TEXTS = {"wt2": "wikitext2-raw/wiki.test.raw", "wiki": "wiki-en/wiki_en_test.txt"}
 CALIBRATION = "wiki-en/wiki_en_calibration.txt"
 
+PUBLISHED = ["--method", "published"]
 # row -> options of `atom quantize`; None: the source itself.
 ROWS = {
     "fp": None,
-    "w8a8": ["--preset", "w8a8"],
-    "w4a16": ["--preset", "w4a16"],
-    "kv4": ["--preset", "w16a16", "--kv", "int4"],
-    "w4a4": ["--preset", "w4a4", "--kv", "f16"],
-    "w4a4kv4": ["--preset", "w4a4", "--kv", "int4"],
-    "w4a4kv4.kept32": ["--preset", "w4a4", "--kv", "int4", "--kept", "32"],
+    "w8a8": [*PUBLISHED, "--preset", "w8a8"],
+    "w4a16": [*PUBLISHED, "--preset", "w4a16"],
+    "kv4": [*PUBLISHED, "--preset", "w16a16", "--kv", "int4"],
+    "w4a4": [*PUBLISHED, "--preset", "w4a4", "--kv", "f16"],
+    "w4a4kv4": [*PUBLISHED, "--preset", "w4a4", "--kv", "int4"],
+    "w4a4kv4.kept32": [*PUBLISHED, "--preset", "w4a4", "--kv", "int4", "--kept", "32"],
 }
 
 # Perplexities of the independent simulation: model -> row -> (wt2, wiki).

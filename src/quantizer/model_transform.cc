@@ -1,8 +1,10 @@
 #include "quantizer/model_transform.h"
 
 #include <cblas.h>
+#include <fmt/format.h>
 
 #include "base/error.h"
+#include "quantizer/equalize.h"
 #include "quantizer/linear_algebra.h"
 
 namespace atom::quantizer {
@@ -51,6 +53,15 @@ ModelTransform::ModelTransform(const Options& options, const model::ModelConfig&
 WritePlan::Changed ModelTransform::changed() const {
   if (!any()) return WritePlan::Changed::kNothing;
   return options_.stream ? WritePlan::Changed::kStream : WritePlan::Changed::kHeads;
+}
+
+void ModelTransform::tell_size(std::vector<std::string>& notices) const {
+  if (!config_.tied_embeddings || changed() != WritePlan::Changed::kStream) return;
+  const double bytes = 2.0 * config_.vocabulary * config_.hidden;
+  notices.push_back(
+      fmt::format("the LM head takes the gains of the final norm and is no longer tied to the "
+                  "embedding: {:.1f} MiB more",
+                  bytes / (1 << 20)));
 }
 
 void ModelTransform::fold(model::LayerTensors& tensors) const {

@@ -41,6 +41,8 @@ class ModelTransform {
   bool any() const { return options_.which.any(); }
   bool rotates_residual() const { return options_.stream && options_.which.residual; }
   WritePlan::Changed changed() const;
+  // A sentence when a tied head becomes a tensor of its own.
+  void tell_size(std::vector<std::string>& notices) const;
 
   void fold(model::LayerTensors& tensors) const;
   void begin();

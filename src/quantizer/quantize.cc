@@ -127,6 +127,7 @@ void Run::prepare() {
                               .kept = reader != nullptr ? reader->kept : 0,
                               .seed = options_.seed},
       config_, executor_, *solver_);
+  if (scheme_.find("lm_head") == nullptr) transform_->tell_size(report_.notices);
   const CheckpointWriter dry(plan(), *folder_);  // finds out whether the disk has room
 }
 

@@ -1,7 +1,7 @@
 // Function-preserving transforms: the same model in floating point, but easier to round.
 //
 //   fold_gains(layer);                                   // norm gains into q, k, v, gate, up, router
-//   LayerTransform t = make_transform(layer, config, moments, which);   // v/o, q/k, up/down
+//   LayerTransform t = make_transform(layer, config, moments, which);   // equalize.h
 //   apply_transform(t, config, layer);
 //   rotate_residual(basis, layer, solver);               // the stream h becomes h Q
 //
@@ -33,10 +33,6 @@ struct LayerTransform {
 // Multiplies the columns of q, k, v, gate, up and the router by the gains of the norms before them, which become 1.
 // These linears become f32.
 void fold_gains(model::LayerTensors& layer);
-
-// `layer` has folded gains; moments are those of its inputs in floating point.
-LayerTransform make_transform(const model::LayerTensors& layer, const model::ModelConfig& config,
-                              const Moments& moments, const Transforms& which);
 
 // The linears it touches become f32.
 void apply_transform(const LayerTransform& transform, const model::ModelConfig& config,

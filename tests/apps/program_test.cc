@@ -81,7 +81,8 @@ TEST_F(ProgramTest, InspectKnowsFormatsAndSize) {
   EXPECT_EQ(plain["parameters"].get<int64_t>(), 4096 * 384 + 6 * layer + 13 * 384);
 
   const Json small = json_of(run_program({"inspect", quantized_, "--json"}));
-  EXPECT_EQ(small["parameters"], plain["parameters"]);
+  // The head is no longer tied to the embedding.
+  EXPECT_EQ(small["parameters"].get<int64_t>(), plain["parameters"].get<int64_t>() + 4096 * 384);
   EXPECT_TRUE(small["quantized"].get<bool>());
   EXPECT_GT(small["bits_per_weight"].get<double>(), 4);
   EXPECT_LT(small["bits_per_weight"].get<double>(), 6.5);
@@ -325,22 +326,43 @@ TEST_F(ProgramTest, InterruptedQuantizationLeavesNothing) {
   EXPECT_EQ(result.err.find_first_of("\x1b\r"), std::string::npos);
 }
 
-TEST_F(ProgramTest, AblationHasEightRowsAndCleansUp) {
+TEST_F(ProgramTest, AblationHasARowPerStepAndCleansUp) {
   const TempFolder temporary;
-  const Json json = json_of(run_program(
-      Invocation{.arguments = {"eval", "ablation", shipped_model().string(), "--text", text_path(),
-                               "--context", "64", "--windows", "1", "--samples", "1", "--sequence",
-                               "64", "--json", "--quiet"},
-                 .environment = {{"TMPDIR", temporary.path().string()}}}));
-  expect_documented_keys({"eval", "ablation"}, json);
-  ASSERT_EQ(json["rows"].size(), 8u);
-  for (const Json& row : json["rows"]) {
-    ASSERT_EQ(row["perplexity"].size(), 1u);
-    EXPECT_GT(row["perplexity"][0].get<double>(), 1);
+  const auto ablate = [&](std::vector<std::string> options) {
+    std::vector<std::string> arguments = {"eval",      "ablation",  shipped_model().string(),
+                                          "--text",    text_path(), "--context",
+                                          "64",        "--windows", "1",
+                                          "--samples", "1",         "--sequence",
+                                          "64",        "--json",    "--quiet"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    Json json = json_of(run_program(Invocation{
+        .arguments = arguments, .environment = {{"TMPDIR", temporary.path().string()}}}));
+    EXPECT_TRUE(temporary.names().empty());
+    for (const Json& row : json["rows"]) {
+      EXPECT_EQ(row["perplexity"].size(), 1u);
+      EXPECT_GT(row["perplexity"][0].get<double>(), 1);
+    }
+    return json;
+  };
+  const Json published = ablate({"--steps", "published"});
+  ASSERT_EQ(published["rows"].size(), 8u);
+  EXPECT_GT(published["rows"][1]["perplexity"][0].get<double>(),
+            published["rows"][0]["perplexity"][0].get<double>());
+  EXPECT_FALSE(published["rows"][1].contains("mean_kld"));
+
+  const Json best = ablate({"--steps", "best", "--kld"});
+  expect_documented_keys({"eval", "ablation"}, best);
+  ASSERT_EQ(best["rows"].size(), 8u);
+  EXPECT_EQ(best["rows"][0]["mean_kld"][0], 0);
+  // 64 tokens of calibration say nothing of most directions: no ingredient may make much of that.
+  for (size_t i = 1; i < 8; ++i) {
+    EXPECT_GT(best["rows"][i]["mean_kld"][0].get<double>(), 0) << i;
+    EXPECT_LT(best["rows"][i]["mean_kld"][0].get<double>(), 1) << i;
   }
-  EXPECT_GT(json["rows"][1]["perplexity"][0].get<double>(),
-            json["rows"][0]["perplexity"][0].get<double>());
-  EXPECT_TRUE(temporary.names().empty());
+  // Both ways to the published method end at the same model; one is scored by ppl, the other by kld.
+  EXPECT_NEAR(best["rows"][1]["perplexity"][0].get<double>(),
+              published["rows"][7]["perplexity"][0].get<double>(),
+              1e-9 * published["rows"][7]["perplexity"][0].get<double>());
 }
 
 TEST_F(ProgramTest, DoctorAndHelp) {

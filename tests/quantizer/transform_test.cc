@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "backend/open.h"
+#include "quantizer/equalize.h"
 #include "quantizer/linear_algebra.h"
 #include "quantizer/model_transform.h"
 #include "quantizer/random_checkpoint.h"

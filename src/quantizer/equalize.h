@@ -1,0 +1,17 @@
+// Which transform a layer gets (transform.h says what it does).
+#pragma once
+
+#include "model/config.h"
+#include "model/layer_tensors.h"
+#include "quantizer/moments.h"
+#include "quantizer/recipe.h"
+#include "quantizer/transform.h"
+
+namespace atom::quantizer {
+
+// `layer` has folded gains; moments are those of its inputs in floating point. Any number of tokens will do: what they
+// do not show is taken from the weights.
+LayerTransform make_transform(const model::LayerTensors& layer, const model::ModelConfig& config,
+                              const Moments& moments, const Transforms& which);
+
+}  // namespace atom::quantizer

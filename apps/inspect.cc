@@ -92,7 +92,8 @@ Contents read_contents(const checkpoint::ModelFiles& files, const model::ModelCo
     share.bytes += bytes;
     contents.total_bytes += bytes;
     if (linear && part != "bias") contents.linear_bytes += bytes;
-    if ((!linear && module != "lm_head" && part == "weight") || part == "bias")
+    if ((!linear && module != "lm_head" && module != model::kStreamBasis && part == "weight") ||
+        part == "bias")
       contents.parameters += view.elements();
   }
   const bool own_head =

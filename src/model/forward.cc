@@ -50,6 +50,15 @@ void Forward::embed(const Ends& ends, std::span<const int32_t> ids, float* h) {
     check(id >= 0 && id < config_.vocabulary, "token id outside the vocabulary");
   backend_.upload(ids_.data(), ids.data(), ids.size_bytes());
   backend_.embed({.ids = ids_.as<int32_t>(), .rows = rows, .table = ends.table, .y = h});
+  if (ends.into_basis) turn(ends, *ends.into_basis, h, rows, h);
+}
+
+void Forward::turn(const Ends& ends, const backend::PackedLinear& w, const float* from, int rows,
+                   float* to) {
+  const backend::Activation x = activation(ends.head_input, rows);
+  backend_.quantize({.x = from, .y = x});
+  const backend::PackedLinear* weight = &w;
+  backend_.linear({.x = x, .weights = {&weight, 1}, .y = to});
 }
 
 backend::Activation Forward::activation(const BoundSite& site, int rows) {
@@ -137,6 +146,11 @@ void Forward::feed_forward(const Layer& layer, int rows, float* h) {
 
 void Forward::head(const Ends& ends, const float* h, int rows, float* logits) {
   check(rows <= options_.max_rows, "more rows than the forward was sized for");
+  if (ends.out_of_basis) {
+    ensure(backend_, turned_, sizeof(float) * static_cast<size_t>(rows) * config_.hidden);
+    turn(ends, *ends.out_of_basis, h, rows, turned_.as<float>());
+    h = turned_.as<float>();
+  }
   const backend::Activation x = activation(ends.head_input, rows);
   backend_.norm(
       {.x = h, .gain = ends.final_norm.as<float>(), .epsilon = config_.norm_epsilon, .y = x});

@@ -39,13 +39,16 @@ class Forward {
   // The shared input buffer in the layout of `site`: each use ends before the next one begins.
   backend::Activation activation(const BoundSite& site, int rows);
   void feed_forward(const Layer& layer, int rows, float* h);
+  // to = from w^T; both [rows, hidden], and may be one.
+  void turn(const Ends& ends, const backend::PackedLinear& w, const float* from, int rows,
+            float* to);
 
   ModelConfig config_;
   backend::Backend& backend_;
   Options options_;
   backend::Buffer rope_cos_, rope_sin_;  // f32 [max_positions, head_dim / 2]
   backend::Buffer ids_, qkv_, input_, router_input_, expert_input_, gate_up_, expert_out_, plain_;
-  backend::Buffer router_logits_, row_index_, row_ends_, slots_, route_weights_;
+  backend::Buffer router_logits_, row_index_, row_ends_, slots_, route_weights_, turned_;
 };
 
 // Page tables of sequences that own consecutive pages: 0, 1, 2, ...

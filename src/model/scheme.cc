@@ -205,6 +205,7 @@ void check_top_level(const Json& q, std::string_view method, std::string_view so
                               "kv_cache_layers",
                               "order_partitions",
                               "qk_hadamard",
+                              "stream_basis",
                               "quantization_status",
                               "global_compression_ratio",
                               "version",
@@ -264,8 +265,9 @@ bool is_compressed_tensors(const Scheme& scheme, const ModelConfig& config) {
   const bool w8a8 = first.weight == format::kInt8 && first.input == format::kInt8;
   const bool w4a16 = format::is_int4(first.weight) && !format::is_progressive(first.weight) &&
                      first.weight.group != 0 && !format::is_integer(first.input);
-  return first.kept == 0 && first.hadamard == 0 && scheme.qk_hadamard == 0 && (w8a8 || w4a16) &&
-         uniform(scheme.kv) && format::kv_bits(scheme.kv[0]) >= 16;
+  return first.kept == 0 && first.hadamard == 0 && scheme.qk_hadamard == 0 &&
+         !scheme.stream_basis && (w8a8 || w4a16) && uniform(scheme.kv) &&
+         format::kv_bits(scheme.kv[0]) >= 16;
 }
 
 }  // namespace
@@ -340,6 +342,7 @@ Scheme parse_scheme(const Json& config_json, const ModelConfig& config, KvKind p
   }
   out.kv = parse_kv(*it, config, source);
   out.qk_hadamard = parse_hadamard(*it, "qk_hadamard", source);
+  out.stream_basis = get_bool_or(*it, "stream_basis", false, source);
   return out;
 }
 
@@ -384,6 +387,7 @@ Json scheme_json(const Scheme& scheme, const ModelConfig& config) {
   }
   if (!common) out["order_partitions"] = 1;
   if (scheme.qk_hadamard != 0) out["qk_hadamard"] = scheme.qk_hadamard;
+  if (scheme.stream_basis) out["stream_basis"] = true;
   out["ignore"] = ignore;
   return out;
 }

@@ -32,12 +32,17 @@ struct LinearScheme {
 format::Segments weight_segments(const LinearScheme& scheme, int k);
 format::Segments input_segments(const LinearScheme& scheme, int k);
 
+inline constexpr std::string_view kStreamBasis =
+    "model.stream_basis";  // module of Q [hidden, hidden]
+
 struct Scheme {
   bool quantized = false;                       // false: a plain Hugging Face checkpoint
   std::map<std::string, LinearScheme> linears;  // by module name; absent: 16 bits as in the source
   std::vector<format::KvKind> kv;               // one per layer
   int qk_hadamard = 0;                          // block length of the transform of Q and K; 0: none
-  bool compressed_tensors_names = false;        // tensor names of the compressed-tensors dialect
+  // The layers' stream is h Q, embedding and head are of h: the model has the tensor kStreamBasis.
+  bool stream_basis = false;
+  bool compressed_tensors_names = false;  // tensor names of the compressed-tensors dialect
 
   // Scheme of a module, nullptr when it is not quantized.
   const LinearScheme* find(const std::string& module) const;

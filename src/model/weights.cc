@@ -348,6 +348,18 @@ std::unique_ptr<Ends> load_ends(const ModelFiles& files, const ModelConfig& conf
   const Site input{.name = "lm_head_input", .segments = format::whole(format::kF32, config.hidden)};
   bind_site(backend, input, ends->head_input);
   ends->head = pack(backend, {&head}, input);
+  if (!scheme.stream_basis) return ends;
+  const int hidden = config.hidden;
+  const LinearTensors basis =
+      Reader(files, Scheme{}).linear(std::string(kStreamBasis), hidden, hidden);
+  const std::vector<float> q = to_f32(basis);
+  std::vector<float> transposed(q.size());
+  for (size_t i = 0; i < static_cast<size_t>(hidden); ++i)
+    for (size_t j = 0; j < static_cast<size_t>(hidden); ++j)
+      transposed[j * static_cast<size_t>(hidden) + i] = q[i * static_cast<size_t>(hidden) + j];
+  const LinearTensors into = from_f32(basis.name, hidden, hidden, format::kF32, transposed.data());
+  ends->into_basis = pack(backend, {&into}, input);  // y = x w^T
+  ends->out_of_basis = pack(backend, {&basis}, input);
   return ends;
 }
 

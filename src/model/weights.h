@@ -41,6 +41,8 @@ struct Ends {
   backend::Buffer final_norm;  // f32 [hidden]
   BoundSite head_input;
   std::unique_ptr<backend::PackedLinear> head;  // [vocabulary, hidden]
+  // Of a scheme with a stream_basis: h -> h Q after the embedding, h Q -> h before the final norm; else null.
+  std::unique_ptr<backend::PackedLinear> into_basis, out_of_basis;
 };
 
 // Tensors of layer `index`. Error naming file and tensor: missing, wrong shape or type, NaN or

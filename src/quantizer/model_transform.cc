@@ -56,7 +56,7 @@ WritePlan::Changed ModelTransform::changed() const {
 }
 
 void ModelTransform::tell_size(std::vector<std::string>& notices) const {
-  if (!config_.tied_embeddings || changed() != WritePlan::Changed::kStream) return;
+  if (!config_.tied_embeddings || !folds_ends()) return;
   const double bytes = 2.0 * config_.vocabulary * config_.hidden;
   notices.push_back(
       fmt::format("the LM head takes the gains of the final norm and is no longer tied to the "
@@ -107,7 +107,7 @@ RowChange ModelTransform::embedding() const {
 RowChange ModelTransform::head(std::vector<float> gain) const {
   return [this, gain = std::move(gain)](std::vector<float> rows, int n) {
     for (size_t i = 0; i < rows.size(); ++i) rows[i] *= gain[i % gain.size()];
-    return rotates_residual() ? embedding()(rows, n) : rows;
+    return embedding()(rows, n);
   };
 }
 

@@ -34,12 +34,16 @@ class ModelTransform {
         false;     // linears are quantized: gains are folded, the residual stream may be rotated
     int kept = 0;  // kept channels of the residual stream
     uint64_t seed = 0;  // of random rotations
+    bool keep_ends =
+        false;  // embedding, final norm and head stay: the stream is turned at run time
   };
   ModelTransform(const Options& options, const model::ModelConfig& config, Executor& executor,
                  Solver& solver);
 
   bool any() const { return options_.which.any(); }
   bool rotates_residual() const { return options_.stream && options_.which.residual; }
+  // Embedding and head are in the stream's new basis, the head with the final norm's gains.
+  bool folds_ends() const { return rotates_residual() && !options_.keep_ends; }
   WritePlan::Changed changed() const;
   // A sentence when a tied head becomes a tensor of its own.
   void tell_size(std::vector<std::string>& notices) const;

@@ -63,7 +63,6 @@ class Run {
   void make_windows();
   void log_memory() const;
   WritePlan plan() const;
-  std::vector<float> final_gain() const;
   void calibrate();
   void measure_layer(int index);
   void solve();
@@ -125,7 +124,8 @@ void Run::prepare() {
       ModelTransform::Options{.which = options_.recipe.transform,
                               .stream = quantizes_layers(),
                               .kept = reader != nullptr ? reader->kept : 0,
-                              .seed = options_.seed},
+                              .seed = options_.seed,
+                              .keep_ends = scheme_.stream_basis},
       config_, executor_, *solver_);
   if (scheme_.find("lm_head") == nullptr) transform_->tell_size(report_.notices);
   const CheckpointWriter dry(plan(), *folder_);  // finds out whether the disk has room
@@ -134,18 +134,11 @@ void Run::prepare() {
 WritePlan Run::plan() const {
   WritePlan plan{.files = &files_, .config = &config_, .scheme = &scheme_, .orders = orders_};
   plan.changed = transform_->changed();
-  if (plan.changed != WritePlan::Changed::kStream) return plan;
+  if (scheme_.stream_basis) plan.stream_basis = transform_->basis();
+  if (!transform_->folds_ends()) return plan;
   plan.embedding = transform_->embedding();
-  plan.head = transform_->head(final_gain());
+  plan.head = transform_->head(final_gain(files_, config_));
   return plan;
-}
-
-std::vector<float> Run::final_gain() const {
-  const std::string name = "model.norm.weight";
-  check_finite(files_.folder().string(), name, files_.tensor(name));
-  std::vector<float> gain = tensor::widen(files_.tensor(name));
-  check(static_cast<int>(gain.size()) == config_.hidden, "the final norm has one gain per channel");
-  return gain;
 }
 
 void Run::log_memory() const {
@@ -325,16 +318,17 @@ std::unique_ptr<LinearTensors> Run::solve_head() {
   const model::LinearScheme* scheme = scheme_.find("lm_head");
   if (scheme == nullptr) return nullptr;
   auto head = std::make_unique<LinearTensors>(model::read_head(files_, config_, plain_));
-  if (transform_->changed() == WritePlan::Changed::kStream)
-    *head = model::from_f32(head->name, head->n, head->k(), format::kF32,
-                            transform_->head(final_gain())(model::to_f32(*head), head->n).data());
+  if (transform_->folds_ends())
+    *head = model::from_f32(
+        head->name, head->n, head->k(), format::kF32,
+        transform_->head(final_gain(files_, config_))(model::to_f32(*head), head->n).data());
   Gram gram{.k = config_.hidden, .rows = 0, .values = {}};
   Factor factor;
   if (gptq_head()) {
     gram.values.resize(static_cast<size_t>(config_.hidden) * static_cast<size_t>(config_.hidden));
-    const bool folded = transform_->changed() == WritePlan::Changed::kStream;
     const std::vector<float> gain =
-        folded ? std::vector<float>(static_cast<size_t>(config_.hidden), 1.0f) : final_gain();
+        transform_->folds_ends() ? std::vector<float>(static_cast<size_t>(config_.hidden), 1.0f)
+                                 : final_gain(files_, config_);
     windows_->final_norm(gain, [&](const float* x, int rows) {
       solver_->add_gram(x, rows, config_.hidden, gram.values.data());
       gram.rows += rows;

@@ -353,6 +353,9 @@ model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
   scheme.compressed_tensors_names =
       scheme.quantized &&
       model::scheme_json(scheme, config).at("quant_method") == "compressed-tensors";
+  // A tied pair stays one table, at the price of two products per token. Other programs do not know that.
+  scheme.stream_basis = recipe.transform.residual && config.tied_embeddings &&
+                        !format::is_integer(recipe.head) && !scheme.compressed_tensors_names;
   return scheme;
 }
 

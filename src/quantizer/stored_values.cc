@@ -82,4 +82,13 @@ std::vector<std::byte> changed_table(const std::string& name, const tensor::Tens
   return out;
 }
 
+std::vector<float> final_gain(const checkpoint::ModelFiles& files,
+                              const model::ModelConfig& config) {
+  const std::string name = "model.norm.weight";
+  check_finite(files.folder().string(), name, files.tensor(name));
+  std::vector<float> gain = tensor::widen(files.tensor(name));
+  check(static_cast<int>(gain.size()) == config.hidden, "the final norm has one gain per channel");
+  return gain;
+}
+
 }  // namespace atom::quantizer

@@ -7,7 +7,9 @@
 #include <string>
 #include <vector>
 
+#include "checkpoint/model_files.h"
 #include "format/format.h"
+#include "model/config.h"
 #include "tensor/tensor.h"
 
 namespace atom::quantizer {
@@ -29,5 +31,9 @@ tensor::DType changed_dtype(tensor::DType source);
 using RowChange = std::function<std::vector<float>(const std::vector<float>& rows, int n)>;
 std::vector<std::byte> changed_table(const std::string& name, const tensor::TensorView& view,
                                      const RowChange& change, tensor::DType dtype);
+
+// Gains of the final norm, [hidden]. Error: NaN or infinity.
+std::vector<float> final_gain(const checkpoint::ModelFiles& files,
+                              const model::ModelConfig& config);
 
 }  // namespace atom::quantizer

@@ -174,7 +174,7 @@ std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_ends() const {
     const int layer = layer_of(name);
     if (layer >= 0 && layer < plan_.config->layers) continue;
     const tensor::TensorView view = plan_.files->tensor(name);
-    if (plan_.changed == WritePlan::Changed::kStream) {
+    if (plan_.head) {
       if (name == kEmbedding || name == kHead) continue;
       if (name == "model.norm.weight") {
         out.push_back({{name, view.dtype, view.shape}, Origin::kOnes, name});
@@ -189,7 +189,12 @@ std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_ends() const {
     }
     out.push_back({{name, view.dtype, view.shape}, Origin::kSource, name});
   }
-  if (plan_.changed == WritePlan::Changed::kStream) plan_tables(new_head, out);
+  if (plan_.head) plan_tables(new_head, out);
+  if (plan_.scheme->stream_basis) {
+    const int64_t hidden = plan_.config->hidden;
+    const std::string name = std::string(model::kStreamBasis) + ".weight";
+    out.push_back({{name, tensor::DType::F32, {hidden, hidden}}, Origin::kBasis, ""});
+  }
   if (new_head) plan_linear("lm_head", out);
   sort_by_width(out);
   return out;
@@ -205,12 +210,7 @@ void CheckpointWriter::plan_tables(bool new_head, std::vector<Stored>& out) cons
     const tensor::TensorView view = plan_.files->tensor(from);
     out.push_back({{std::string(name), changed_dtype(view.dtype), view.shape}, origin, from});
   };
-  if (plan_.embedding) {
-    add(kEmbedding, Origin::kEmbedding, table);
-  } else {
-    const tensor::TensorView view = plan_.files->tensor(table);
-    out.push_back({{std::string(kEmbedding), view.dtype, view.shape}, Origin::kSource, table});
-  }
+  add(kEmbedding, Origin::kEmbedding, table);
   if (!new_head) add(kHead, Origin::kHead, head);
 }
 
@@ -245,6 +245,7 @@ void CheckpointWriter::write(const Stored& stored,
                              std::span<const model::LinearTensors* const> linears,
                              std::span<const model::Site* const> sites) {
   if (stored.origin == Origin::kSource) return copy(stored);
+  if (stored.origin == Origin::kBasis) return append(stored, std::as_bytes(plan_.stream_basis));
   if (stored.origin == Origin::kOnes) {
     const std::vector<float> ones(static_cast<size_t>(stored.info.shape.elements()), 1.0f);
     return append(stored, narrowed(stored.info.name, ones, stored.info.dtype));
@@ -318,8 +319,7 @@ void CheckpointWriter::write_config() {
   Json config = plan_.files->config();
   // A quantized head is a tensor of its own beside the 16-bit embedding.
   // So is one that took the gains of the final norm.
-  if (plan_.scheme->find("lm_head") != nullptr || plan_.changed == WritePlan::Changed::kStream)
-    config["tie_word_embeddings"] = false;
+  if (plan_.scheme->find("lm_head") != nullptr || plan_.head) config["tie_word_embeddings"] = false;
   config["quantization_config"] = model::scheme_json(*plan_.scheme, *plan_.config);
   write_text("config.json", config.dump(2) + "\n");
 }

@@ -38,11 +38,13 @@ struct WritePlan {
   const model::Scheme* scheme = nullptr;
   std::span<const LayerOrders> orders;  // one per layer, or none at all
   uint64_t shard_bytes = uint64_t{4} << 30;
-  // What transforms changed outside the quantized linears: nothing; q, k, v and o of a 16-bit model; or the basis
-  // of the residual stream: norm gains become 1, router, embedding and head are written anew.
+  // What transforms changed in the layers outside the quantized linears: nothing; q, k, v and o of a 16-bit model; or
+  // the residual stream: norm gains become 1 and the router is written anew.
   enum class Changed { kNothing, kHeads, kStream };
   Changed changed = Changed::kNothing;
-  RowChange embedding, head;  // of kStream: rows of the source's tables anew; an empty one: a copy
+  // Rows of the source's tables anew, with a final norm of gain 1; empty: all three stay.
+  RowChange embedding, head;
+  std::span<const float> stream_basis;  // [hidden, hidden] of a scheme that has one
 };
 
 class CheckpointWriter {
@@ -78,7 +80,8 @@ class CheckpointWriter {
     kFloat,
     kOnes,
     kEmbedding,
-    kHead
+    kHead,
+    kBasis
   };
   struct Stored {
     checkpoint::TensorInfo info;

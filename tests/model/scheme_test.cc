@@ -89,6 +89,9 @@ TEST(Scheme, TransformsSurviveAndAreNoCommonVocabulary) {
   const Scheme back = round_trip(scheme, c);
   EXPECT_EQ(back.linears, scheme.linears);
   EXPECT_EQ(back.qk_hadamard, 64);
+  EXPECT_FALSE(back.stream_basis);
+  scheme.stream_basis = true;
+  EXPECT_TRUE(round_trip(scheme, c).stream_basis);
 
   for (const auto& bad : {Json(48), Json(256), Json(1), Json("128"), Json(2.5)}) {
     Json q = {{"quantization_config", json}};
@@ -96,6 +99,10 @@ TEST(Scheme, TransformsSurviveAndAreNoCommonVocabulary) {
     atom::testing::expect_error([&] { parse_scheme(q, c, KvKind::kF32, "config.json"); },
                                 {"config.json", "qk_hadamard"});
   }
+  Json basis = {{"quantization_config", json}};
+  basis["quantization_config"]["stream_basis"] = "yes";
+  atom::testing::expect_error([&] { parse_scheme(basis, c, KvKind::kF32, "config.json"); },
+                              {"config.json", "stream_basis"});
   scheme.linears["lm_head"] = scheme.linears["model.layers.0.mlp.down_proj"];
   atom::testing::expect_error([&] { round_trip(scheme, c); }, {"lm_head"});
   Json q = {{"quantization_config", json}};

@@ -84,6 +84,56 @@ double logits_error(const fs::path& source, const fs::path& quantized, const Job
   return error / size;
 }
 
+// A tied pair stays as it is and the stream is turned at run time; other ends take the new basis, and the head the
+// gains of the final norm.
+void expect_ends(const checkpoint::ModelFiles& in, const checkpoint::ModelFiles& out, bool tied) {
+  EXPECT_EQ(out.config().at("tie_word_embeddings"), tied);
+  EXPECT_EQ(out.has("lm_head.weight"), !tied);
+  EXPECT_EQ(out.has("model.stream_basis.weight"), tied);
+  EXPECT_EQ(out.config().at("quantization_config").contains("stream_basis"), tied);
+  for (const std::string name : {"model.embed_tokens.weight", "model.norm.weight"})
+    EXPECT_EQ(std::ranges::equal(in.tensor(name).bytes, out.tensor(name).bytes), tied) << name;
+  if (tied) return;
+  const std::vector<float> norm = tensor::widen(out.tensor("model.norm.weight"));
+  EXPECT_TRUE(std::all_of(norm.begin(), norm.end(), [](float v) { return v == 1; }));
+}
+
+TEST(TransformedModel, WithoutARotatedStreamTheEndsStay) {
+  const TempFolder folder;
+  write_random_checkpoint(folder / "in", {.layers = 2});
+  Job job;
+  job.recipe = preset("w8a8");
+  job.recipe.transform = {.equalize = true, .heads = true, .down = true};
+  job.run(folder / "in", folder / "out");
+  const auto in = checkpoint::ModelFiles::open(folder / "in"),
+             out = checkpoint::ModelFiles::open(folder / "out");
+  EXPECT_FALSE(out.has("lm_head.weight"));
+  EXPECT_FALSE(out.has("model.stream_basis.weight"));
+  for (const std::string name : {"model.embed_tokens.weight", "model.norm.weight"})
+    EXPECT_TRUE(std::ranges::equal(in.tensor(name).bytes, out.tensor(name).bytes)) << name;
+}
+
+// A quantized head is a tensor of its own anyway, and a checkpoint that other programs can read has no product that
+// they do not know.
+TEST(TransformedModel, TheStreamIsFoldedWhereATiedHeadCannotStay) {
+  const TempFolder folder;
+  write_random_checkpoint(folder / "in", {.layers = 2});
+  Job job;
+  job.recipe = preset("w8a8");
+  job.recipe.transform = {.residual = true};
+  job.recipe.head = format::kInt8;
+  job.run(folder / "in", folder / "head");
+  EXPECT_FALSE(checkpoint::ModelFiles::open(folder / "head").has("model.stream_basis.weight"));
+  job.recipe = preset("w4a16");
+  job.recipe.transform = {.residual = true};
+  const QuantizeReport report = job.run(folder / "in", folder / "common");
+  const auto common = checkpoint::ModelFiles::open(folder / "common");
+  EXPECT_EQ(common.config().at("quantization_config").at("quant_method"), "compressed-tensors");
+  EXPECT_FALSE(common.has("model.stream_basis.weight"));
+  ASSERT_EQ(report.notices.size(), 1u);
+  EXPECT_NE(report.notices[0].find("no longer tied"), std::string::npos) << report.notices[0];
+}
+
 // Rounded to int8, a transformed model is no further from the source than the source rounded as it is; a transform
 // that does not fit gives an error of the order of 1.
 TEST(TransformedModel, RoundsNoWorseThanTheSourceDoes) {
@@ -96,11 +146,8 @@ TEST(TransformedModel, RoundsNoWorseThanTheSourceDoes) {
     job.run(folder / "in", folder / "plain");
     job.recipe.transform = transformed_job().recipe.transform;
     job.run(folder / "in", folder / "out");
-    const auto out = checkpoint::ModelFiles::open(folder / "out");
-    EXPECT_TRUE(out.has("lm_head.weight"));
-    EXPECT_FALSE(out.config().at("tie_word_embeddings").get<bool>());
-    const std::vector<float> norm = tensor::widen(out.tensor("model.norm.weight"));
-    EXPECT_TRUE(std::all_of(norm.begin(), norm.end(), [](float v) { return v == 1; }));
+    expect_ends(checkpoint::ModelFiles::open(folder / "in"),
+                checkpoint::ModelFiles::open(folder / "out"), tied);
     const double plain = logits_error(folder / "in", folder / "plain", job);
     EXPECT_GT(plain, 0);
     EXPECT_LT(logits_error(folder / "in", folder / "out", job), plain) << "tied " << tied;

@@ -50,6 +50,8 @@ constexpr std::array kBest = {
                  [](Recipe& recipe, int) { recipe.transform.equalize = true; }},
     AblationStep{"+ Hadamard of every head",
                  [](Recipe& recipe, int) { recipe.transform.heads = true; }},
+    AblationStep{"+ K without its mean",
+                 [](Recipe& recipe, int) { recipe.transform.center = true; }},
     AblationStep{"+ residual stream in its principal components",
                  [](Recipe& recipe, int) { recipe.transform.residual = true; }},
     AblationStep{"+ Hadamard before down_proj",

@@ -136,6 +136,9 @@ struct AttentionArgs {
   const float* rope_sin = nullptr;
   // After RoPE, each head of Q and K goes through format::block_hadamard with blocks of this length; 0: it does not.
   int hadamard = 0;
+  // [kv_heads, head_dim] or null: subtracted from every K after that, before it is stored. Scores of a query all move
+  // by the same amount, which softmax does not notice; what is stored becomes smaller.
+  const float* key_offset = nullptr;
   std::span<const SequenceStep> sequences;  // host memory; disjoint rows that cover [0, rows)
   Activation y;                             // [rows, heads * head_dim]
 };

@@ -78,16 +78,18 @@ void Forward::layer(const Layer& layer, kv::Pool& pool, int pool_layer,
   const backend::PackedLinear* qkv = layer.qkv.get();
   backend_.linear({.x = x, .weights = {&qkv, 1}, .y = qkv_.as<float>()});
   const backend::Activation attended = activation(layer.out_input, rows);
-  backend_.attention({.qkv = qkv_.as<float>(),
-                      .rows = rows,
-                      .heads = config_.heads,
-                      .layout = pool.layout(pool_layer),
-                      .pages = pool.data(pool_layer),
-                      .rope_cos = rope_cos_.as<float>(),
-                      .rope_sin = rope_sin_.as<float>(),
-                      .hadamard = layer.qk_hadamard,
-                      .sequences = sequences,
-                      .y = attended});
+  backend_.attention(
+      {.qkv = qkv_.as<float>(),
+       .rows = rows,
+       .heads = config_.heads,
+       .layout = pool.layout(pool_layer),
+       .pages = pool.data(pool_layer),
+       .rope_cos = rope_cos_.as<float>(),
+       .rope_sin = rope_sin_.as<float>(),
+       .hadamard = layer.qk_hadamard,
+       .key_offset = layer.key_offset.bytes() > 0 ? layer.key_offset.as<float>() : nullptr,
+       .sequences = sequences,
+       .y = attended});
   const backend::PackedLinear* out = layer.out.get();
   backend_.linear({.x = attended, .weights = {&out, 1}, .y = h, .then = backend::Then::kAdd});
   feed_forward(layer, rows, h);

@@ -54,7 +54,8 @@ struct LayerTensors {
   LinearTensors router;                // [experts, hidden] 16-bit; n = 0: dense
   std::vector<ExpertTensors> experts;  // one for a dense layer
   format::KvKind kv = format::KvKind::kF32;
-  int qk_hadamard = 0;  // block length of the transform of Q and K at run time; 0: none
+  int qk_hadamard = 0;            // block length of the transform of Q and K at run time; 0: none
+  std::vector<float> key_offset;  // [kv_heads, head_dim] (backend::AttentionArgs), or empty
 };
 
 // Pointers of `linear` for Backend::pack; valid while `linear` lives.

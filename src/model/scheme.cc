@@ -197,21 +197,11 @@ std::vector<KvKind> parse_kv(const Json& q, const ModelConfig& config, std::stri
 }
 
 void check_top_level(const Json& q, std::string_view method, std::string_view source) {
-  static const Words known = {"quant_method",
-                              "format",
-                              "config_groups",
-                              "kv_cache_scheme",
-                              "ignore",
-                              "kv_cache_layers",
-                              "order_partitions",
-                              "qk_hadamard",
-                              "stream_basis",
-                              "quantization_status",
-                              "global_compression_ratio",
-                              "version",
-                              "provenance",
-                              "sparsity_config",
-                              "transform_config"};
+  static const Words known = {
+      "quant_method", "format",          "config_groups",       "kv_cache_scheme",
+      "ignore",       "kv_cache_layers", "order_partitions",    "qk_hadamard",
+      "key_offset",   "stream_basis",    "quantization_status", "global_compression_ratio",
+      "version",      "provenance",      "sparsity_config",     "transform_config"};
   refuse_other_keys(q, "quantization_config", known, source);
   const auto format = q.find("format");
   require_known_format(format == q.end() ? Json(nullptr) : *format, source);
@@ -266,7 +256,7 @@ bool is_compressed_tensors(const Scheme& scheme, const ModelConfig& config) {
   const bool w4a16 = format::is_int4(first.weight) && !format::is_progressive(first.weight) &&
                      first.weight.group != 0 && !format::is_integer(first.input);
   return first.kept == 0 && first.hadamard == 0 && scheme.qk_hadamard == 0 &&
-         !scheme.stream_basis && (w8a8 || w4a16) && uniform(scheme.kv) &&
+         !scheme.stream_basis && !scheme.key_offset && (w8a8 || w4a16) && uniform(scheme.kv) &&
          format::kv_bits(scheme.kv[0]) >= 16;
 }
 
@@ -342,6 +332,7 @@ Scheme parse_scheme(const Json& config_json, const ModelConfig& config, KvKind p
   }
   out.kv = parse_kv(*it, config, source);
   out.qk_hadamard = parse_hadamard(*it, "qk_hadamard", source);
+  out.key_offset = get_bool_or(*it, "key_offset", false, source);
   out.stream_basis = get_bool_or(*it, "stream_basis", false, source);
   return out;
 }
@@ -387,6 +378,7 @@ Json scheme_json(const Scheme& scheme, const ModelConfig& config) {
   }
   if (!common) out["order_partitions"] = 1;
   if (scheme.qk_hadamard != 0) out["qk_hadamard"] = scheme.qk_hadamard;
+  if (scheme.key_offset) out["key_offset"] = true;
   if (scheme.stream_basis) out["stream_basis"] = true;
   out["ignore"] = ignore;
   return out;

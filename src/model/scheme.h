@@ -32,6 +32,7 @@ struct LinearScheme {
 format::Segments weight_segments(const LinearScheme& scheme, int k);
 format::Segments input_segments(const LinearScheme& scheme, int k);
 
+inline constexpr std::string_view kKeyOffset = "self_attn.key_offset";  // [kv_heads * head_dim]
 inline constexpr std::string_view kStreamBasis =
     "model.stream_basis";  // module of Q [hidden, hidden]
 
@@ -40,6 +41,7 @@ struct Scheme {
   std::map<std::string, LinearScheme> linears;  // by module name; absent: 16 bits as in the source
   std::vector<format::KvKind> kv;               // one per layer
   int qk_hadamard = 0;                          // block length of the transform of Q and K; 0: none
+  bool key_offset = false;                      // every layer has the tensor kKeyOffset
   // The layers' stream is h Q, embedding and head are of h: the model has the tensor kStreamBasis.
   bool stream_basis = false;
   bool compressed_tensors_names = false;  // tensor names of the compressed-tensors dialect

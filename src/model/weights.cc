@@ -263,6 +263,9 @@ LayerTensors read_layer(const ModelFiles& files, const ModelConfig& config, cons
   LayerTensors out;
   out.kv = scheme.kv[index];
   out.qk_hadamard = scheme.qk_hadamard;
+  if (scheme.key_offset)
+    out.key_offset =
+        reader.vector(module_name(index, kKeyOffset), config.kv_heads * config.head_dim);
   out.attention_norm = reader.vector(module("input_layernorm.weight"), config.hidden);
   out.ffn_norm = reader.vector(module("post_attention_layernorm.weight"), config.hidden);
   out.q = reader.linear(module("self_attn.q_proj"), config.attention_size(), config.hidden);
@@ -298,6 +301,7 @@ LayerTensors read_layer(const ModelFiles& files, const ModelConfig& config, cons
 std::unique_ptr<Layer> bind_layer(backend::Backend& backend, const LayerTensors& tensors) {
   auto layer = std::make_unique<Layer>();
   layer->qk_hadamard = tensors.qk_hadamard;
+  if (!tensors.key_offset.empty()) layer->key_offset = upload(backend, tensors.key_offset);
   layer->attention_norm = upload(backend, tensors.attention_norm);
   layer->ffn_norm = upload(backend, tensors.ffn_norm);
   bind_site(backend, tensors.qkv_input, layer->qkv_input);

@@ -6,6 +6,7 @@
 #include <cmath>
 
 #include "format/hadamard.h"
+#include "model/rope.h"
 #include "quantizer/linear_algebra.h"
 
 namespace atom::quantizer {
@@ -236,6 +237,36 @@ std::vector<double> balance_up(const model::ExpertTensors& expert, std::vector<d
 }
 
 }  // namespace
+
+std::vector<float> mean_keys(const model::LayerTensors& layer, const model::ModelConfig& config,
+                             const Moments& moments, int positions) {
+  const int d = config.head_dim, half = d / 2, hidden = config.hidden;
+  const model::RopeTables rope = model::make_rope_tables(config, positions);
+  std::vector<double> cosine(static_cast<size_t>(half)), sine(cosine.size());
+  for (int p = 0; p < positions; ++p)
+    for (int i = 0; i < half; ++i) {
+      cosine[static_cast<size_t>(i)] += double{rope.cos[index(p, i, half)]} / positions;
+      sine[static_cast<size_t>(i)] += double{rope.sin[index(p, i, half)]} / positions;
+    }
+  const std::vector<float> k = model::to_f32(layer.k);
+  const double tokens = static_cast<double>(std::max<int64_t>(moments.qkv().rows, 1));
+  std::vector<double> mean;
+  for (int r = 0; r < layer.k.n; ++r) {
+    double sum = layer.k.bias.empty() ? 0 : double{layer.k.bias[static_cast<size_t>(r)]};
+    for (int j = 0; j < hidden; ++j)
+      sum += double{k[index(r, j, hidden)]} * moments.qkv_sum()[static_cast<size_t>(j)] / tokens;
+    mean.push_back(sum);
+  }
+  std::vector<float> out(mean.size());
+  for (int h = 0; h < config.kv_heads; ++h)
+    for (int i = 0; i < half; ++i) {
+      const double a = mean[index(h, i, d)], b = mean[index(h, i + half, d)];
+      const double c = cosine[static_cast<size_t>(i)], s = sine[static_cast<size_t>(i)];
+      out[index(h, i, d)] = static_cast<float>(a * c - b * s);
+      out[index(h, i + half, d)] = static_cast<float>(b * c + a * s);
+    }
+  return out;
+}
 
 LayerTransform make_transform(const model::LayerTensors& layer, const model::ModelConfig& config,
                               const Moments& moments, const Transforms& which) {

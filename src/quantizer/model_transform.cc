@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include "base/error.h"
+#include "format/hadamard.h"
 #include "quantizer/equalize.h"
 #include "quantizer/linear_algebra.h"
 
@@ -74,6 +75,7 @@ LayerOrders ModelTransform::end(int layer, const model::LayerTensors& tensors) {
   moments_->finish(layer);
   LayerTransform transform = make_transform(tensors, config_, *moments_, options_.which);
   if (!options_.stream) transform.up.clear();
+  if (options_.which.center) add_key_offset(tensors, transform);
   const LayerOrders orders = make_orders(transform, config_, *moments_, rotates_residual());
   layers_.push_back(std::move(transform));
   if (rotates_residual()) {
@@ -82,6 +84,16 @@ LayerOrders ModelTransform::end(int layer, const model::LayerTensors& tensors) {
   }
   moments_.reset();
   return orders;
+}
+
+void ModelTransform::add_key_offset(const model::LayerTensors& tensors,
+                                    LayerTransform& transform) const {
+  const size_t d = static_cast<size_t>(config_.head_dim), half = d / 2;
+  transform.key_offset = mean_keys(tensors, config_, *moments_, options_.positions);
+  for (size_t i = 0; !transform.key.empty() && i < transform.key_offset.size(); ++i)
+    transform.key_offset[i] *= static_cast<float>(transform.key[i / d * half + i % d % half]);
+  for (size_t h = 0; options_.qk_hadamard != 0 && h < transform.key_offset.size(); h += d)
+    format::block_hadamard({transform.key_offset.data() + h, d}, options_.qk_hadamard);
 }
 
 void ModelTransform::finish() {
@@ -94,6 +106,7 @@ void ModelTransform::apply(int layer, model::LayerTensors& tensors) const {
   if (!any()) return;
   if (options_.stream) fold_gains(tensors);
   apply_transform(layers_[static_cast<size_t>(layer)], config_, tensors);
+  tensors.key_offset = layers_[static_cast<size_t>(layer)].key_offset;
   if (rotates_residual()) rotate_residual(basis_, tensors, solver_);
 }
 

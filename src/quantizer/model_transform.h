@@ -33,7 +33,9 @@ class ModelTransform {
     bool stream =
         false;     // linears are quantized: gains are folded, the residual stream may be rotated
     int kept = 0;  // kept channels of the residual stream
-    uint64_t seed = 0;  // of random rotations
+    uint64_t seed = 0;    // of random rotations
+    int positions = 0;    // of the mean of K
+    int qk_hadamard = 0;  // block length of the transform of Q and K at run time
     bool keep_ends =
         false;  // embedding, final norm and head stay: the stream is turned at run time
   };
@@ -62,6 +64,8 @@ class ModelTransform {
   RowChange head(std::vector<float> gain) const;
 
  private:
+  void add_key_offset(const model::LayerTensors& tensors, LayerTransform& transform) const;
+
   Options options_;
   model::ModelConfig config_;
   Executor& executor_;

@@ -22,6 +22,7 @@ Moments::Moments(const model::ModelConfig& config, Executor& executor, Solver& s
       solver_(solver),
       qkv_(make_gram(config.hidden)),
       ffn_(make_gram(config.hidden)),
+      qkv_sum_(static_cast<size_t>(config.hidden)),
       heads_(static_cast<size_t>(config.heads),
              std::vector<float>(static_cast<size_t>(config.head_dim) *
                                 static_cast<size_t>(config.head_dim))),
@@ -45,6 +46,10 @@ void Moments::add(const ObservedInput& input) {
     }
     return;
   }
+  if (input.site == SiteKind::kQkv)
+    for (int64_t r = 0; r < input.rows; ++r)
+      for (size_t i = 0; i < qkv_sum_.size(); ++i)
+        qkv_sum_[i] += double{input.x[r * input.k + static_cast<int64_t>(i)]};
   Gram& gram = input.site == SiteKind::kQkv ? qkv_ : ffn_;
   solver_.add_gram(input.x, input.rows, input.k, gram.values.data());
   gram.rows += input.rows;

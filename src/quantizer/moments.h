@@ -17,6 +17,8 @@ class Moments {
   void finish(int layer);
 
   const Gram& qkv() const { return qkv_; }
+  // Sum of the inputs of qkv, [hidden]; over qkv().rows tokens.
+  const std::vector<double>& qkv_sum() const { return qkv_sum_; }
   const Gram& ffn() const {
     return ffn_;
   }  // a token that is routed to several experts counts once for each
@@ -31,6 +33,7 @@ class Moments {
   Executor& executor_;
   Solver& solver_;
   Gram qkv_, ffn_;
+  std::vector<double> qkv_sum_;
   std::vector<std::vector<float>> heads_;
   std::vector<std::vector<double>> down_;
   std::vector<int64_t> down_rows_;

@@ -120,11 +120,15 @@ void Run::prepare() {
   model::require_plain_tensors(files_, config_);
   folder_ = std::make_unique<checkpoint::OutputFolder>(options_.output, files_.folder());
   const LinearScheme* reader = scheme_.find(model::module_name(0, "self_attn.q_proj"));
+  Transforms which = options_.recipe.transform;
+  which.center = scheme_.key_offset;
   transform_ = std::make_unique<ModelTransform>(
-      ModelTransform::Options{.which = options_.recipe.transform,
+      ModelTransform::Options{.which = which,
                               .stream = quantizes_layers(),
                               .kept = reader != nullptr ? reader->kept : 0,
                               .seed = options_.seed,
+                              .positions = options_.sequence,
+                              .qk_hadamard = scheme_.qk_hadamard,
                               .keep_ends = scheme_.stream_basis},
       config_, executor_, *solver_);
   if (scheme_.find("lm_head") == nullptr) transform_->tell_size(report_.notices);

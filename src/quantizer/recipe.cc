@@ -71,7 +71,8 @@ constexpr std::pair<const char*, bool Transforms::*> kTransforms[] = {
     {"equalize", &Transforms::equalize},
     {"heads", &Transforms::heads},
     {"residual", &Transforms::residual},
-    {"down", &Transforms::down}};
+    {"down", &Transforms::down},
+    {"center", &Transforms::center}};
 
 // "none", or a list of words.
 Transforms transforms_of(const Json& value, std::string_view source) {
@@ -86,8 +87,7 @@ Transforms transforms_of(const Json& value, std::string_view source) {
   if (!known)
     fail(
         "{}: the field \"transform\" must be \"none\" or a list of equalize, heads, residual, "
-        "down, "
-        "but is {}",
+        "down, center, but is {}",
         source, shown(value));
   return out;
 }
@@ -159,7 +159,8 @@ void fit_best(Recipe& recipe, const Json& given) {
       recipe.transform = {.equalize = true,
                           .heads = heads,
                           .residual = !nothing_else,
-                          .down = !nothing_else && !weights_only};
+                          .down = !nothing_else && !weights_only,
+                          .center = quantizes_kv(recipe)};
   }
   if (!given.contains("clip_weights") && has_int4_weights(recipe)) recipe.clip_weights = 0;
   const bool searchable = recipe.rounding == Rounding::kGptq && recipe.group != 0;
@@ -348,6 +349,7 @@ model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
                                                           .clip = 1.0f,
                                                           .hadamard = 0});
 
+  scheme.key_offset = recipe.transform.center && quantizes_kv(recipe);
   scheme.quantized =
       !scheme.linears.empty() || std::any_of(scheme.kv.begin(), scheme.kv.end(), quantized_kv);
   scheme.compressed_tensors_names =

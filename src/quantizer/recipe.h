@@ -30,10 +30,11 @@ struct Transforms {
   bool heads = false;     // Hadamard: V and O folded per head, Q and K at run time
   bool residual =
       false;  // residual stream in its PCA basis, folded; kept channels are its leading ones
-  bool down = false;                  // block Hadamard of down_proj's input at run time
+  bool down = false;    // block Hadamard of down_proj's input at run time
+  bool center = false;  // K without its mean, at run time; where the KV-cache is quantized
   static constexpr int kBlock = 128;  // largest Hadamard block
 
-  bool any() const { return equalize || heads || residual || down; }
+  bool any() const { return equalize || heads || residual || down || center; }
   bool operator==(const Transforms&) const = default;
 };
 

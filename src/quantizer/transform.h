@@ -27,6 +27,8 @@ struct LayerTransform {
   std::vector<std::vector<float>> value;          // per KV head [d, d]: v' = value v
   std::vector<std::vector<float>> value_inverse;  // per KV head [d, d]: o' = o value_inverse
   std::vector<double> key;  // [kv_heads, d / 2] k' = key k, q' = q / key for both of a RoPE pair
+  // [kv_heads, d] K's mean as it is stored: after `key`, RoPE and the Hadamard transform.
+  std::vector<float> key_offset;
   std::vector<std::vector<double>> up;  // per expert [intermediate]: up' = up u, down' = down / u
 };
 

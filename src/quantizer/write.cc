@@ -163,6 +163,12 @@ std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_layer(int index) co
     plan_order(model::module_name(index, "self_attn.o_input"), orders.out, out);
     plan_order(model::module_name(index, plan_.config->family->ffn_site), orders.ffn, out);
   }
+  if (plan_.scheme->key_offset)
+    out.push_back({{model::module_name(index, model::kKeyOffset),
+                    tensor::DType::F32,
+                    {int64_t{plan_.config->kv_heads} * plan_.config->head_dim}},
+                   Origin::kKeyOffset,
+                   ""});
   sort_by_width(out);
   return out;
 }
@@ -245,6 +251,7 @@ void CheckpointWriter::write(const Stored& stored,
                              std::span<const model::LinearTensors* const> linears,
                              std::span<const model::Site* const> sites) {
   if (stored.origin == Origin::kSource) return copy(stored);
+  if (stored.origin == Origin::kKeyOffset) return append(stored, std::as_bytes(key_offset_));
   if (stored.origin == Origin::kBasis) return append(stored, std::as_bytes(plan_.stream_basis));
   if (stored.origin == Origin::kOnes) {
     const std::vector<float> ones(static_cast<size_t>(stored.info.shape.elements()), 1.0f);
@@ -288,6 +295,7 @@ void CheckpointWriter::write_layer(int index, const model::LayerTensors* layer) 
   std::vector<const model::LinearTensors*> linears;
   std::vector<const model::Site*> sites;
   if (layer != nullptr) {
+    key_offset_ = layer->key_offset;
     linears = {&layer->q, &layer->k, &layer->v, &layer->out, &layer->router};
     for (const model::ExpertTensors& expert : layer->experts)
       linears.insert(linears.end(), {&expert.gate, &expert.up, &expert.down});

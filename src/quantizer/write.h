@@ -81,7 +81,8 @@ class CheckpointWriter {
     kOnes,
     kEmbedding,
     kHead,
-    kBasis
+    kBasis,
+    kKeyOffset
   };
   struct Stored {
     checkpoint::TensorInfo info;
@@ -119,6 +120,7 @@ class CheckpointWriter {
   std::optional<checkpoint::SafetensorsWriter> file_;
   std::vector<checkpoint::ManifestEntry> entries_;
   int64_t output_bytes_ = 0;
+  std::span<const float> key_offset_;  // of the layer that is being written
 };
 
 }  // namespace atom::quantizer

@@ -19,16 +19,17 @@ namespace atom::backend {
 struct AttentionShape {
   int heads, kv_heads, head_dim;
   format::KvKind kind;
-  int tokens = 16;   // per page
-  int hadamard = 0;  // of Q and K after RoPE
+  int tokens = 16;      // per page
+  int hadamard = 0;     // of Q and K after RoPE
+  bool offset = false;  // a key_offset: 6 in every head's fourth channel, other values elsewhere
 
   format::KvLayout layout() const {
     return {.kind = kind, .kv_heads = kv_heads, .head_dim = head_dim, .tokens = tokens};
   }
   int width() const { return (heads + 2 * kv_heads) * head_dim; }
   std::string label() const {
-    return fmt::format("heads {}/{}, head_dim {}, kv {}, {} tokens a page, hadamard {}", heads,
-                       kv_heads, head_dim, format::name(kind), tokens, hadamard);
+    return fmt::format("heads {}/{}, head_dim {}, kv {}, {} tokens a page, hadamard {}, offset {}",
+                       heads, kv_heads, head_dim, format::name(kind), tokens, hadamard, offset);
   }
 };
 
@@ -51,7 +52,8 @@ class AttentionRun {
                                            shape.layout().page_bytes())),
         tables_(backend, atom::testing::permutation(random_, sequences * pages_per_sequence_ + 2)),
         cos_(backend, table(0)),
-        sin_(backend, table(1)) {
+        sin_(backend, table(1)),
+        offset_(backend, offsets(shape)) {
     for (int s = 0; s < sequences; ++s) {
       qkv.push_back(atom::testing::normal_values(
           random_, static_cast<size_t>(kMaxPositions) * static_cast<size_t>(shape.width())));
@@ -91,6 +93,7 @@ class AttentionRun {
                         .rope_cos = cos_.as<float>(),
                         .rope_sin = sin_.as<float>(),
                         .hadamard = shape_.hadamard,
+                        .key_offset = shape_.offset ? offset_.as<float>() : nullptr,
                         .sequences = steps,
                         .y = y.activation()});
     backend_.synchronize();
@@ -128,6 +131,12 @@ class AttentionRun {
   Stored load(const std::vector<uint8_t>& pool, const std::vector<int32_t>& tables, int side,
               const Chunk& c, int head, int position) const;
 
+  static std::vector<float> offsets(const AttentionShape& shape) {
+    std::vector<float> values;
+    for (int i = 0; i < shape.kv_heads * shape.head_dim; ++i)
+      values.push_back(i % shape.head_dim == 3 ? 6.0f : 0.37f * static_cast<float>(i % 5 - 2));
+    return values;
+  }
   std::vector<float> table(int which) const {
     std::vector<float> values;
     for (int p = 0; p < kMaxPositions; ++p)
@@ -142,7 +151,7 @@ class AttentionRun {
   AttentionShape shape_;
   Random random_;
   int pages_per_sequence_;
-  Guarded pool_, tables_, cos_, sin_;
+  Guarded pool_, tables_, cos_, sin_, offset_;
 };
 
 inline AttentionRun::Stored AttentionRun::load(const std::vector<uint8_t>& pool,

@@ -85,6 +85,21 @@ TEST_P(Attention, TransformsQueriesAndKeysAlike) {
   }
 }
 
+TEST_P(Attention, AnOffsetOfTheKeysDoesNotMoveTheResult) {
+  for (const KvKind kind : kKinds) {
+    check_steps({4, 2, 64, kind, 16, 64, true}, kShort);
+    check_steps({3, 3, 80, kind, 16, 0, true}, kShort);
+  }
+  const AttentionShape plain{4, 2, 64, KvKind::kF32, 16},
+      moved{4, 2, 64, KvKind::kF32, 16, 0, true};
+  AttentionRun a(*backend, plain, 4, 51), b(*backend, moved, 4, 51);
+  for (const std::vector<Chunk>& chunks : kShort) {
+    const std::vector<float> y = a.step(chunks), z = b.step(chunks);
+    for (size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], z[i], 2e-3) << i;  // as above
+  }
+  EXPECT_NE(a.pool(), b.pool());
+}
+
 TEST_P(Attention, CrossesPages) {
   for (const KvKind kind : kKinds) {
     check_steps({4, 2, 64, kind, 64}, kLong);

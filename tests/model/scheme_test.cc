@@ -92,6 +92,9 @@ TEST(Scheme, TransformsSurviveAndAreNoCommonVocabulary) {
   EXPECT_FALSE(back.stream_basis);
   scheme.stream_basis = true;
   EXPECT_TRUE(round_trip(scheme, c).stream_basis);
+  EXPECT_FALSE(back.key_offset);
+  scheme.key_offset = true;
+  EXPECT_TRUE(round_trip(scheme, c).key_offset);
 
   for (const auto& bad : {Json(48), Json(256), Json(1), Json("128"), Json(2.5)}) {
     Json q = {{"quantization_config", json}};

@@ -56,7 +56,9 @@ TEST(Recipe, BestFitsWhatIsNotNamedToWhatIs) {
   const Recipe w4a4 = parse(R"({"method": "best"})");
   EXPECT_EQ(w4a4.method, Method::kBest);
   EXPECT_EQ(w4a4.transform,
-            (Transforms{.equalize = true, .heads = true, .residual = true, .down = true}));
+            (Transforms{
+                .equalize = true, .heads = true, .residual = true, .down = true, .center = true}));
+  EXPECT_FALSE(parse(R"({"method": "best", "kv": "f16"})").transform.center);
   EXPECT_EQ(w4a4.clip_weights, 0.0f);
   EXPECT_EQ(w4a4.clip_activations, 0.0f);
   EXPECT_EQ(w4a4.kept, 128);
@@ -72,7 +74,7 @@ TEST(Recipe, BestFitsWhatIsNotNamedToWhatIs) {
   // Nothing that is not rounded is transformed.
   EXPECT_FALSE(parse(R"({"method": "best", "preset": "w16a16"})").transform.any());
   EXPECT_EQ(parse(R"({"method": "best", "preset": "w16a16", "kv": "int4"})").transform,
-            (Transforms{.equalize = true, .heads = true}));
+            (Transforms{.equalize = true, .heads = true, .center = true}));
   EXPECT_FALSE(parse(R"({"method": "best", "preset": "w4a16"})").transform.down);
   EXPECT_FALSE(parse(R"({"method": "best", "preset": "w4a16"})").transform.heads);
   EXPECT_TRUE(

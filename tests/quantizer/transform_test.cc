@@ -23,7 +23,8 @@ using atom::testing::write_random_checkpoint;
 using model::LayerTensors;
 using model::LinearTensors;
 
-constexpr Transforms kAll{.equalize = true, .heads = true, .residual = true, .down = true};
+constexpr Transforms kAll{
+    .equalize = true, .heads = true, .residual = true, .down = true, .center = true};
 
 // A random model in floating point, its windows, and what measuring needs.
 struct Fixture {
@@ -85,8 +86,13 @@ model::Scheme float_scheme(const Fixture& f, const Transforms& which) {
 // Hidden states after all layers, transformed, against those of the source in the new basis.
 void expect_same_function(const RandomModel& shape, const Transforms& which) {
   Fixture f(shape);
-  ModelTransform transform({.which = which, .stream = true, .kept = 16, .seed = 3}, f.config,
-                           f.executor, *f.solver);
+  ModelTransform transform({.which = which,
+                            .stream = true,
+                            .kept = 16,
+                            .seed = 3,
+                            .positions = 30,
+                            .qk_hadamard = which.heads ? 16 : 0},
+                           f.config, f.executor, *f.solver);
   Windows source = f.windows(), changed = f.windows();
   source.embed(*f.files);
   changed.embed(*f.files);
@@ -108,6 +114,7 @@ void expect_same_function(const RandomModel& shape, const Transforms& which) {
     apply_input_formats(scheme, tensors);
     tensors.qk_hadamard = scheme.qk_hadamard;
     EXPECT_EQ(tensors.qk_hadamard, which.heads ? 16 : 0);
+    EXPECT_EQ(tensors.key_offset.empty(), !which.center);
     EXPECT_EQ(tensors.down_input.hadamard, which.down ? 128 : 0);
     f.run(tensors, changed, {});
   }
@@ -124,8 +131,8 @@ void expect_same_function(const RandomModel& shape, const Transforms& which) {
 TEST(Transform, KeepsTheFunction) {
   const RandomModel dense{.layers = 3, .bias = true};
   expect_same_function(dense, kAll);
-  for (const auto member :
-       {&Transforms::equalize, &Transforms::heads, &Transforms::residual, &Transforms::down}) {
+  for (const auto member : {&Transforms::equalize, &Transforms::heads, &Transforms::residual,
+                            &Transforms::down, &Transforms::center}) {
     Transforms one;
     one.*member = true;
     expect_same_function(dense, one);
@@ -240,6 +247,33 @@ TEST(Transform, EqualizationUndoesEveryScaleOfTheSource) {
   expect_near(a.q, twice.q, false);
   expect_near(a.experts[0].down, twice.experts[0].down, false);
   expect_near(a.v, twice.v, true);
+}
+
+// At position 0 nothing turns: the mean of K is k_proj's of the mean input. Over many positions a fast pair's goes to
+// 0, as all angles come up alike.
+TEST(Transform, MeanOfTheKeysIsThatOfTheMeanInput) {
+  Fixture f({.layers = 1, .bias = true});
+  LayerTensors layer = f.read(0);
+  fold_gains(layer);
+  const Moments moments = f.moments(layer);
+  const std::vector<float> first = mean_keys(layer, f.config, moments, 1),
+                           many = mean_keys(layer, f.config, moments, 2000);
+  const std::vector<float> k = f32(layer.k);
+  const int hidden = f.config.hidden, d = f.config.head_dim;
+  for (int r = 0; r < layer.k.n; ++r) {
+    double expected = layer.k.bias[static_cast<size_t>(r)];
+    for (int j = 0; j < hidden; ++j)
+      expected += double{k[static_cast<size_t>(r * hidden + j)]} *
+                  moments.qkv_sum()[static_cast<size_t>(j)] /
+                  static_cast<double>(moments.qkv().rows);
+    EXPECT_NEAR(first[static_cast<size_t>(r)], expected, 1e-6 * (1 + std::abs(expected))) << r;
+    // Pair 0 turns by one radian a position: a sum of at most 1 / sin(0.5) over 2000 positions.
+    if (r % d == 0 || r % d == d / 2) {
+      const size_t pair = static_cast<size_t>(r - r % d);
+      const float size = std::hypot(first[pair], first[pair + static_cast<size_t>(d / 2)]);
+      EXPECT_LT(std::abs(many[static_cast<size_t>(r)]), 2e-3f * size) << r;
+    }
+  }
 }
 
 TEST(Transform, ResidualBasisIsOrthogonalAndSortsTheLoudestLast) {

@@ -51,7 +51,8 @@ std::vector<float> logits(const checkpoint::ModelFiles& files, std::span<const i
 
 Job transformed_job() {
   Job job;
-  job.recipe.transform = {.equalize = true, .heads = true, .residual = true, .down = true};
+  job.recipe.transform = {
+      .equalize = true, .heads = true, .residual = true, .down = true, .center = true};
   job.recipe.clip_weights = job.recipe.clip_activations = 0;
   return job;
 }
@@ -160,13 +161,15 @@ TEST(TransformedModel, HeadsOfA16BitModelAreTurnedForTheCache) {
   Job job;
   job.recipe = preset("w16a16");
   job.recipe.kv = {format::KvKind::kInt8};
-  job.recipe.transform = {.equalize = true, .heads = true};
+  job.recipe.transform = {.equalize = true, .heads = true, .center = true};
   job.run(folder / "in", folder / "out");
   const auto in = checkpoint::ModelFiles::open(folder / "in");
   const auto out = checkpoint::ModelFiles::open(folder / "out");
   const std::string v = "model.layers.1.self_attn.v_proj.weight",
                     up = "model.layers.1.mlp.up_proj.weight";
   EXPECT_EQ(out.tensor(v).dtype, tensor::DType::F16);
+  EXPECT_TRUE(out.config().at("quantization_config").at("key_offset").get<bool>());
+  EXPECT_EQ(out.tensor("model.layers.1.self_attn.key_offset").dtype, tensor::DType::F32);
   EXPECT_FALSE(std::ranges::equal(in.tensor(v).bytes, out.tensor(v).bytes));
   EXPECT_TRUE(std::ranges::equal(in.tensor(up).bytes, out.tensor(up).bytes));
   const std::vector<float> a = logits(in, job.ids), b = logits(out, job.ids);

@@ -27,6 +27,7 @@ AttentionTask describe(const AttentionArgs& args) {
   t.rope_cos = args.rope_cos;
   t.rope_sin = args.rope_sin;
   t.hadamard = args.hadamard;
+  t.key_offset = args.key_offset;
   return t;
 }
 

@@ -130,6 +130,12 @@ static void store_vector(const AttentionTask& t, const float* x, const Place& to
   });
 }
 
+static void subtract(float* x, const float* offset, int d) {
+  for_vectors(d, [&](int i, int count) {
+    store_part(x + i, load_part(x + i, count) - load_part(offset + i, count), count);
+  });
+}
+
 static void store_kv(const AttentionTask& t, std::byte* scratch) {
   float* rotated = (float*)scratch;
   uint8_t* codes = (uint8_t*)(rotated + round_up(t.head_dim, kLanes));
@@ -137,6 +143,7 @@ static void store_kv(const AttentionTask& t, std::byte* scratch) {
     const int position = t.position + row - t.row_begin;
     for (int head = 0; head < t.kv_heads; ++head) {
       rotate(t, position, head_of(t, row, t.heads + head), rotated);
+      if (t.key_offset != nullptr) subtract(rotated, t.key_offset + head * t.head_dim, t.head_dim);
       store_vector(t, rotated, find(t, kKey, head, position), codes);
       store_vector(t, head_of(t, row, t.heads + t.kv_heads + head), find(t, kValue, head, position),
                    codes);

@@ -84,7 +84,8 @@ struct AttentionTask {
   const int32_t* page_table = nullptr;
   const float* rope_cos = nullptr;
   const float* rope_sin = nullptr;
-  int hadamard = 0;  // block length of the transform of Q and K; 0: none
+  int hadamard = 0;                   // block length of the transform of Q and K; 0: none
+  const float* key_offset = nullptr;  // [kv_heads, head_dim], subtracted from K then; may be null
   int row_begin = 0, row_end = 0;
   int position = 0;  // of row_begin
   int kv_head = 0;

@@ -161,7 +161,10 @@ void ReferenceBackend::attention(const AttentionArgs& args) {
     for (int row = sequence.row_begin; row < sequence.row_end; ++row) {
       const int position = sequence.position + row - sequence.row_begin;
       for (int head = 0; head < layout.kv_heads; ++head) {
-        cache.store(kKey, head, position, rotate(head_of(row, args.heads + head), args, position));
+        std::vector<float> key = rotate(head_of(row, args.heads + head), args, position);
+        if (args.key_offset != nullptr)
+          for (int i = 0; i < d; ++i) key[i] -= args.key_offset[head * d + i];
+        cache.store(kKey, head, position, key);
         cache.store(kValue, head, position, head_of(row, args.heads + layout.kv_heads + head));
       }
     }

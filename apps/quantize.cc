@@ -2,6 +2,9 @@
 #include "quantizer/quantize.h"
 
 #include <algorithm>
+#include <cstdlib>
+#include <limits>
+#include <map>
 
 #include "base/file.h"
 #include "console.h"
@@ -93,6 +96,50 @@ std::vector<ModuleError> worst_modules(const Json& report, size_t count) {
   return modules;
 }
 
+// Calibration tokens of the experts, by their number in the layer.
+struct Coverage {
+  int64_t least = std::numeric_limits<int64_t>::max();
+  std::string where;  // module with the least
+  int64_t sum = 0;
+  int modules = 0;
+};
+std::map<int, Coverage> expert_coverage(const Json& report) {
+  std::map<int, Coverage> experts;
+  constexpr std::string_view kMark = ".experts.";
+  for (const Json& module : report["modules"]) {
+    const std::string name = module["name"].get<std::string>();
+    const size_t at = name.find(kMark);
+    if (at == std::string::npos || module["tokens"].is_null()) continue;
+    Coverage& expert = experts[std::atoi(name.c_str() + at + kMark.size())];
+    const int64_t tokens = module["tokens"].get<int64_t>();
+    if (tokens < expert.least) {
+      expert.least = tokens;
+      expert.where = name.substr(0, at);
+    }
+    expert.sum += tokens;
+    ++expert.modules;
+  }
+  return experts;
+}
+
+// A line per expert; of many experts only those that saw the least.
+void add_coverage(const Json& report, std::vector<Fact>& facts) {
+  constexpr size_t kLines = 16;
+  const std::map<int, Coverage> by_number = expert_coverage(report);
+  std::vector<std::pair<int, Coverage>> experts(by_number.begin(), by_number.end());
+  if (experts.size() > kLines) {
+    std::sort(experts.begin(), experts.end(),
+              [](const auto& a, const auto& b) { return a.second.least < b.second.least; });
+    experts.resize(kLines);
+  }
+  for (size_t i = 0; i < experts.size(); ++i) {
+    const auto& [number, expert] = experts[i];
+    facts.push_back({i == 0 ? "experts" : "",
+                     fmt::format("{}: {} calibration tokens a layer, least {} in {}", number,
+                                 expert.sum / expert.modules, expert.least, expert.where)});
+  }
+}
+
 void print_summary(const Options& options, const QuantizeJob& job,
                    const quantizer::QuantizeReport& report) {
   print_heading(fmt::format("{} -> {}", options.input, options.output));
@@ -112,6 +159,7 @@ void print_summary(const Options& options, const QuantizeJob& job,
   for (size_t i = 0; i < worst.size(); ++i)
     facts.push_back({i == 0 ? "worst" : "",
                      fmt::format("{}  |dY|^2/|Y|^2 {:.2e}", worst[i].name, worst[i].error)});
+  add_coverage(report.json, facts);
   for (size_t i = 0; i < report.notices.size(); ++i)
     facts.push_back({i == 0 ? "notices" : "", report.notices[i]});
   print_facts(facts);
@@ -198,7 +246,8 @@ void add_quantize(Program& program) {
            "JSON keys: version, recipe, calibration {name, tokens, samples, sequence, seed},\n"
            "input_bytes, output_bytes, bits_per_weight, seconds, forward_seconds, peak_rss, "
            "backend,\n"
-           "threads, notices, modules [{name, format, kept, rounding, error, weight_error}]"});
+           "threads, notices, modules [{name, format, kept, rounding, error, weight_error,\n"
+           "tokens (of calibration that reached it)}]"});
   const auto options = std::make_shared<Options>();
   argument(verb, "IN", options->input, "Hugging Face model folder with safetensors weights");
   argument(verb, "OUT", options->output, "Folder to make; must not exist");

@@ -232,13 +232,13 @@ void Run::solve_module(LinearTensors& linear, const Factor* factor, const Gram* 
   const int64_t weights = int64_t{linear.n} * linear.k();
   quantized_weights_ += weights;
   for (const LinearTensors::Part& part : linear.part) quantized_bits_ += part.bytes() * 8;
-  Json module;
-  module["name"] = linear.name;
+  Json module = {{"name", linear.name}};
   module["format"] = format::name(linear.segments.at[0].format);
   module["kept"] = linear.segments.at[1].size;
   module["rounding"] = factor != nullptr ? "gptq" : "rtn";
   module["error"] = solved.output_error >= 0 ? Json(solved.output_error) : Json(nullptr);
   module["weight_error"] = solved.weight_error;
+  module["tokens"] = nullptr;  // of calibration that reached it; none were looked at
   modules_.push_back(std::move(module));
   meter_->tell(solved.output_error);
 }
@@ -253,8 +253,10 @@ void Run::solve_site(SiteKind site, int expert, std::initializer_list<LinearTens
     factor = damped_factor(*solver_, *gram, (*linears.begin())->name);
     if (factor.damping > 0.05) ++redamped_;
   }
-  for (LinearTensors* linear : linears)
+  for (LinearTensors* linear : linears) {
     solve_module(*linear, compensate ? &factor : nullptr, few ? nullptr : gram);
+    if (gram != nullptr) modules_.back()["tokens"] = gram->rows;
+  }
 }
 
 void Run::solve_linears(LayerTensors& tensors) {

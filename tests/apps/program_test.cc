@@ -161,7 +161,7 @@ TEST_F(ProgramTest, DocumentedKeysAreThoseOfTheJson) {
                            text_path(), "--context", "16", "--windows", "1", "--json"})));
   const Json report = parse_json(read_file(std::filesystem::path(quantized_) / "report.json"));
   expect_documented_keys({"quantize"}, report);
-  for (const char* key : {"name", "format", "kept", "rounding", "error", "weight_error"})
+  for (const char* key : {"name", "format", "kept", "rounding", "error", "weight_error", "tokens"})
     EXPECT_TRUE(report["modules"][0].contains(key)) << key;
   for (const char* key : {"name", "tokens", "samples", "sequence", "seed"})
     EXPECT_TRUE(report["calibration"].contains(key)) << key;

@@ -269,6 +269,15 @@ TEST(Quantize, ExpertsThatFewTokensReachAreRoundedToNearest) {
     told = told || notice.find("fewer than 32") != std::string::npos;
   EXPECT_TRUE(told);
   EXPECT_EQ(report.json.at("modules").at(0).at("rounding"), "gptq");  // q_proj sees all tokens
+  EXPECT_EQ(report.json.at("modules").at(0).at("tokens"), 40);
+  int64_t routed = 0;
+  for (const Json& module : report.json.at("modules"))
+    if (module.at("name").get<std::string>().ends_with("w2")) {
+      const int64_t tokens = module.at("tokens").get<int64_t>();
+      EXPECT_EQ(module.at("rounding"), tokens < 32 ? "rtn" : "gptq");
+      routed += tokens;
+    }
+  EXPECT_EQ(routed, 80);
 }
 
 TEST(Quantize, ManyKeptChannelsAreClampedWithANotice) {

@@ -97,18 +97,25 @@ def check_fp_windows(args, model, text, result):
     return max(abs(a - b) for a, b in zip(ours, oracle))
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def parse_arguments(description, rows, more=()):
+    """Options of a measuring tool; `more`: further flags with their help."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--atom", type=pathlib.Path, required=True)
     parser.add_argument("--data", type=pathlib.Path, required=True)
     parser.add_argument("--work", type=pathlib.Path, required=True)
     parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--rows", default=",".join(rows))
     parser.add_argument("--windows", type=int, default=0, help="only the first N windows (0: all)")
-    parser.add_argument("--drop", action="store_true", help="remove a checkpoint once it is scored")
+    for flag, text in more:
+        parser.add_argument(flag, action="store_true", help=text)
     parser.add_argument("common", nargs="*", help="options for every call, after --")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+def main():
+    args = parse_arguments(__doc__, ROWS, [("--drop", "remove a checkpoint once it is scored")])
     failures = 0
     for model in args.models.split(","):
         print(f"\n{model}\n\n| row | wt2 | simulated | change | wiki | simulated | change |\n"

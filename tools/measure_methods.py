@@ -9,12 +9,10 @@ of the source, less 1) or divergence over that of w4a4 by the published method w
 Needs the standard library only.
 """
 
-import argparse
 import json
-import pathlib
 import sys
 
-from measure_accuracy import CALIBRATION, MODELS, TEXTS, run_json
+from measure_accuracy import CALIBRATION, TEXTS, parse_arguments, run_json
 
 # row -> (options of `atom quantize`, the row that its shares refer to)
 ROWS = {
@@ -47,16 +45,7 @@ def loss(result):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--atom", type=pathlib.Path, required=True)
-    parser.add_argument("--data", type=pathlib.Path, required=True)
-    parser.add_argument("--work", type=pathlib.Path, required=True)
-    parser.add_argument("--models", default=",".join(MODELS))
-    parser.add_argument("--rows", default=",".join(ROWS))
-    parser.add_argument("--windows", type=int, default=0, help="only the first N windows (0: all)")
-    parser.add_argument("common", nargs="*", help="options for every call, after --")
-    args = parser.parse_args()
-    args.work.mkdir(parents=True, exist_ok=True)
+    args = parse_arguments(__doc__, ROWS)
     for model in args.models.split(","):
         print(f"\n{model}\n\n| recipe | " + " | ".join(
             f"{text} perplexity | loss | share | KLD | share" for text in TEXTS) + " |")

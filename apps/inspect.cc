@@ -61,6 +61,8 @@ std::string kind_of(const std::string& name, tensor::DType dtype, const model::S
   const std::string word = lower(tensor::dtype_name(dtype));
   if (part == "order") return "channel orders";
   if (part == "bias") return "biases " + word;
+  if (part == "key_offset") return "key offsets " + word;
+  if (module == model::kStreamBasis) return "stream basis " + word;
   for (const char* scales : {"weight_scale", "kept_scale", "weight_row_scale", "weight_multiplier"})
     if (part == scales) return "scales";
   const bool head = module == "lm_head";

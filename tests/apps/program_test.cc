@@ -94,8 +94,9 @@ TEST_F(ProgramTest, InspectKnowsFormatsAndSize) {
   const Result text = run_program({"inspect", quantized_});
   EXPECT_EQ(text.code, 0);
   for (const std::string& part :
-       {"atom " + small["provenance"]["version"].get<std::string>(),
-        std::string("w4a4, method best"), std::string("2 windows of 64, seed 0"),
+       {"atom " + small["provenance"]["version"].get<std::string>(), std::string("key offsets f32"),
+        std::string("stream basis f32"), std::string("w4a4, method best"),
+        std::string("2 windows of 64, seed 0"),
         small["provenance"]["calibration"]["sha256"].get<std::string>()})
     EXPECT_NE(text.out.find(part), std::string::npos) << part << "\n" << text.out;
 }

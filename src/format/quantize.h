@@ -58,6 +58,25 @@ typename Element::Scale fp4_scale_bits(float absmax, float clip, float global) {
     return weight_scale_bits(absmax == 0.0f ? 1.0f : absmax * (clip / 6.0f));
 }
 
+// How a group's scale is stored, and the value of one code.
+struct GroupScale {
+  uint16_t bits = 0;  // f16, or a byte
+  float step = 0;
+};
+// Of an FP4 format known at run time.
+inline GroupScale fp4_scale(Format format, float absmax, float clip, float global) {
+  return visit(format, [&](auto f) -> GroupScale {
+    using F = decltype(f);
+    if constexpr (F::kInteger) {
+      if constexpr (F::kE2M1) {
+        const typename F::Scale bits = fp4_scale_bits<F>(absmax, clip, global);
+        return {bits, F::step(bits) / global};
+      }
+    }
+    return {};
+  });
+}
+
 // The step of an input's group: half the scale of FP4, which e2m1 does not round to f16. `global` is the segment's.
 template <typename Element>
 float input_step(float absmax, float clip, float global) {

@@ -70,6 +70,7 @@ class CheckpointWriter {
     kCodes0,
     kScales0,
     kMultipliers,
+    kGlobalScale,
     kCodes1,
     kScales1,
     kBias,

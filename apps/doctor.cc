@@ -51,7 +51,10 @@ const Pair kPairs[] = {{"w16a16", format::kF16, format::kF32, 0},
                        {"w4a16", format::int4(128), format::kF32, 0},
                        {"w4a8", format::int4_progressive(128), format::kInt8, 128},
                        {"w4a4", format::int4(128), format::int4(128), 128},
-                       {"w4a4 --group row", format::int4(0), format::int4(0), 128}};
+                       {"w4a4 --group row", format::int4(0), format::int4(0), 128},
+                       {"fp4", format::e2m1(128), format::e2m1(128), 128},
+                       {"mxfp4", format::kMxfp4, format::kMxfp4, 128},
+                       {"nvfp4", format::kNvfp4, format::kNvfp4, 128}};
 
 // Runs one small linear and tells how the backend computed it.
 std::string served_by(Executor& executor, const CommonOptions& options, const Pair& pair) {
@@ -65,6 +68,7 @@ std::string served_by(Executor& executor, const CommonOptions& options, const Pa
       backend::open_backend(choice.name, {.executor = &executor, .isa = choice.isa});
   std::vector<std::byte> memory[4];
   const std::vector<uint8_t> multipliers(kOutputs * kInputs, 1);
+  const float global = 1;
   backend::LinearWeight weight = {.n = kOutputs, .segments = weights};
   for (int i = 0; i < 2; ++i) {
     const format::Segment& segment = weights.at[i];
@@ -73,7 +77,7 @@ std::string served_by(Executor& executor, const CommonOptions& options, const Pa
     memory[2 * i + 1].resize(static_cast<size_t>(kOutputs) *
                              format::weight_scales(segment.format, segment.size) *
                              format::weight_scale_bytes(segment.format));
-    weight.part[i] = {memory[2 * i].data(), memory[2 * i + 1].data(), multipliers.data()};
+    weight.part[i] = {memory[2 * i].data(), memory[2 * i + 1].data(), multipliers.data(), &global};
   }
   try {
     const auto packed = backend->pack({&weight, 1}, inputs);

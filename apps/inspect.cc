@@ -63,7 +63,8 @@ std::string kind_of(const std::string& name, tensor::DType dtype, const model::S
   if (part == "bias") return "biases " + word;
   if (part == "key_offset") return "key offsets " + word;
   if (module == model::kStreamBasis) return "stream basis " + word;
-  for (const char* scales : {"weight_scale", "kept_scale", "weight_row_scale", "weight_multiplier"})
+  for (const char* scales : {"weight_scale", "kept_scale", "weight_row_scale", "weight_multiplier",
+                             "weight_global_scale"})
     if (part == scales) return "scales";
   const bool head = module == "lm_head";
   if (linear || head) {
@@ -213,10 +214,13 @@ std::vector<Fact> provenance_facts(const Json& provenance) {
   const Json& text = provenance.contains("calibration") ? provenance["calibration"] : none;
   std::vector<Fact> facts = {
       {"made by", word_of(provenance, "producer") + " " + word_of(provenance, "version")}};
-  facts.push_back({"recipe", fmt::format("{}, method {}, rounding {}, group {}, kept {} {}",
-                                         word_of(recipe, "preset"), word_of(recipe, "method"),
-                                         word_of(recipe, "rounding"), word_of(recipe, "group"),
-                                         word_of(recipe, "kept"), word_of(recipe, "kept_format"))});
+  // mxfp4 and nvfp4 name no group.
+  const std::string group =
+      recipe.contains("group") ? ", group " + word_of(recipe, "group") : std::string();
+  facts.push_back(
+      {"recipe", fmt::format("{}, method {}, rounding {}{}, kept {} {}", word_of(recipe, "preset"),
+                             word_of(recipe, "method"), word_of(recipe, "rounding"), group,
+                             word_of(recipe, "kept"), word_of(recipe, "kept_format"))});
   facts.push_back({"calibration", fmt::format("{} windows of {}, seed {}, sha256 {}",
                                               word_of(text, "samples"), word_of(text, "sequence"),
                                               word_of(text, "seed"), word_of(text, "sha256"))});

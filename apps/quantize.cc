@@ -34,12 +34,15 @@ struct Options {
 
 // What the options say, as a recipe's fields. `preset` is the one that counts.
 Json option_fields(const Options& options, const std::string& preset) {
-  const bool w4a8 = preset == "w4a8", w4a4 = preset == "w4a4";
-  if (options.kept.value_or(0) != 0 && !w4a4 && !w4a8)
-    usage_fail("--kept: preset {} keeps no channels, only w4a8 and w4a4 do", preset);
-  if (!options.group.empty() && !w4a4 && !w4a8 && preset != "w4a16")
-    usage_fail("--group: preset {} has no int4 groups, only w4a16, w4a8 and w4a4 do", preset);
-  if (options.group == "row" && w4a8) usage_fail("--group: preset w4a8 has no group row");
+  const bool w4a8 = preset == "w4a8", w4a4 = preset == "w4a4", fp4 = preset == "fp4";
+  const bool fixed = preset == "mxfp4" || preset == "nvfp4";
+  if (options.kept.value_or(0) != 0 && !w4a4 && !w4a8 && !fp4 && !fixed)
+    usage_fail("--kept: preset {} keeps no channels, only w4a8, w4a4 and those of FP4 do", preset);
+  if (!options.group.empty() && !w4a4 && !w4a8 && !fp4 && preset != "w4a16")
+    usage_fail("--group: preset {} has no groups to choose, only w4a16, w4a8, w4a4 and fp4 do",
+               preset);
+  if (options.group == "row" && (w4a8 || fp4))
+    usage_fail("--group: preset {} has no group row", preset);
   Json fields = Json::object();
   if (!options.preset.empty()) fields["preset"] = options.preset;
   if (!options.method.empty()) fields["method"] = options.method;
@@ -198,19 +201,23 @@ void add_recipe_options(CLI::App& verb, Options& options) {
   constexpr const char* kGroup = "Recipe";
   choice_option(
       verb, "--preset", options.preset, quantizer::preset_names(),
-      {"NAME", "Bits of weights and inputs: w16a16, w8a8, w4a16,\nw4a8, w4a4 [w4a4]", kGroup});
+      {"NAME",
+       "Bits of weights and inputs: w16a16, w8a8, w4a16,\nw4a8, w4a4, fp4, mxfp4, nvfp4 [w4a4]",
+       kGroup});
   choice_option(
       verb, "--method", options.method, quantizer::method_names(),
       {"NAME", "best: what measures best; published: the recipe of\nthe Atom paper [best]",
        kGroup});
   choice_option(
       verb, "--kv", options.kv, {"f16", "int8", "int4"},
-      {"FORMAT", "KV-cache: f16, int8 or int4 [int4 for w4a8 and\nw4a4, else f16]", kGroup});
+      {"FORMAT", "KV-cache: f16, int8 or int4 [f16 for w16a16, w8a8\nand w4a16, else int4]",
+       kGroup});
   whole_option(
       verb, "--kept", options.kept, {.min = 0, .max = 1'000'000, .multiple = 16},
       {"N", "Channels kept in int8, a multiple of 16; clamped to\nwhat a layer has [128]", kGroup});
-  choice_option(verb, "--group", options.group, {"32", "64", "128", "row"},
-                {"N", "int4 values that share a scale: 32, 64, 128 or row [128]", kGroup});
+  choice_option(
+      verb, "--group", options.group, {"32", "64", "128", "row"},
+      {"N", "Four-bit values that share a scale: 32, 64, 128 or\nrow (int4) [128]", kGroup});
   choice_option(verb, "--head", options.head, {"f16", "int8", "int4.g128"},
                 {"FORMAT", "LM head: f16 (as in the source), int8, int4.g128 [f16]", kGroup});
   text_option(verb, "--recipe", options.recipe,

@@ -117,6 +117,84 @@ def int8(x):
     return [s], q.tolist(), (s * q.astype(F32)).tolist()
 
 
+E2M1 = [0, 1, 2, 3, 4, 6, 8, 12]  # twice the values, by pattern
+
+
+def fp4_codes(x, h):
+    """Section 2: the nearest code, found by comparing distances; a tie takes the even pattern."""
+    product = x.astype(F32) * (F32(1) / F32(h))
+    out = []
+    for value in product.tolist():
+        if value != value:
+            out.append(0)
+            continue
+        distance, odd, magnitude = min((abs(abs(value) - m), p % 2, m) for p, m in enumerate(E2M1))
+        out.append(12 if abs(value) > 12 else magnitude)
+        out[-1] *= -1 if value < 0 else 1
+    return out
+
+
+def e4m3_table():
+    """Value of every pattern that is not negative and no NaN."""
+    return [m * 2.0 ** -9 if e == 0 else (8 + m) * 2.0 ** (e - 10) for e in range(16) for m in range(8)][:127]
+
+
+def to_e4m3(x):
+    """The nearest value of the table, ties to the even pattern."""
+    x = float(x)
+    if x > 448:
+        return 126
+    return min((abs(value - x), pattern % 2, pattern) for pattern, value in enumerate(e4m3_table()))[2]
+
+
+def e8m0(largest):
+    return max(int(np.frexp(np.float64(largest))[1]) - 1 - 2, -127) + 127
+
+
+def fp4(x, kind, group, clip, weight):
+    """Section 2, FP4: stored scales (None for inputs of e2m1, which have none), G, steps, codes, values."""
+    whole = absmax(x)
+    g = F32(1) if whole == 0 else F32(F32(2688) / F32(max(whole, F32(2.0 ** -114)) if whole == whole else whole))
+    stored, steps, codes, values = [], [], [], []
+    for part in split(x, group):
+        largest = absmax(part)
+        bits = None
+        if kind == "nvfp4":
+            if largest != largest or g != g:
+                h = F32(np.nan)
+            else:
+                wanted = F32(F32(F32(largest * F32(clip)) / F32(6)) * g)
+                bits = 56 if largest == 0 else max(to_e4m3(wanted), 1)
+                h = F32(F32(e4m3_table()[bits] / 2) / g)
+        elif largest != largest:
+            h = F32(np.nan)
+        elif kind == "mxfp4":
+            bits = 127 if largest == 0 else e8m0(largest)
+            h = F32(2.0 ** (bits - 128))
+        elif weight:
+            s = F16(1) if largest == 0 else max(to_f16(F32(largest * F32(F32(clip) / F32(6))))[()], F16(2.0 ** -24))
+            bits = int(s.view(np.uint16))
+            h = F32(F32(s) / F32(2))
+        else:
+            h = F32(0.5) if largest == 0 else F32(largest * F32(F32(clip) / F32(12)))
+        q = fp4_codes(part, h)
+        stored.append(bits)
+        steps.append(h)
+        codes += q
+        values += (h * np.array(q, F32)).tolist()
+    return stored, g, steps, codes, values
+
+
+def fp4_packed(codes):
+    """Hexadecimal bytes: the even index in the low nibble."""
+    patterns = [E2M1.index(abs(q)) | (8 if q < 0 else 0) for q in codes] + [0]
+    return "".join(f"{patterns[i] | patterns[i + 1] << 4:02x}" for i in range(0, len(codes), 2))
+
+
+FP4_FORMATS = (("e2m1.g32", "e2m1", 32), ("e2m1.g64", "e2m1", 64), ("e2m1.g128", "e2m1", 128),
+               ("mxfp4", "mxfp4", 32), ("nvfp4", "nvfp4", 16))
+
+
 def packed(codes):
     words = []
     for i in range(0, len(codes), 8):
@@ -315,6 +393,94 @@ def conversion_cases(generator):
             "bf16": "".join(f"{b:04x}" for b in to_bf16_bits(x))}
 
 
+def fp4_inputs(generator, size, group):
+    """What FP4 has to get right beyond the common vectors: all ties, both zeros, groups of very unlike size."""
+    vectors = inputs(generator, size, 12)
+    vectors.update(tiny(generator, size))
+    quarters = (np.arange(size) % 65 - 32).astype(F32) / F32(4)  # -8 to 8: every tie, and beyond 6
+    quarters[::group] = 6
+    vectors["quarters"] = quarters
+    unlike = np.repeat(4.0 ** -np.arange(-(-size // group)), group)[:size]
+    vectors["unlike"] = (normal(generator, size) * unlike).astype(F32)
+    dead_group = normal(generator, size)
+    dead_group[:group] = 0
+    vectors["dead-group"] = dead_group
+    powers = (2.0 ** -(np.arange(size) % 24).astype(np.float64)).astype(F32)
+    vectors["powers"] = powers
+    return vectors
+
+
+def fp4_weight_cases(generator):
+    cases = []
+    for name_of, kind, group in FP4_FORMATS:
+        for size in (2 * group + 11,) if group != 32 else (2 * group + 11, 13):
+            vectors = fp4_inputs(generator, size, group)
+            vectors["large"] = normal(generator, size, 80000.0)
+            if group > 32 or size == 13:
+                vectors = {k: vectors[k] for k in ("normal", "quarters", "dead-group", "subnormal")}
+            for name, x in vectors.items():
+                for clip in (1.0, 0.85) if name == "normal" and kind != "mxfp4" else (1.0,):
+                    stored, g, steps, codes, values = fp4(x, kind, group, clip, True)
+                    cases.append({"name": name, "format": name_of, "clip": hex32([clip]), "x": hex32(x),
+                                  "scale": stored, "global": hex32([g]), "step": hex32(steps), "codes": codes,
+                                  "packed": fp4_packed(codes), "value": hex32(values)})
+    return cases
+
+
+def fp4_activation_cases(generator):
+    cases = []
+    for name_of, kind, group in FP4_FORMATS:
+        size = group + 9
+        vectors = fp4_inputs(generator, size, group)
+        vectors["huge"] = np.clip(normal(generator, size, 1e38), -3e38, 3e38)
+        vectors.update(invalid(generator, size))
+        if kind == "e2m1" and group != 32:
+            vectors = {k: vectors[k] for k in ("normal", "quarters", "nan")}
+        for name, x in vectors.items():
+            for clip in (1.0, 0.9) if name == "normal" and kind == "e2m1" else (1.0,):
+                _, _, steps, codes, values = fp4(x, kind, group, clip, False)
+                cases.append({"name": name, "format": name_of, "clip": hex32([clip]), "x": hex32(x),
+                              "step": hex32(steps), "codes": codes, "value": hex32(values)})
+    return cases
+
+
+def fp4_linear_case(generator, name, kind, group):
+    """Section 5 for FP4 on both sides: scales are powers of two, so that every backend gives these bits."""
+    m, n, k, kept = 3, 5, 2 * group + group // 2 + 48, 48
+    k4 = k - kept
+    groups = -(-k4 // group)  # the last one is short
+    grid = np.array(E2M1 + [-q for q in E2M1])
+    xq, wq = grid[generator.integers(0, 16, (m, k4))], grid[generator.integers(0, 16, (n, k4))]
+    xk, wk = generator.integers(-127, 128, (m, kept)), generator.integers(-127, 128, (n, kept))
+    xq[:, ::group] = 12  # the largest of its group
+    xk[:, 0] = -127
+    xh, xks = 2.0 ** generator.integers(-3, 1, (m, groups)), 2.0 ** generator.integers(-3, 0, m)
+    wh, wks = 2.0 ** generator.integers(-4, -1, (n, groups)), 2.0 ** generator.integers(-3, 0, n)
+    g = 2.0 ** 3
+    x = np.concatenate([xq * np.repeat(xh, group, axis=1)[:, :k4], xk * xks[:, None]], axis=1).astype(F32)
+    bias = (generator.integers(-64, 64, n) / 16).astype(F32)
+    y = (xk @ wk.T) * np.outer(xks, wks) + bias
+    for i in range(groups):
+        part = slice(i * group, min((i + 1) * group, k4))
+        y += (xq[:, part] @ wq[:, part].T) * np.outer(xh[:, i], wh[:, i])
+    for row, codes, steps in zip(x, xq, xh):
+        _, _, found, found_codes, _ = fp4(row[:k4], kind, group, 1.0, False)
+        assert [float(h) for h in found] == steps.tolist() and found_codes == codes.tolist()
+    # Every term is a multiple of 2^-7, so sums below 2^24 of them are exact in any order.
+    assert (y * 2 ** 7 == np.rint(y * 2 ** 7)).all() and np.abs(y).max() * 2 ** 7 < 2 ** 23
+    if kind == "e2m1":
+        scales = [[int(F16(2 * h).view(np.uint16)) for h in row] for row in wh]
+    elif kind == "mxfp4":
+        scales = [[int(np.log2(2 * h)) + 127 for h in row] for row in wh]
+    else:
+        scales = [[e4m3_table().index(2 * h * g) for h in row] for row in wh]
+    return {"format": name, "kept": kept, "clip": hex32([1.0]), "x": [hex32(row) for row in x],
+            "x_codes": np.concatenate([xq, xk], axis=1).tolist(),
+            "weight_packed": [fp4_packed(row.tolist()) for row in wq], "weight_scale": scales,
+            "weight_global_scale": hex32([g]), "kept_weight": wk.tolist(), "kept_scale": hex32(wks),
+            "bias": hex32(bias), "y": [hex32(row) for row in y]}
+
+
 def row_case(generator):
     """Section 5: an ordered input of two segments, each with its own scales."""
     k, kept, clip = 208, 32, 0.9
@@ -446,6 +612,11 @@ def main():
         "progressive_weight": progressive_cases(generator),
         "row_int8": int8_row_case(generator),
         "linear_progressive": progressive_linear_case(generator),
+        "fp4_weight": fp4_weight_cases(generator),
+        "fp4_activation": fp4_activation_cases(generator),
+        "linear_e2m1": fp4_linear_case(generator, "e2m1.g128", "e2m1", 128),
+        "linear_mxfp4": fp4_linear_case(generator, "mxfp4", "mxfp4", 32),
+        "linear_nvfp4": fp4_linear_case(generator, "nvfp4", "nvfp4", 16),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     lines = []

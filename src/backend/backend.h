@@ -85,7 +85,8 @@ class Backend {
   // What a linear sees: values in the linear's order, dequantized. y = [rows, k] f32.
   virtual void dequantize(const Activation& x, float* y) = 0;
   // Codes and scales for tests and reports, host memory: codes [rows, k] (0 for floating-point
-  // segments), scales [rows, groups(segments)], segment by segment.
+  // segments), scales [rows, groups(segments)], segment by segment. FP4: twice the values, and half
+  // the scales.
   virtual void export_codes(const Activation& x, int8_t* codes, float* scales) = 0;
 
   // The raw side of allocate(), for Buffer and for decorators.

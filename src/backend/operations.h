@@ -17,7 +17,7 @@ namespace atom::backend {
 struct InputSpec {
   format::Segments
       segments;       // formats of the activation; floating-point segments are carried as f32
-  float clip = 1.0f;  // of int4 segments: s = absmax * (clip / 7)
+  float clip = 1.0f;  // of int4 and e2m1 segments: s = absmax * (clip / 7), absmax * (clip / 6)
   const int32_t* order =
       nullptr;  // [k] channel at position i of the linear's input; null: identity
   // After the order, the first segment goes through format::block_hadamard with blocks of this length, a power of
@@ -42,8 +42,9 @@ struct LinearWeight {
   struct Part {
     const void* codes = nullptr;  // [n, row_bytes(format, size)]
     const void* scales =
-        nullptr;  // [n, weight_scales]: f16 for int4, else f32, null for floating point
+        nullptr;  // [n, weight_scales] of format::weight_scale_bytes; null for floating point
     const uint8_t* multipliers = nullptr;  // [n, groups], 1..15, progressive int4 only
+    const float* global_scale = nullptr;   // [1], nvfp4 only: divides the scales
   };
   Part part[2];
   const float* bias = nullptr;  // [n], may be null

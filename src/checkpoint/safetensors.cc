@@ -22,7 +22,7 @@ struct ForeignDType {
   std::string_view name;
   uint64_t bits;
 };
-constexpr std::array<ForeignDType, 15> kForeignDTypes = {{{"BOOL", 8},
+constexpr std::array<ForeignDType, 14> kForeignDTypes = {{{"BOOL", 8},
                                                           {"I16", 16},
                                                           {"U16", 16},
                                                           {"U32", 32},
@@ -30,7 +30,6 @@ constexpr std::array<ForeignDType, 15> kForeignDTypes = {{{"BOOL", 8},
                                                           {"F64", 64},
                                                           {"C64", 64},
                                                           {"F8_E5M2", 8},
-                                                          {"F8_E4M3", 8},
                                                           {"F8_E8M0", 8},
                                                           {"F8_E5M2FNUZ", 8},
                                                           {"F8_E4M3FNUZ", 8},

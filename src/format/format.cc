@@ -19,14 +19,19 @@ constexpr std::array kFormats = {kF32,
                                  int4(0),
                                  int4_progressive(32),
                                  int4_progressive(64),
-                                 int4_progressive(128)};
+                                 int4_progressive(128),
+                                 e2m1(32),
+                                 e2m1(64),
+                                 e2m1(128),
+                                 kMxfp4,
+                                 kNvfp4};
 constexpr std::array kKvKinds = {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4};
 
 }  // namespace
 
 std::string name(Format format) {
   const std::string base = visit(format, [](auto f) { return std::string(decltype(f)::kName); });
-  if (!is_int4(format)) return base;
+  if (!is_int4(format) && format.kind != Kind::kE2M1) return base;
   if (format.group == 0) return base + ".row";
   return base + ".g" + std::to_string(format.group) + (is_progressive(format) ? ".p" : "");
 }
@@ -36,7 +41,7 @@ Format parse_format(std::string_view word) {
     if (name(format) == word) return format;
   fail(
       "format '{}' is not one of f32, f16, bf16, int8, int4.g32, int4.g64, int4.g128, int4.row, "
-      "int4.g32.p, int4.g64.p, int4.g128.p",
+      "int4.g32.p, int4.g64.p, int4.g128.p, e2m1.g32, e2m1.g64, e2m1.g128, mxfp4, nvfp4",
       word);
 }
 
@@ -44,7 +49,25 @@ bool is_integer(Format format) {
   return visit(format, [](auto f) { return decltype(f)::kInteger; });
 }
 
-bool is_int4(Format format) { return is_integer(format) && bits(format) == 4; }
+bool is_e2m1(Format format) {
+  return visit(format, [](auto f) {
+    if constexpr (decltype(f)::kInteger)
+      return decltype(f)::kE2M1;
+    else
+      return false;
+  });
+}
+
+bool is_int4(Format format) { return is_integer(format) && bits(format) == 4 && !is_e2m1(format); }
+
+bool has_global_scale(Format format) {
+  return visit(format, [](auto f) {
+    if constexpr (decltype(f)::kInteger)
+      return decltype(f)::kGlobal;
+    else
+      return false;
+  });
+}
 
 bool is_progressive(Format format) {
   return visit(format, [](auto f) {
@@ -60,7 +83,7 @@ int bits(Format format) {
 }
 
 int group_size(Format format, int size) {
-  return is_int4(format) && format.group != 0 ? format.group : size;
+  return bits(format) == 4 && format.group != 0 ? format.group : size;
 }
 
 int groups(Format format, int size) {

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "format/float16.h"
+#include "format/float8.h"
 #include "format/format.h"
 
 namespace atom::format {
@@ -41,7 +42,8 @@ struct BF16 {
   static Storage narrow(float v) { return f32_to_bf16(v); }
 };
 
-// Integer elements, symmetric: value = scale * code. kDivisor maps absmax to the scale.
+// Elements of integer codes, symmetric: value = step * code, where step() of the stored scale is the
+// scale itself. kDivisor maps absmax to the step.
 struct Int8 {
   using Storage = int8_t;
   static constexpr Kind kTag = Kind::kInt8;
@@ -52,7 +54,11 @@ struct Int8 {
   static constexpr int kHigh = 127;
   static constexpr float kDivisor = 127.0f;
   static constexpr bool kProgressive = false;
+  static constexpr bool kE2M1 = false;
+  static constexpr bool kGlobal = false;
   static constexpr int kWeightScaleBytes = 4;  // f32, one per row
+  using Scale = float;
+  static float step(Scale scale) { return scale; }
 };
 struct Int4 {
   using Storage = uint32_t;  // eight codes + 8, low nibble first
@@ -64,7 +70,11 @@ struct Int4 {
   static constexpr int kHigh = 7;
   static constexpr float kDivisor = 7.0f;
   static constexpr bool kProgressive = false;
+  static constexpr bool kE2M1 = false;
+  static constexpr bool kGlobal = false;
   static constexpr int kWeightScaleBytes = 2;  // f16, one per row and group
+  using Scale = uint16_t;
+  static float step(Scale scale) { return f16_to_f32(scale); }
 };
 // Weights only: the scale of a group is an integer multiple of its row's.
 struct Int4Progressive : Int4 {
@@ -72,6 +82,41 @@ struct Int4Progressive : Int4 {
   static constexpr bool kProgressive = true;
   static constexpr int kWeightScaleBytes = 4;  // f32, one per row
   static constexpr int kMostMultiplier = 15;   // u8, one per row and group, at least 1
+  using Scale = float;
+  static float step(Scale scale) { return scale; }
+};
+
+// FP4. Codes are twice the value of E2M1, so that they are integers, and the step is half the scale.
+struct E2M1 {
+  using Storage = uint8_t;  // two patterns, the lower nibble first
+  static constexpr Kind kTag = Kind::kE2M1;
+  static constexpr const char* kName = "e2m1";
+  static constexpr bool kInteger = true;
+  static constexpr int kBits = 4;
+  static constexpr int kLow = -12;
+  static constexpr int kHigh = 12;
+  static constexpr float kDivisor = 12.0f;
+  static constexpr bool kProgressive = false;
+  static constexpr bool kE2M1 = true;
+  static constexpr bool kGlobal = false;
+  static constexpr int kWeightScaleBytes = 2;  // f16, one per row and group
+  using Scale = uint16_t;
+  static float step(Scale scale) { return 0.5f * f16_to_f32(scale); }
+};
+struct Mxfp4 : E2M1 {
+  static constexpr Kind kTag = Kind::kMxfp4;
+  static constexpr const char* kName = "mxfp4";
+  static constexpr int kWeightScaleBytes = 1;  // E8M0, one per row and group
+  using Scale = uint8_t;
+  static float step(Scale scale) { return 0.5f * e8m0_to_f32(scale); }
+};
+struct Nvfp4 : E2M1 {
+  static constexpr Kind kTag = Kind::kNvfp4;
+  static constexpr const char* kName = "nvfp4";
+  static constexpr bool kGlobal = true;        // step() is divided by the segment's global scale
+  static constexpr int kWeightScaleBytes = 1;  // E4M3, one per row and group
+  using Scale = uint8_t;
+  static float step(Scale scale) { return 0.5f * e4m3_to_f32(scale); }
 };
 
 template <typename Function>
@@ -87,6 +132,12 @@ decltype(auto) visit(Kind kind, Function&& function) {
       return std::forward<Function>(function)(Int4{});
     case Kind::kInt4Progressive:
       return std::forward<Function>(function)(Int4Progressive{});
+    case Kind::kE2M1:
+      return std::forward<Function>(function)(E2M1{});
+    case Kind::kMxfp4:
+      return std::forward<Function>(function)(Mxfp4{});
+    case Kind::kNvfp4:
+      return std::forward<Function>(function)(Nvfp4{});
     case Kind::kF32:
       break;
   }

@@ -14,6 +14,7 @@
 #include <span>
 
 #include "format/float16.h"
+#include "format/float8.h"
 #include "format/list.h"
 
 namespace atom::format {
@@ -39,6 +40,58 @@ inline float int4_scale(float absmax, float clip) {
 // widening).
 inline uint16_t weight_scale_bits(float scale) { return std::max<uint16_t>(f32_to_f16(scale), 1); }
 
+// FP4. The global scale of nvfp4 divides: 6 * 448 / absmax of a weight's or an input's segment.
+inline float nvfp4_global(float absmax) {
+  return absmax == 0.0f ? 1.0f : 2688.0f / std::max(absmax, 0x1p-114f);  // finite; NaN stays
+}
+
+// The scale of an FP4 weight group as stored, for a magnitude `absmax` that shall become 6 / clip. A group of zeros
+// has scale 1. e2m1: f16, at least 2^-24; overflow is the caller's error. mxfp4: no clip. nvfp4: at least 2^-9.
+template <typename Element>
+typename Element::Scale fp4_scale_bits(float absmax, float clip, float global) {
+  if constexpr (Element::kGlobal)
+    return absmax == 0.0f ? kE4M3One
+                          : std::max<uint8_t>(f32_to_e4m3(absmax * clip / 6.0f * global), 1);
+  else if constexpr (Element::kWeightScaleBytes == 1)
+    return absmax == 0.0f ? kE8M0One : e8m0_of(absmax);
+  else
+    return weight_scale_bits(absmax == 0.0f ? 1.0f : absmax * (clip / 6.0f));
+}
+
+// How a group's scale is stored, and the value of one code.
+struct GroupScale {
+  uint16_t bits = 0;  // f16, or a byte
+  float step = 0;
+};
+// Of an FP4 format known at run time.
+inline GroupScale fp4_scale(Format format, float absmax, float clip, float global) {
+  return visit(format, [&](auto f) -> GroupScale {
+    using F = decltype(f);
+    if constexpr (F::kInteger) {
+      if constexpr (F::kE2M1) {
+        const typename F::Scale bits = fp4_scale_bits<F>(absmax, clip, global);
+        return {bits, F::step(bits) / global};
+      }
+    }
+    return {};
+  });
+}
+
+// The step of an input's group: half the scale of FP4, which e2m1 does not round to f16. `global` is the segment's.
+template <typename Element>
+float input_step(float absmax, float clip, float global) {
+  if (!Element::kGlobal && absmax == 0.0f) return Element::kE2M1 ? 0.5f : 1.0f;
+  if constexpr (!Element::kE2M1)
+    return Element::kBits == 4 ? int4_scale(absmax, clip) : int8_scale(absmax);
+  else if (std::isnan(absmax) || (Element::kGlobal && std::isnan(global)))
+    return std::numeric_limits<float>::quiet_NaN();
+  else if constexpr (Element::kWeightScaleBytes == 2)
+    return absmax * (clip / 12.0f);
+  else
+    return Element::step(fp4_scale_bits<Element>(absmax, 1.0f, global)) /
+           (Element::kGlobal ? global : 1.0f);
+}
+
 // Progressive int4: the row's scale, f32 of at least 2^-126 so that its inverse is finite, and each
 // group's multiplier; the codes of a group are rounded with row scale * multiplier. What the solver
 // asks for a group is absmax * (clip / 7), 0 where the group is all zeros; `largest` is the row's.
@@ -58,10 +111,18 @@ inline int quantize_code(float x, float inv, int low, int high) {
 }
 
 template <typename Element>
+int code_of(float x, float inv) {
+  if constexpr (Element::kE2M1)
+    return e2m1_code(x * inv);
+  else
+    return quantize_code(x, inv, Element::kLow, Element::kHigh);
+}
+
+// `scale` is that of one code: half the scale of FP4.
+template <typename Element>
 void quantize_group(std::span<const float> x, float scale, Element, int8_t* codes) {
   const float inv = 1.0f / scale;
-  for (size_t i = 0; i < x.size(); ++i)
-    codes[i] = static_cast<int8_t>(quantize_code(x[i], inv, Element::kLow, Element::kHigh));
+  for (size_t i = 0; i < x.size(); ++i) codes[i] = static_cast<int8_t>(code_of<Element>(x[i], inv));
 }
 
 // KV-cache parameters of one vector: x = lo + step * q, q in 0..high, both f16.
@@ -99,6 +160,37 @@ inline void pack_int4(std::span<const int8_t> codes, uint32_t* words) {
       word |= static_cast<uint32_t>(codes[i] + 8) << (4 * (i % 8));
     words[w] = word;
   }
+}
+
+// FP4: two patterns a byte, the even index in the low nibble; an odd row ends with a zero.
+inline int unpack_e2m1(const uint8_t* bytes, int64_t i) {
+  return kE2M1Codes[(bytes[i / 2] >> (4 * (i % 2))) & 15];
+}
+inline void pack_e2m1(std::span<const int8_t> codes, uint8_t* bytes) {
+  for (size_t i = 0; i < codes.size(); i += 2) {
+    const int next = i + 1 < codes.size() ? codes[i + 1] : 0;
+    bytes[i / 2] = static_cast<uint8_t>(e2m1_pattern(codes[i]) | e2m1_pattern(next) << 4);
+  }
+}
+
+// Of any integer element.
+template <typename Element>
+int unpack_code(const typename Element::Storage* stored, int64_t i) {
+  if constexpr (Element::kE2M1)
+    return unpack_e2m1(stored, i);
+  else if constexpr (Element::kBits == 4)
+    return unpack_int4(stored, i);
+  else
+    return stored[i];
+}
+template <typename Element>
+void pack_codes(std::span<const int8_t> codes, typename Element::Storage* stored) {
+  if constexpr (Element::kE2M1)
+    pack_e2m1(codes, stored);
+  else if constexpr (Element::kBits == 4)
+    pack_int4(codes, stored);
+  else
+    std::copy(codes.begin(), codes.end(), stored);
 }
 
 }  // namespace atom::format

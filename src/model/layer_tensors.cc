@@ -30,18 +30,12 @@ void widen_part(const LinearTensors& linear, int index, int begin, float* out) {
           y[i] = F::widen(values[i]);
         } else {
           const int64_t at = int64_t{row} * groups + i / group;
-          float scale = 0;
+          const auto* stored = reinterpret_cast<const typename F::Scale*>(scales);
+          float step = F::step(stored[F::kProgressive ? row : at]);
           if constexpr (F::kProgressive)
-            scale = reinterpret_cast<const float*>(scales)[row] *
-                    static_cast<float>(linear.part[index].multipliers[static_cast<size_t>(at)]);
-          else if constexpr (F::kWeightScaleBytes == 2)
-            scale = format::f16_to_f32(reinterpret_cast<const uint16_t*>(scales)[at]);
-          else
-            scale = reinterpret_cast<const float*>(scales)[at];
-          const int code = F::kBits == 4
-                               ? format::unpack_int4(reinterpret_cast<const uint32_t*>(codes), i)
-                               : reinterpret_cast<const int8_t*>(codes)[i];
-          y[i] = scale * static_cast<float>(code);
+            step *= static_cast<float>(linear.part[index].multipliers[static_cast<size_t>(at)]);
+          if constexpr (F::kGlobal) step /= linear.part[index].global_scale[0];
+          y[i] = step * static_cast<float>(format::unpack_code<F>(values, i));
         }
       }
     });
@@ -51,7 +45,8 @@ void widen_part(const LinearTensors& linear, int index, int begin, float* out) {
 }  // namespace
 
 int64_t LinearTensors::Part::bytes() const {
-  return static_cast<int64_t>(codes.size() + scales.size() + multipliers.size());
+  return static_cast<int64_t>(codes.size() + scales.size() + multipliers.size() +
+                              global_scale.size() * sizeof(float));
 }
 
 int64_t LinearTensors::bytes() const {
@@ -66,7 +61,8 @@ backend::LinearWeight view(const LinearTensors& linear) {
     const LinearTensors::Part& part = linear.part[i];
     out.part[i] = {.codes = part.codes.data(),
                    .scales = part.scales.empty() ? nullptr : part.scales.data(),
-                   .multipliers = part.multipliers.empty() ? nullptr : part.multipliers.data()};
+                   .multipliers = part.multipliers.empty() ? nullptr : part.multipliers.data(),
+                   .global_scale = part.global_scale.empty() ? nullptr : part.global_scale.data()};
   }
   out.bias = linear.bias.empty() ? nullptr : linear.bias.data();
   return out;

@@ -22,8 +22,9 @@ struct LinearTensors {
   struct Part {
     std::vector<std::byte> codes;  // [n, row_bytes(format, size)]
     std::vector<std::byte>
-        scales;  // [n, weight_scales]: f16 for int4, else f32, empty for floating point
+        scales;  // [n, weight_scales] of format::weight_scale_bytes, empty for floating point
     std::vector<uint8_t> multipliers;  // [n, groups] of progressive int4, else empty
+    std::vector<float> global_scale;   // [1] of nvfp4, else empty
 
     int64_t bytes() const;  // as stored
   };
@@ -38,7 +39,7 @@ struct LinearTensors {
 struct Site {
   std::string name;            // "model.layers.0.self_attn.qkv_input"
   format::Segments segments;   // formats of the activation
-  float clip = 1.0f;           // of int4 segments
+  float clip = 1.0f;           // of int4 and e2m1 segments
   std::vector<int32_t> order;  // [k], or empty: identity, or folded into the producer's rows
   int hadamard = 0;            // block length of the transform at run time; 0: none
 };

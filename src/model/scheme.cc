@@ -6,6 +6,7 @@
 #include <set>
 
 #include "base/error.h"
+#include "model/fp4_checkpoint.h"
 
 namespace atom::model {
 namespace {
@@ -17,6 +18,7 @@ using format::KvKind;
 // "channel" for weights, "token" for activations.
 Json number_json(Format f, std::string_view per_row, bool dynamic) {
   if (!format::is_integer(f)) return Json{{"num_bits", 16}, {"type", "float"}};
+  if (format::is_e2m1(f)) return fp4_json(f, dynamic);
   Json out{{"num_bits", format::bits(f)}, {"type", "int"}, {"symmetric", true}};
   if (format::is_int4(f) && f.group != 0) {
     out["strategy"] = "group";
@@ -55,13 +57,15 @@ void check_number(const Json& number, std::string_view name, bool dynamic,
                               "zp_dtype",   "progressive", "hadamard"};
   refuse_other_keys(number, name, known, source);
   if (name != "weights") require_null(number, name, "progressive", source);
-  for (const char* key : {"block_structure", "actorder", "scale_dtype", "zp_dtype"})
+  for (const char* key : {"block_structure", "actorder", "zp_dtype"})
     require_null(number, name, key, source);
-  if (get_string_or(number, "strategy", "", source) != "group")
-    require_null(number, name, "group_size", source);
+  const std::string strategy = get_string_or(number, "strategy", "", source);
+  const bool fp4 = is_fp4(number);
+  if (!fp4) require_null(number, name, "scale_dtype", source);
+  if (strategy != "group" && !fp4) require_null(number, name, "group_size", source);
   if (name != "input_activations")
     for (const char* key : {"clip_ratio", "hadamard"}) require_null(number, name, key, source);
-  if (get_string_or(number, "type", "int", source) == "int" &&
+  if ((get_string_or(number, "type", "int", source) == "int" || fp4) &&
       get_bool_or(number, "dynamic", false, source) != dynamic)
     fail("{}: {} must have 'dynamic' {} (weights have stored scales, other numbers have none)",
          source, name, dynamic);
@@ -86,6 +90,7 @@ Format parse_number(const Json& group, std::string_view key, std::string_view pe
   const std::string type = get_string_or(*it, "type", "int", source);
   const int64_t bits = get_int(*it, "num_bits", {.source = source, .min = 1, .max = 32});
   if (type == "float" && bits == 16) return format::kF32;
+  if (const Format fp4 = parse_fp4(*it); fp4 != format::kF32) return fp4;
   const std::string strategy = get_string_or(*it, "strategy", "", source);
   if (type == "int" && get_bool_or(*it, "symmetric", true, source)) {
     const bool progressive = get_bool_or(*it, "progressive", false, source);
@@ -120,7 +125,7 @@ Json group_json(const LinearScheme& s, const std::vector<std::string>& targets) 
   out["weights"] = number_json(s.weight, "channel", false);
   out["input_activations"] =
       format::is_integer(s.input) ? number_json(s.input, "token", true) : Json(nullptr);
-  if (format::is_int4(s.input)) out["input_activations"]["clip_ratio"] = s.clip;
+  if (has_clip(s.input)) out["input_activations"]["clip_ratio"] = s.clip;
   if (s.hadamard != 0) out["input_activations"]["hadamard"] = s.hadamard;
   if (s.kept > 0) {
     out["kept_channels"] = s.kept;
@@ -155,6 +160,8 @@ LinearScheme parse_group(const Json& group, std::string_view source) {
     s.clip = static_cast<float>(
         get_number_or(*it, "clip_ratio", 1.0, {.source = source, .min = 1e-3, .max = 1.0}));
     s.hadamard = parse_hadamard(*it, "hadamard", source);
+    if (s.clip != 1.0f && format::is_e2m1(s.input) && !has_clip(s.input))
+      fail("{}: 'clip_ratio' is {}, but {} has none", source, s.clip, format::name(s.input));
   }
   s.kept = static_cast<int>(
       get_int_or(group, "kept_channels", 0, {.source = source, .min = 0, .max = 1 << 20}));
@@ -162,7 +169,7 @@ LinearScheme parse_group(const Json& group, std::string_view source) {
     s.kept_weight = parse_number(group, "kept_weights", "channel", source);
     s.kept_input = parse_number(group, "kept_input_activations", "token", source);
     for (const Format f : {s.kept_weight, s.kept_input})
-      if (format::is_int4(f))
+      if (format::bits(f) == 4)
         fail("{}: kept channels must have 8 or 16 bits, but are {}", source, format::name(f));
   }
   return s;
@@ -324,9 +331,10 @@ Scheme parse_scheme(const Json& config_json, const ModelConfig& config, KvKind p
     for (const auto& [name, group] : groups->items()) {
       if (!group.is_object()) fail("{}: config_groups '{}' must be an object", source, name);
       const LinearScheme linear = parse_group(group, source);
-      if (out.compressed_tensors_names && format::is_progressive(linear.weight))
-        fail("{}: config_groups '{}' holds 'progressive', which only quant_method 'atom' has",
-             source, name);
+      const bool fp4 = format::is_e2m1(linear.weight) || format::is_e2m1(linear.input);
+      if (out.compressed_tensors_names && (fp4 || format::is_progressive(linear.weight)))
+        fail("{}: config_groups '{}' holds {}, which only quant_method 'atom' has", source, name,
+             fp4 ? "four-bit floats" : "'progressive'");
       assign_targets(group, linear, config, ignored, source, out);
     }
   }

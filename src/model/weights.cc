@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "format/list.h"
+#include "model/fp4_checkpoint.h"
 #include "model/plain_tensors.h"
 
 namespace atom::model {
@@ -166,6 +167,30 @@ class Reader {
     return out;
   }
 
+  std::vector<std::byte> byte_scales(const std::string& name, const tensor::Shape& shape,
+                                     DType dtype, uint8_t largest) const {
+    const TensorView view = typed(name, shape, dtype);
+    require_scale_bytes(where(), name, view, largest);
+    return copy(view.bytes);
+  }
+
+  LinearTensors::Part fp4(const std::string& module, int n, const format::Segment& segment) const {
+    const tensor::Shape shape = {n, format::groups(segment.format, segment.size)};
+    const std::string scale = module + ".weight_scale", global = module + ".weight_global_scale";
+    const int64_t bytes = format::row_bytes(segment.format, segment.size);
+    LinearTensors::Part part;
+    part.codes = copy(typed(module + ".weight_packed", {n, bytes}, DType::U8).bytes);
+    if (format::weight_scale_bytes(segment.format) == 2) {
+      part.scales = scales(scale, shape, DType::F16);
+    } else if (!format::has_global_scale(segment.format)) {
+      part.scales = byte_scales(scale, shape, DType::U8, format::kE8M0NaN - 1);
+    } else {
+      part.scales = byte_scales(scale, shape, DType::F8_E4M3, format::kE4M3Largest);
+      part.global_scale = read_global_scale(where(), global, typed(global, {1}, DType::F32));
+    }
+    return part;
+  }
+
   // Kernels negate codes, and -128 has no negative in eight bits.
   std::vector<std::byte> int8_codes(const std::string& name, const tensor::Shape& shape) const {
     const TensorView view = typed(name, shape, DType::I8);
@@ -181,6 +206,7 @@ class Reader {
       segment.format = found.at[0].format;
       return part;
     }
+    if (format::is_e2m1(segment.format)) return fp4(module, n, segment);
     const int64_t groups = format::groups(segment.format, segment.size);
     if (format::is_int4(segment.format)) {
       const TensorView codes =

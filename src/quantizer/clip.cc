@@ -5,6 +5,7 @@
 #include <limits>
 
 #include "format/quantize.h"
+#include "model/fp4_checkpoint.h"
 
 namespace atom::quantizer {
 namespace {
@@ -13,18 +14,38 @@ constexpr int kCalibrationRows =
     2048;                          // calibration tokens that choose the clips of a layer's inputs
 constexpr int kSampleRows = 1024;  // of one input
 
+template <typename Element>
 double group_error(std::span<const float> x, float scale, std::span<const float> importance) {
   const float inverse = 1.0f / scale;
   double sum = 0;
   for (size_t i = 0; i < x.size(); ++i) {
-    const int code = format::quantize_code(x[i], inverse, format::Int4::kLow, format::Int4::kHigh);
+    const int code = format::code_of<Element>(x[i], inverse);
     const double error = x[i] - scale * static_cast<float>(code);
     sum += error * error * (importance.empty() ? 1.0 : double{importance[i]});
   }
   return sum;
 }
 
+// The clip in 0.5 .. 1 whose scale(clip) rounds the group best; ties: the larger.
+template <typename Element, typename ScaleOf>
+float best_of_clips(std::span<const float> group, std::span<const float> importance,
+                    const ScaleOf& scale_of) {
+  float best = 1.0f;
+  double least = std::numeric_limits<double>::infinity();
+  for (int percent = 100; percent >= 50; percent -= 5) {
+    const float clip = static_cast<float>(percent) / 100.0f, scale = scale_of(clip);
+    if (!std::isfinite(scale)) continue;
+    const double error = group_error<Element>(group, scale, importance);
+    if (error < least) {
+      least = error;
+      best = clip;
+    }
+  }
+  return best;
+}
+
 // Rounding errors [rows, normal.size] of the normal segment of x [rows, k].
+template <typename Element>
 std::vector<float> rounding_errors(const float* x, int rows, int k, format::Segment normal,
                                    float clip) {
   const int group = format::group_size(normal.format, normal.size);
@@ -33,13 +54,12 @@ std::vector<float> rounding_errors(const float* x, int rows, int k, format::Segm
     for (int begin = 0; begin < normal.size; begin += group) {
       const int size = std::min(group, normal.size - begin);
       const std::span<const float> values(x + int64_t{r} * k + begin, static_cast<size_t>(size));
-      const float scale = format::int4_scale(format::absmax(values), clip);
+      const float scale = format::input_step<Element>(format::absmax(values), clip, 1.0f);
       float* to = errors.data() + int64_t{r} * normal.size + begin;
       for (int i = 0; i < size; ++i)
         to[i] = values[static_cast<size_t>(i)] -
-                scale * static_cast<float>(format::quantize_code(values[static_cast<size_t>(i)],
-                                                                 1.0f / scale, format::Int4::kLow,
-                                                                 format::Int4::kHigh));
+                scale * static_cast<float>(
+                            format::code_of<Element>(values[static_cast<size_t>(i)], 1.0f / scale));
     }
   return errors;
 }
@@ -59,19 +79,16 @@ std::vector<float> stacked(const std::vector<const model::LinearTensors*>& linea
 
 float searched_clip(std::span<const float> group, float unclipped,
                     std::span<const float> importance) {
-  float best = 1.0f;
-  double least = std::numeric_limits<double>::infinity();
-  for (int percent = 100; percent >= 50; percent -= 5) {
-    const float clip = static_cast<float>(percent) / 100.0f;
-    const float scale = format::f16_to_f32(format::weight_scale_bits(unclipped * clip));
-    if (!std::isfinite(scale)) continue;
-    const double error = group_error(group, scale, importance);
-    if (error < least) {
-      least = error;
-      best = clip;
-    }
-  }
-  return best;
+  return best_of_clips<format::Int4>(group, importance, [&](float clip) {
+    return format::f16_to_f32(format::weight_scale_bits(unclipped * clip));
+  });
+}
+
+float searched_clip(const Fp4Group& group, std::span<const float> importance) {
+  const float absmax = format::absmax(group.values);
+  return best_of_clips<format::E2M1>(group.values, importance, [&](float clip) {
+    return format::fp4_scale(group.format, absmax, clip, group.global).step;
+  });
 }
 
 void InputSample::add(const ObservedInput& input) {
@@ -99,7 +116,9 @@ float InputSample::best_clip(SiteKind site, format::Segment normal,
     const int n = static_cast<int>(weight.size() / static_cast<size_t>(normal.size));
     for (int c = 0; c < kCount; ++c) {
       const float clip = static_cast<float>(kFirst + kStep * c) / 100.0f;
-      const std::vector<float> dx = rounding_errors(rows.x.data(), rows.rows, rows.k, normal, clip);
+      const auto errors = format::is_e2m1(normal.format) ? rounding_errors<format::E2M1>
+                                                         : rounding_errors<format::Int4>;
+      const std::vector<float> dx = errors(rows.x.data(), rows.rows, rows.k, normal, clip);
       std::vector<float> gram(static_cast<size_t>(normal.size) * static_cast<size_t>(normal.size));
       solver.add_gram(dx.data(), rows.rows, normal.size, gram.data());
       solver.finish_gram(normal.size, gram.data());
@@ -136,7 +155,7 @@ void search_input_clips(const ClipTools& tools, model::LayerTensors& tensors,
   for (size_t i = 0; i < 4; ++i) {
     sites[i]->segments = wanted[i];
     const format::Segment normal = wanted[i].at[0];
-    if (!format::is_int4(normal.format) || normal.format.group == 0 || normal.size == 0) continue;
+    if (!model::has_clip(normal.format) || normal.format.group == 0 || normal.size == 0) continue;
     const float clip = sample.best_clip(kKinds[i], normal, readers[i], tools.solver);
     if (clip == 0) continue;  // no token came: the clip stays 1
     sites[i]->clip = clip;

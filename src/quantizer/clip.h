@@ -20,12 +20,20 @@ namespace atom::quantizer {
 float searched_clip(std::span<const float> group, float unclipped,
                     std::span<const float> importance);
 
+// The same for the scale of an FP4 group with a clip (format::fp4_scale_bits).
+struct Fp4Group {
+  format::Format format;
+  std::span<const float> values;
+  float global = 1;  // of nvfp4
+};
+float searched_clip(const Fp4Group& group, std::span<const float> importance);
+
 // Some rows of every input of a layer, in the order and basis of its linears.
 class InputSample {
  public:
   void add(const ObservedInput& input);
 
-  // The clip in 0.7 .. 1 of an int4 input with the least |dx W^T|^2 over the sample, dx the rounding error of the
+  // The clip in 0.7 .. 1 of an int4 or e2m1 input with the least |dx W^T|^2 over the sample, dx the rounding error of the
   // normal segment; `readers` are its linears, expert by expert (one list for a dense layer). 0: no rows.
   float best_clip(SiteKind site, format::Segment normal,
                   std::span<const std::vector<const model::LinearTensors*>> readers,
@@ -48,7 +56,7 @@ struct ClipTools {
   Solver& solver;
 };
 
-// Sets the clip of every site of the layer with int4 inputs, here and in the scheme, by the error of the outputs of its
+// Sets the clip of every site of the layer with int4 or e2m1 inputs, here and in the scheme, by the error of the outputs of its
 // linears, which are still in floating point, on some calibration tokens. A site that none of them reaches keeps its clip.
 void search_input_clips(const ClipTools& tools, model::LayerTensors& tensors,
                         model::Scheme& scheme);

@@ -13,14 +13,13 @@
 namespace atom::quantizer {
 namespace {
 
+using format::GroupScale;
+
 constexpr int kColumns = 128;  // compensated one by one; columns behind them in one matrix product
 
-// Of the group that begins at column `begin`, whose scale without a clip is `unclipped`. A clip counts only with
-// groups. What GPTQ pays for an error in column j is error^2 / U_jj^2.
-float clip_of(const RoundingProblem& problem, int begin, std::span<const float> group,
-              float unclipped) {
-  if (problem.normal.format.group == 0) return 1.0f;
-  if (problem.clip != 0) return problem.clip;
+// What GPTQ pays for an error in column j is error^2 / U_jj^2.
+std::vector<float> importance_of(const RoundingProblem& problem, int begin,
+                                 std::span<const float> group) {
   std::vector<float> importance;
   if (problem.factor != nullptr)
     for (size_t j = 0; j < group.size(); ++j) {
@@ -28,21 +27,48 @@ float clip_of(const RoundingProblem& problem, int begin, std::span<const float> 
       const float u = problem.factor[column * static_cast<size_t>(problem.k) + column];
       importance.push_back(1.0f / (u * u));
     }
-  return searched_clip(group, unclipped, importance);
+  return importance;
+}
+
+// Of the group that begins at column `begin`, whose scale without a clip is `unclipped`. A clip counts only with
+// groups.
+float clip_of(const RoundingProblem& problem, int begin, std::span<const float> group,
+              float unclipped) {
+  if (problem.normal.format.group == 0) return 1.0f;
+  if (problem.clip != 0) return problem.clip;
+  return searched_clip(group, unclipped, importance_of(problem, begin, group));
+}
+
+[[noreturn]] void refuse_large(const RoundingProblem& problem, float absmax) {
+  fail("{}: a weight group with magnitude {} needs a scale beyond f16", problem.name, absmax);
 }
 
 uint16_t stored_scale(const RoundingProblem& problem, float wanted, float absmax) {
   if (absmax == 0.0f) return format::f32_to_f16(1.0f);
   const uint16_t bits = format::weight_scale_bits(wanted);
-  if (!std::isfinite(format::f16_to_f32(bits)))
-    fail("{}: a weight group with magnitude {} needs a scale beyond f16", problem.name, absmax);
+  if (!std::isfinite(format::f16_to_f32(bits))) refuse_large(problem, absmax);
   return bits;
 }
 
-uint16_t gptq_scale(const RoundingProblem& problem, int begin, std::span<const float> group) {
+GroupScale fp4_scale(const RoundingProblem& problem, int begin, std::span<const float> group,
+                     float global) {
+  const Fp4Group fp4{problem.normal.format, group, global};
+  const float absmax = format::absmax(group);
+  const float clip =
+      problem.clip != 0 ? problem.clip : searched_clip(fp4, importance_of(problem, begin, group));
+  const GroupScale scale = format::fp4_scale(fp4.format, absmax, clip, global);
+  if (!std::isfinite(scale.step)) refuse_large(problem, absmax);
+  return scale;
+}
+
+GroupScale gptq_scale(const RoundingProblem& problem, int begin, std::span<const float> group,
+                      const Rounded& rounded) {
+  if (format::is_e2m1(problem.normal.format))
+    return fp4_scale(problem, begin, group, rounded.global());
   const float absmax = format::absmax(group);
   const float clip = clip_of(problem, begin, group, 2.0f * absmax / 15.0f);
-  return stored_scale(problem, 2.0f * absmax * clip / 15.0f, absmax);
+  const uint16_t bits = stored_scale(problem, 2.0f * absmax * clip / 15.0f, absmax);
+  return {bits, format::f16_to_f32(bits)};
 }
 
 // absmax * (clip / 7).
@@ -82,9 +108,11 @@ struct RowState {
   float scale = 1.0f;
 };
 
-void round_columns(const RoundingProblem& problem, int begin, int end, RowState& row) {
+void round_columns(const RoundingProblem& problem, int begin, int end, const Rounded& rounded,
+                   RowState& row) {
   const int group = format::group_size(problem.normal.format, problem.normal.size);
   const size_t k = static_cast<size_t>(problem.k);
+  const bool e2m1 = format::is_e2m1(problem.normal.format);
   float inverse = 1.0f / row.scale;
   for (int i = begin; i < end; ++i) {
     if (i % group == 0 && row.scales == nullptr) {
@@ -93,13 +121,14 @@ void round_columns(const RoundingProblem& problem, int begin, int end, RowState&
       inverse = 1.0f / row.scale;
     } else if (i % group == 0) {
       const int size = std::min(group, problem.normal.size - i);
-      const uint16_t bits = gptq_scale(problem, i, {row.weight + i, static_cast<size_t>(size)});
-      row.scales[i / group] = bits;
-      row.scale = format::f16_to_f32(bits);
+      const GroupScale scale =
+          gptq_scale(problem, i, {row.weight + i, static_cast<size_t>(size)}, rounded);
+      row.scales[i / group] = scale.bits;
+      row.scale = scale.step;
       inverse = 1.0f / row.scale;
     }
-    const int code =
-        format::quantize_code(row.weight[i], inverse, format::Int4::kLow, format::Int4::kHigh);
+    const int code = e2m1 ? format::code_of<format::E2M1>(row.weight[i], inverse)
+                          : format::code_of<format::Int4>(row.weight[i], inverse);
     row.codes[i] = static_cast<int8_t>(code);
     const float* factor = problem.factor + static_cast<size_t>(i) * k;
     const float error = (row.weight[i] - row.scale * static_cast<float>(code)) / factor[i];
@@ -123,6 +152,13 @@ Rounded make_rounded(const RoundingProblem& problem) {
   } else {
     out.scales.resize(groups);
   }
+  if (format::has_global_scale(problem.normal.format)) {
+    float largest = 0;
+    for (int64_t r = 0; r < problem.n; ++r)
+      largest = std::max(
+          largest, format::absmax({problem.weight + r * problem.k, static_cast<size_t>(normal)}));
+    out.global_scale = {format::nvfp4_global(largest)};
+  }
   out.rest.resize(n * static_cast<size_t>(problem.k - normal));
   return out;
 }
@@ -133,6 +169,7 @@ Rounded round_nearest(const RoundingProblem& problem) {
   const int group = format::group_size(problem.normal.format, normal);
   const int groups = format::groups(problem.normal.format, normal);
   const bool progressive = format::is_progressive(problem.normal.format);
+  const bool e2m1 = format::is_e2m1(problem.normal.format);
   for (int r = 0; r < problem.n; ++r) {
     const float* weight = problem.weight + int64_t{r} * problem.k;
     if (progressive) progressive_scales(problem, r, weight, out);
@@ -144,13 +181,20 @@ Rounded round_nearest(const RoundingProblem& problem) {
       float scale;
       if (progressive) {
         scale = out.row_scales[static_cast<size_t>(r)] * static_cast<float>(out.multipliers[at]);
+      } else if (e2m1) {
+        const GroupScale stored = fp4_scale(problem, begin, values, out.global());
+        out.scales[at] = stored.bits;
+        scale = stored.step;
       } else {
         out.scales[at] =
             stored_scale(problem, nearest_scale(problem, begin, values), format::absmax(values));
         scale = format::f16_to_f32(out.scales[at]);
       }
-      format::quantize_group(values, scale, format::Int4{},
-                             out.codes.data() + int64_t{r} * normal + begin);
+      int8_t* codes = out.codes.data() + int64_t{r} * normal + begin;
+      if (e2m1)
+        format::quantize_group(values, scale, format::E2M1{}, codes);
+      else
+        format::quantize_group(values, scale, format::Int4{}, codes);
     }
     std::copy(weight + normal, weight + problem.k,
               out.rest.begin() + int64_t{r} * (problem.k - normal));
@@ -188,7 +232,7 @@ void gptq_rows(const RoundingProblem& problem, int begin, int end, Rounded& out)
       } else {
         row.scales = out.scales.data() + int64_t{begin + r} * groups;
       }
-      round_columns(problem, first, last, row);
+      round_columns(problem, first, last, out, row);
       scale[static_cast<size_t>(r)] = row.scale;
     }
     if (last < k)

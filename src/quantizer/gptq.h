@@ -1,4 +1,4 @@
-// Rounding of int4 weights: to nearest, or error-compensated by GPTQ (Frantar et al. 2022).
+// Rounding of int4 and FP4 weights: to nearest, or error-compensated by GPTQ (Frantar et al. 2022).
 //
 //   const RoundingProblem problem = {.name = "q_proj", .weight = w, .n = n, .k = k, .normal = normal};
 //   Rounded r = round_nearest(problem);
@@ -22,7 +22,7 @@ struct RoundingProblem {
   const float* weight = nullptr;  // [n, k]
   int n = 0;
   int k = 0;
-  format::Segment normal;         // int4 columns [0, normal.size), size 0: none; may be progressive
+  format::Segment normal;         // four-bit columns [0, normal.size), size 0: none
   float clip = 1.0f;              // of a group's scale, 0: searched (clip.h); ignored for int4.row
   const float* factor = nullptr;  // GPTQ: upper U [k, k] with U^T U = inverse of the damped Hessian
   std::span<const uint8_t>
@@ -30,22 +30,25 @@ struct RoundingProblem {
 };
 
 struct Rounded {
-  std::vector<int8_t> codes;         // [n, normal.size]
-  std::vector<uint16_t> scales;      // [n, groups], f16 bits; empty when progressive
-  std::vector<float> row_scales;     // [n] of progressive int4
+  std::vector<int8_t> codes;        // [n, normal.size]
+  std::vector<uint16_t> scales;     // [n, groups], bits of f16 or of a byte; empty when progressive
+  std::vector<float> global_scale;  // [1] of nvfp4, from the weights before rounding
+  std::vector<float> row_scales;    // [n] of progressive int4
   std::vector<uint8_t> multipliers;  // [n, groups] of progressive int4
   std::vector<float> rest;           // [n, k - normal.size]
+
+  float global() const { return global_scale.empty() ? 1.0f : global_scale[0]; }
 };
 
-// Sized, without content.
+// Sized, without content but for the global scale.
 Rounded make_rounded(const RoundingProblem& problem);
 
-// s = f16(absmax * (clip / 7)), or the progressive row scale and multipliers of these. Error naming
-// the module: a scale beyond f16.
+// s = f16(absmax * (clip / 7)), or the progressive row scale and multipliers of these, or the scale of
+// FP4 (docs/formats.md). Error naming the module: a scale beyond f16.
 Rounded round_nearest(const RoundingProblem& problem);
 
-// Rows [begin, end): columns left to right; the scale of a group, f16(2 * absmax * clip / 15),
-// comes from the weights at its first column, compensated by all columns before. The rest receives
+// Rows [begin, end): columns left to right; the scale of a group, f16(2 * absmax * clip / 15) (FP4: as
+// above), comes from the weights at its first column, compensated by all columns before. The rest receives
 // the propagated error. Progressive scales are fixed before the first column, from the weights as
 // they are: absmax * (clip / 7). Error as above.
 void gptq_rows(const RoundingProblem& problem, int begin, int end, Rounded& out);

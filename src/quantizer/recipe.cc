@@ -16,7 +16,8 @@ namespace {
 using format::Format;
 using format::KvKind;
 
-constexpr std::array<std::string_view, 5> kPresets = {"w16a16", "w8a8", "w4a16", "w4a8", "w4a4"};
+constexpr std::array<std::string_view, 8> kPresets = {"w16a16", "w8a8", "w4a16", "w4a8",
+                                                      "w4a4",   "fp4",  "mxfp4", "nvfp4"};
 constexpr std::pair<std::string_view, Method> kMethods[] = {{"published", Method::kPublished},
                                                             {"best", Method::kBest}};
 constexpr int kMaxKept = 1 << 20;
@@ -92,6 +93,11 @@ Transforms transforms_of(const Json& value, std::string_view source) {
   return out;
 }
 
+// FP4 whose groups and scales are those of a standard.
+bool has_fixed_groups(const Recipe& recipe) {
+  return recipe.preset == "mxfp4" || recipe.preset == "nvfp4";
+}
+
 void apply_field(Recipe& recipe, const Json& json, const std::string& key,
                  std::string_view source) {
   if (key == "preset" || key == "method") return;  // applied first
@@ -99,6 +105,10 @@ void apply_field(Recipe& recipe, const Json& json, const std::string& key,
     const bool nearest = word_of(json, key, source, {"rtn", "gptq"}) == "rtn";
     recipe.rounding = nearest ? Rounding::kNearest : Rounding::kGptq;
   } else if (key == "group") {
+    if (has_fixed_groups(recipe))
+      fail("{}: the field \"group\" cannot be set with preset {}, whose groups are {} values",
+           source, recipe.preset,
+           recipe.preset == "mxfp4" ? format::kMxfp4.group : format::kNvfp4.group);
     recipe.group = group_of(json, source);
   } else if (key == "clip_weights") {
     recipe.clip_weights = clip_of(json, key, source);
@@ -133,13 +143,21 @@ Method method_of(const Json& json, std::string_view source) {
   return Method::kPublished;
 }
 
-bool has_int4_weights(const Recipe& recipe) {
-  return recipe.preset == "w4a4" || recipe.preset == "w4a8" || recipe.preset == "w4a16";
+bool is_fp4(const Recipe& recipe) { return recipe.preset == "fp4" || has_fixed_groups(recipe); }
+
+bool has_four_bit_weights(const Recipe& recipe) {
+  return recipe.preset == "w4a4" || recipe.preset == "w4a8" || recipe.preset == "w4a16" ||
+         is_fp4(recipe);
 }
 
 // Those that may keep channels, and order them.
 bool has_segments(const Recipe& recipe) {
-  return recipe.preset == "w4a4" || recipe.preset == "w4a8";
+  return recipe.preset == "w4a4" || recipe.preset == "w4a8" || is_fp4(recipe);
+}
+
+// Inputs whose clip may be other than 1.
+bool has_clipped_inputs(const Recipe& recipe) {
+  return recipe.preset == "w4a4" || recipe.preset == "fp4";
 }
 
 bool quantizes_kv(const Recipe& recipe) {
@@ -162,10 +180,11 @@ void fit_best(Recipe& recipe, const Json& given) {
                           .down = !nothing_else && !weights_only,
                           .center = quantizes_kv(recipe)};
   }
-  if (!given.contains("clip_weights") && has_int4_weights(recipe)) recipe.clip_weights = 0;
+  if (!given.contains("clip_weights") && has_four_bit_weights(recipe))
+    recipe.clip_weights = recipe.preset == "mxfp4" ? 1.0f : 0.0f;
   const bool searchable = recipe.rounding == Rounding::kGptq && recipe.group != 0;
-  if (!given.contains("clip_activations") && recipe.preset == "w4a4")
-    recipe.clip_activations = searchable ? 0.0f : 0.9f;
+  if (!given.contains("clip_activations") && has_clipped_inputs(recipe))
+    recipe.clip_activations = searchable ? 0.0f : recipe.preset == "fp4" ? 1.0f : 0.9f;
 }
 
 // Fields that contradict the preset.
@@ -175,16 +194,25 @@ void refuse_contradictions(const Recipe& recipe, std::string_view source) {
   if (!has_segments(recipe) && recipe.kept != 0)
     fail("{}: the field \"kept\" must be 0 with preset {}, but is {}", source, recipe.preset,
          recipe.kept);
-  if (recipe.preset == "w4a8" && recipe.group == 0)
-    fail("{}: the field \"group\" must be 32, 64 or 128 with preset w4a8, but is \"row\"", source);
+  if ((recipe.preset == "w4a8" || is_fp4(recipe)) && recipe.group == 0)
+    fail("{}: the field \"group\" must be 32, 64 or 128 with preset {}, but is \"row\"", source,
+         recipe.preset);
   if (!has_segments(recipe) && recipe.order != Order::kNone)
     fail("{}: the field \"order\" must be none with preset {}, but is energy", source,
          recipe.preset);
   if (recipe.clip_activations == 0 &&
-      (recipe.preset != "w4a4" || recipe.rounding != Rounding::kGptq))
+      (!has_clipped_inputs(recipe) || recipe.rounding != Rounding::kGptq))
     fail(
-        "{}: the field \"clip_activations\" can be \"search\" only with preset w4a4 and rounding "
-        "gptq",
+        "{}: the field \"clip_activations\" can be \"search\" only with presets w4a4 and fp4 and "
+        "rounding gptq",
+        source);
+  if (has_fixed_groups(recipe) && recipe.clip_activations != 1)
+    fail("{}: the field \"clip_activations\" must be 1 with preset {}, but is {}", source,
+         recipe.preset, recipe.clip_activations);
+  if (recipe.preset == "mxfp4" && recipe.clip_weights != 1)
+    fail(
+        "{}: the field \"clip_weights\" must be 1 with preset mxfp4, whose scales are powers of "
+        "two",
         source);
   const bool integer_inputs = has_segments(recipe) || recipe.preset == "w8a8";
   if (recipe.transform.down && !integer_inputs)
@@ -196,7 +224,7 @@ void refuse_contradictions(const Recipe& recipe, std::string_view source) {
     fail("{}: the field \"transform\" must not hold residual with preset w16a16", source);
   if (recipe.transform.any() && recipe.kept > 0 && recipe.kept_format != format::kInt8)
     fail("{}: the field \"kept_format\" must be int8 beside transforms, but is f16", source);
-  if (!has_int4_weights(recipe) && recipe.rounding == Rounding::kGptq)
+  if (!has_four_bit_weights(recipe) && recipe.rounding == Rounding::kGptq)
     fail("{}: the field \"rounding\" must be rtn with preset {}, but is gptq", source,
          recipe.preset);
 }
@@ -220,15 +248,18 @@ int inputs_of(const std::string& module, const model::ModelConfig& config) {
 
 model::LinearScheme linear_scheme(const Recipe& recipe, int kept) {
   model::LinearScheme out;
-  const Format int4 = format::int4(recipe.group);
+  const Format four_bits = recipe.preset == "fp4"     ? format::e2m1(recipe.group)
+                           : recipe.preset == "mxfp4" ? format::kMxfp4
+                           : recipe.preset == "nvfp4" ? format::kNvfp4
+                                                      : format::int4(recipe.group);
   const bool int8_input = recipe.preset == "w8a8" || recipe.preset == "w4a8";
-  out.weight = recipe.preset == "w4a8"    ? format::int4_progressive(recipe.group)
-               : has_int4_weights(recipe) ? int4
-                                          : format::kInt8;
-  out.input = recipe.preset == "w4a4" ? int4 : int8_input ? format::kInt8 : format::kF32;
+  out.weight = recipe.preset == "w4a8"        ? format::int4_progressive(recipe.group)
+               : has_four_bit_weights(recipe) ? four_bits
+                                              : format::kInt8;
+  out.input = int8_input ? format::kInt8 : has_segments(recipe) ? four_bits : format::kF32;
   // A clip counts only with groups: a whole row always holds its largest value.
   // A searched one is filled in when it is known.
-  if (format::is_int4(out.input) && recipe.group != 0 && recipe.clip_activations != 0)
+  if (has_clipped_inputs(recipe) && recipe.group != 0 && recipe.clip_activations != 0)
     out.clip = recipe.clip_activations;
   out.kept = kept;
   if (kept == 0) return out;
@@ -254,6 +285,7 @@ Recipe preset(std::string_view name, Method method) {
   recipe.preset = name;
   recipe.method = method;
   if (name != "w4a4") recipe.clip_activations = 1.0f;
+  if (is_fp4(recipe)) recipe.clip_weights = 1.0f;
   if (!has_segments(recipe)) {
     recipe.clip_weights = 1.0f;
     recipe.kept = 0;
@@ -271,10 +303,12 @@ void apply_json(Recipe& recipe, const Json& json, std::string_view source) {
   const bool restart = json.contains("preset") || json.contains("method");
   if (restart) {
     const Method method = json.contains("method") ? method_of(json, source) : recipe.method;
-    changed = preset(json.contains("preset") ? word_of(json, "preset", source,
-                                                       {"w16a16", "w8a8", "w4a16", "w4a8", "w4a4"})
-                                             : recipe.preset,
-                     method);
+    changed =
+        preset(json.contains("preset")
+                   ? word_of(json, "preset", source,
+                             {"w16a16", "w8a8", "w4a16", "w4a8", "w4a4", "fp4", "mxfp4", "nvfp4"})
+                   : recipe.preset,
+               method);
   }
   for (const auto& [key, value] : json.items()) apply_field(changed, json, key, source);
   if (restart) fit_best(changed, json);
@@ -292,7 +326,8 @@ Json to_json(const Recipe& recipe) {
   for (const auto& [name, method] : kMethods)
     if (recipe.method == method) json["method"] = name;
   json["rounding"] = recipe.rounding == Rounding::kGptq ? "gptq" : "rtn";
-  json["group"] = recipe.group == 0 ? Json("row") : Json(recipe.group);
+  if (!has_fixed_groups(recipe))
+    json["group"] = recipe.group == 0 ? Json("row") : Json(recipe.group);
   json["clip_weights"] = clip(recipe.clip_weights);
   json["clip_activations"] = clip(recipe.clip_activations);
   json["kept"] = recipe.kept;

@@ -39,13 +39,15 @@ struct Transforms {
 };
 
 struct Recipe {
-  std::string preset = "w4a4";  // w16a16 | w8a8 | w4a16 | w4a8 | w4a4: bits of weights and inputs
+  // w16a16 | w8a8 | w4a16 | w4a8 | w4a4: bits of weights and inputs; fp4 | mxfp4 | nvfp4: both
+  std::string preset = "w4a4";
   Method method = Method::kPublished;
   Rounding rounding = Rounding::kGptq;
-  int group = 128;  // 32 | 64 | 128, or 0 for "row" (not w4a8): values of int4 that share a scale
-  float clip_weights = 0.85f;     // (0, 1], of int4 groups; 0: searched, group by group
-  float clip_activations = 0.9f;  // (0, 1], of int4 groups; 0: searched, site by site
-  int kept = 128;                 // channels in kept_format, a multiple of 16; w4a8 and w4a4 only
+  int group =
+      128;  // 32 | 64 | 128, or 0 for "row" (w4a4, w4a16): values that share a scale; not of mxfp4, nvfp4
+  float clip_weights = 0.85f;     // (0, 1], of four-bit groups; 0: searched, group by group
+  float clip_activations = 0.9f;  // (0, 1], of four-bit groups; 0: searched, site by site
+  int kept = 128;  // channels in kept_format, a multiple of 16; not with w16a16, w8a8 and w4a16
   format::Format kept_format =
       format::kInt8;  // int8 or f16 (f16: weight as in the source, input unquantized)
   Order order = Order::kEnergy;

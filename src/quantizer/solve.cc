@@ -18,17 +18,26 @@ void append_bytes(std::vector<std::byte>& to, const void* data, size_t bytes) {
   to.insert(to.end(), from, from + bytes);
 }
 
-LinearTensors::Part encode_int4(const Rounded& rounded, int n, format::Segment segment) {
+LinearTensors::Part encode_four_bits(const Rounded& rounded, int n, format::Segment segment) {
   LinearTensors::Part part;
   const size_t row_bytes = static_cast<size_t>(format::row_bytes(segment.format, segment.size));
-  std::vector<uint32_t> words(row_bytes / sizeof(uint32_t));
-  for (int r = 0; r < n; ++r) {
-    format::pack_int4(
-        {rounded.codes.data() + int64_t{r} * segment.size, static_cast<size_t>(segment.size)},
-        words.data());
-    append_bytes(part.codes, words.data(), row_bytes);
-  }
-  append_bytes(part.scales, rounded.scales.data(), rounded.scales.size() * sizeof(uint16_t));
+  format::visit(segment.format, [&](auto f) {
+    using F = decltype(f);
+    if constexpr (F::kInteger) {
+      std::vector<typename F::Storage> row(row_bytes / sizeof(typename F::Storage));
+      for (int r = 0; r < n; ++r) {
+        format::pack_codes<F>(
+            {rounded.codes.data() + int64_t{r} * segment.size, static_cast<size_t>(segment.size)},
+            row.data());
+        append_bytes(part.codes, row.data(), row_bytes);
+      }
+      for (const uint16_t bits : rounded.scales) {
+        const auto scale = static_cast<typename F::Scale>(bits);
+        append_bytes(part.scales, &scale, sizeof scale);
+      }
+    }
+  });
+  part.global_scale = rounded.global_scale;
   append_bytes(part.scales, rounded.row_scales.data(), rounded.row_scales.size() * sizeof(float));
   part.multipliers = rounded.multipliers;
   return part;
@@ -72,22 +81,22 @@ Solved solve_linear(const SolveTask& task, Solver& solver) {
   out.linear.bias = source.bias;
   format::Segment& normal = out.linear.segments.at[0];
   format::Segment& kept = out.linear.segments.at[1];
-  const bool int4 = format::is_int4(normal.format);
+  const bool four_bits = format::bits(normal.format) == 4;
   const RoundingProblem problem{.name = source.name,
                                 .weight = weight.data(),
                                 .n = n,
                                 .k = k,
-                                .normal = {normal.format, int4 ? normal.size : 0},
+                                .normal = {normal.format, four_bits ? normal.size : 0},
                                 .clip = task.clip,
                                 .factor = task.factor != nullptr ? task.factor->u.data() : nullptr,
                                 .dead = task.factor != nullptr
                                             ? std::span<const uint8_t>(task.factor->dead)
                                             : std::span<const uint8_t>()};
   const Rounded rounded =
-      task.factor != nullptr && int4 ? solver.gptq(problem) : round_nearest(problem);
-  check(int4 || kept.size == 0, "kept channels stand beside int4 ones");
-  if (int4 && normal.size > 0) out.linear.part[0] = encode_int4(rounded, n, normal);
-  const int rest_at = int4 ? 1 : 0;
+      task.factor != nullptr && four_bits ? solver.gptq(problem) : round_nearest(problem);
+  check(four_bits || kept.size == 0, "kept channels stand beside four-bit ones");
+  if (four_bits && normal.size > 0) out.linear.part[0] = encode_four_bits(rounded, n, normal);
+  const int rest_at = four_bits ? 1 : 0;
   const format::Segment rest = out.linear.segments.at[rest_at];
   if (rest.size > 0 && rest.format == format::kInt8) {
     out.linear.part[rest_at] = encode_int8(rounded.rest, n, rest.size);

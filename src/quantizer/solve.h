@@ -17,8 +17,8 @@ namespace atom::quantizer {
 struct SolveTask {
   const model::LinearTensors* linear = nullptr;  // floating point, columns already ordered
   model::LinearScheme scheme;
-  float clip = 1.0f;               // of int4 weight groups
-  const Factor* factor = nullptr;  // null: int4 codes are rounded to nearest
+  float clip = 1.0f;               // of four-bit weight groups
+  const Factor* factor = nullptr;  // null: four-bit codes are rounded to nearest
   const Gram* gram = nullptr;      // null: no output error
 };
 
@@ -28,7 +28,7 @@ struct Solved {
   double output_error = -1;     // tr((W - Wq) H (W - Wq)^T) / tr(W H W^T); -1: no gram
 };
 
-// int4 columns by GPTQ or to nearest; int8 columns per row, absmax / 127; floating-point kept
+// int4 and FP4 columns by GPTQ or to nearest; int8 columns per row, absmax / 127; floating-point kept
 // columns in the source's type. Error naming the module: a scale beyond f16.
 Solved solve_linear(const SolveTask& task, Solver& solver);
 

@@ -95,15 +95,26 @@ void CheckpointWriter::plan_linear(const std::string& module, std::vector<Stored
     out.push_back({{module + std::string(suffix), dtype, shape}, origin, module});
   };
   const format::Segment normal = segments.at[0], kept = segments.at[1];
-  if (normal.size > 0 && format::is_int4(normal.format)) {
+  const int64_t normal_groups = format::groups(normal.format, normal.size);
+  if (normal.size > 0 && format::is_e2m1(normal.format)) {
+    add(".weight_packed", DType::U8, {n, format::row_bytes(normal.format, normal.size)},
+        Origin::kCodes0);
+    const bool global = format::has_global_scale(normal.format);
+    const bool half = format::weight_scale_bytes(normal.format) == 2;
+    add(".weight_scale",
+        half     ? DType::F16
+        : global ? DType::F8_E4M3
+                 : DType::U8,
+        {n, normal_groups}, Origin::kScales0);
+    if (global) add(".weight_global_scale", DType::F32, {1}, Origin::kGlobalScale);
+  } else if (normal.size > 0 && format::is_int4(normal.format)) {
     add(".weight_packed", DType::I32, {n, format::row_bytes(normal.format, normal.size) / 4},
         Origin::kCodes0);
-    const int64_t groups = format::groups(normal.format, normal.size);
     if (format::is_progressive(normal.format)) {
-      add(".weight_multiplier", DType::U8, {n, groups}, Origin::kMultipliers);
+      add(".weight_multiplier", DType::U8, {n, normal_groups}, Origin::kMultipliers);
       add(".weight_row_scale", DType::F32, {n}, Origin::kScales0);
     } else {
-      add(".weight_scale", DType::F16, {n, groups}, Origin::kScales0);
+      add(".weight_scale", DType::F16, {n, normal_groups}, Origin::kScales0);
     }
     if (plan_.scheme->compressed_tensors_names)
       add(".weight_shape", DType::I64, {2}, Origin::kShape);
@@ -283,6 +294,8 @@ void CheckpointWriter::write(const Stored& stored,
     return append(stored, narrowed(stored.info.name, model::to_f32(linear), stored.info.dtype));
   if (stored.origin == Origin::kMultipliers)
     return append(stored, std::as_bytes(std::span(linear.part[0].multipliers)));
+  if (stored.origin == Origin::kGlobalScale)
+    return append(stored, std::as_bytes(std::span(linear.part[0].global_scale)));
   const int part = stored.origin == Origin::kCodes0 || stored.origin == Origin::kScales0 ? 0 : 1;
   const bool scales = stored.origin == Origin::kScales0 || stored.origin == Origin::kScales1;
   if (!scales && !format::is_integer(linear.segments.at[part].format))

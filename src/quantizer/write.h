@@ -72,6 +72,7 @@ class CheckpointWriter {
     kCodes0,
     kScales0,
     kMultipliers,
+    kGlobalScale,
     kCodes1,
     kScales1,
     kBias,

@@ -18,13 +18,14 @@ struct DTypeRow {
   size_t size;
 };
 
-constexpr std::array<DTypeRow, 7> kDTypes = {{{DType::F32, "F32", 4},
+constexpr std::array<DTypeRow, 8> kDTypes = {{{DType::F32, "F32", 4},
                                               {DType::F16, "F16", 2},
                                               {DType::BF16, "BF16", 2},
                                               {DType::I8, "I8", 1},
                                               {DType::U8, "U8", 1},
                                               {DType::I32, "I32", 4},
-                                              {DType::I64, "I64", 8}}};
+                                              {DType::I64, "I64", 8},
+                                              {DType::F8_E4M3, "F8_E4M3", 1}}};
 
 const DTypeRow& row_of(DType dtype) {
   const auto index = static_cast<size_t>(dtype);

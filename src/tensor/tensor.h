@@ -23,7 +23,7 @@
 
 namespace atom::tensor {
 
-enum class DType { F32, F16, BF16, I8, U8, I32, I64 };  // NOLINT: safetensors' own words
+enum class DType { F32, F16, BF16, I8, U8, I32, I64, F8_E4M3 };  // NOLINT: safetensors' own words
 
 size_t dtype_size(DType dtype);            // bytes per element
 std::string_view dtype_name(DType dtype);  // as safetensors spells it: "F32", "BF16", ...

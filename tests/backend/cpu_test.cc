@@ -43,20 +43,22 @@ struct CodeWeight {
     const int64_t bytes = format::row_bytes(f, k);
     for (int row = 0; row < n; ++row) {
       const std::span<const int8_t> codes(values.data() + int64_t{row} * k, static_cast<size_t>(k));
-      if (format::is_int4(f))
+      if (format::is_e2m1(f))
+        format::pack_e2m1(codes, words.data() + row * bytes);
+      else if (format::is_int4(f))
         format::pack_int4(codes, reinterpret_cast<uint32_t*>(words.data() + row * bytes));
       else
         std::memcpy(words.data() + row * bytes, codes.data(), codes.size());
     }
     const size_t count = static_cast<size_t>(n) * static_cast<size_t>(format::groups(f, k));
-    halves.assign(count, 0x3c00);
+    halves.assign(count, format::is_e2m1(f) ? 0x4000 : 0x3c00);  // the value of a code is 1
     floats.assign(count, 1.0f);
   }
   LinearWeight get() const {
     LinearWeight w{.n = n, .segments = format::whole(format, k), .part = {}, .bias = nullptr};
     w.part[0].codes = words.data();
-    w.part[0].scales = format::is_int4(format) ? static_cast<const void*>(halves.data())
-                                               : static_cast<const void*>(floats.data());
+    w.part[0].scales = format::bits(format) == 4 ? static_cast<const void*>(halves.data())
+                                                 : static_cast<const void*>(floats.data());
     return w;
   }
 
@@ -114,6 +116,26 @@ TEST_P(Cpu, SumsTheLargestCodesExactly) {
   }
 }
 
+// Every pair of FP4 codes, and groups of nothing but the largest.
+TEST_P(Cpu, SumsFp4CodesExactly) {
+  const auto backend = open(three_threads());
+  for (const Format& format : {format::e2m1(128), format::e2m1(32)}) {
+    constexpr int kInputs = 256 + 9;
+    for (const int8_t w : format::kE2M1Codes)
+      for (const int8_t x : format::kE2M1Codes) {
+        std::vector<float> row(kInputs, x);  // scale 2: the value of a code is 1
+        for (int i = 0; i < kInputs; i += format.group) row[static_cast<size_t>(i)] = 12;
+        const CodeWeight weight(format, 3, kInputs, std::vector<int8_t>(3 * kInputs, w));
+        const Input input(*backend, format::whole(format, kInputs), 1, {}, 1.0f);
+        input.quantize(row);
+        float sum = 0;
+        for (const float v : row) sum += v * w;
+        for (const float y : run_linear(*backend, weight.get(), input))
+          ASSERT_EQ(y, sum) << format::name(format) << " " << +w << " " << +x;
+      }
+  }
+}
+
 // Bits of random data, then every row alone and any number of threads.
 TEST_P(Cpu, RowsDoNotDependOnTheCut) {
   Random random(3);
@@ -128,6 +150,8 @@ TEST_P(Cpu, RowsDoNotDependOnTheCut) {
                         {format::int4(128), format::int4(128)},
                         {format::int4(32), format::kInt8},
                         {format::kInt8, format::kInt8},
+                        {format::e2m1(128), format::e2m1(128)},
+                        {format::kMxfp4, format::kMxfp4},
                         {format::kBF16, format::int4(128)}}) {
     // small codes, so that 16-bit floats made of the same bytes are finite
     std::vector<uint8_t> codes(kOutputs * format::row_bytes(c.weight, kInputs));

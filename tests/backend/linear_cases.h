@@ -25,6 +25,7 @@ struct HostSegment {
   std::vector<float> scales;         // [n, groups]; progressive: of the row, for each group
   std::vector<uint8_t> multipliers;  // [n, groups], 1 unless progressive
   std::vector<uint8_t> stored, stored_scales;
+  float global_scale = 1;  // of nvfp4; scales are divided by it
 };
 
 struct HostWeight {
@@ -47,6 +48,7 @@ struct HostWeight {
       if (format::is_progressive(segment.format))
         w.part[s].multipliers =
             at[s].multipliers.data() + begin * format::groups(segment.format, segment.size);
+      if (format::has_global_scale(segment.format)) w.part[s].global_scale = &at[s].global_scale;
     }
     if (!bias.empty()) w.bias = bias.data() + begin;
     return w;
@@ -59,6 +61,19 @@ void append_bytes(std::vector<uint8_t>& to, const T& value) {
   to.insert(to.end(), bytes, bytes + sizeof value);
 }
 
+// A stored scale of about `scale`, exact for a power of two: the value of one code.
+template <typename F>
+typename F::Scale stored_scale(float scale, float global) {
+  if constexpr (F::kGlobal)
+    return format::f32_to_e4m3(2 * scale * global);
+  else if constexpr (F::kWeightScaleBytes == 1)
+    return format::e8m0_of(8 * scale);
+  else if constexpr (F::kWeightScaleBytes == 2)
+    return format::f32_to_f16(F::kE2M1 ? 2 * scale : scale);
+  else
+    return scale;
+}
+
 // Scales of one row of an integer segment.
 template <typename F>
 void make_scales(Random& random, int groups, Data data, HostSegment& out) {
@@ -68,13 +83,9 @@ void make_scales(Random& random, int groups, Data data, HostSegment& out) {
     } else {
       const float scale = data == Data::kExact ? atom::testing::power_of_two(random, -3, 0)
                                                : static_cast<float>(0.01 + 0.1 * random.uniform());
-      if constexpr (F::kWeightScaleBytes == 2) {
-        append_bytes(out.stored_scales, format::f32_to_f16(scale));
-        out.scales.push_back(format::f16_to_f32(format::f32_to_f16(scale)));
-      } else {
-        append_bytes(out.stored_scales, scale);
-        out.scales.push_back(scale);
-      }
+      const typename F::Scale stored = stored_scale<F>(scale, out.global_scale);
+      append_bytes(out.stored_scales, stored);
+      out.scales.push_back(F::step(stored) / out.global_scale);
     }
     const int most = data == Data::kExact ? 4 : 15;  // kExact: sums stay below 2^24 units
     out.multipliers.push_back(
@@ -85,6 +96,7 @@ void make_scales(Random& random, int groups, Data data, HostSegment& out) {
 inline HostSegment make_segment(Random& random, int n, const format::Segment& segment, Data data) {
   HostSegment out;
   const int groups = format::groups(segment.format, segment.size);
+  if (format::has_global_scale(segment.format)) out.global_scale = data == Data::kExact ? 4 : 3.7f;
   format::visit(segment.format, [&](auto f) {
     using F = decltype(f);
     for (int row = 0; row < n; ++row) {
@@ -101,14 +113,13 @@ inline HostSegment make_segment(Random& random, int n, const format::Segment& se
         const int limit = data == Data::kExact && F::kBits == 8 ? 31 : -F::kLow;
         for (int i = 0; i < segment.size; ++i)
           codes.push_back(static_cast<int8_t>(
-              atom::testing::between(random, -limit, std::min(limit, F::kHigh))));
-        if constexpr (F::kBits == 4) {
-          std::vector<uint32_t> words((codes.size() + 7) / 8);
-          format::pack_int4(codes, words.data());
-          for (const uint32_t word : words) append_bytes(out.stored, word);
-        } else {
-          for (const int8_t code : codes) append_bytes(out.stored, code);
-        }
+              F::kE2M1 ? format::kE2M1Codes[random.below(16)]
+                       : atom::testing::between(random, -limit, std::min(limit, F::kHigh))));
+        std::vector<typename F::Storage> packed(
+            static_cast<size_t>(format::row_bytes(segment.format, segment.size)) /
+            sizeof(typename F::Storage));
+        format::pack_codes<F>(codes, packed.data());
+        for (const auto word : packed) append_bytes(out.stored, word);
         out.codes.insert(out.codes.end(), codes.begin(), codes.end());
         make_scales<F>(random, groups, data, out);
       }
@@ -144,7 +155,8 @@ inline std::vector<float> make_rows(Random& random, const format::Segments& segm
     for (const format::Segment& segment : segments.at) {
       const bool integer = format::is_integer(segment.format);
       const int group = integer ? format::group_size(segment.format, segment.size) : 1;
-      const int limit = format::is_int4(segment.format) ? 7 : integer ? 127 : 8;
+      const bool e2m1 = format::is_e2m1(segment.format);
+      const int limit = e2m1 ? 12 : format::is_int4(segment.format) ? 7 : integer ? 127 : 8;
       float scale = 0.25f;
       for (int i = 0; i < segment.size; ++i) {
         if (data == Data::kNormal) {
@@ -154,7 +166,9 @@ inline std::vector<float> make_rows(Random& random, const format::Segments& segm
         const bool first = i % group == 0;  // the largest of its group makes the scale
         if (integer && first) scale = atom::testing::power_of_two(random, -2, 1);
         const int most = std::min(limit, 15);
-        const int code = integer && first ? limit : atom::testing::between(random, -most, most);
+        const int code = integer && first ? limit
+                         : e2m1           ? format::kE2M1Codes[random.below(16)]
+                                          : atom::testing::between(random, -most, most);
         ordered.push_back(static_cast<float>(code) * scale);
       }
     }
@@ -213,7 +227,7 @@ inline ExactOutput exact_output(const HostWeight& w, int n, const InputRow& x) {
     for (int g = 0; w_integer && x_integer && g < groups; ++g) {
       all_sums += sums[g] * w.at[s].multipliers[n * groups + g];
       if (format::is_progressive(segment.format) && g < groups - 1) continue;
-      const float x_scale = x.scales[scales_at + (format::is_int4(input) ? g : 0)];
+      const float x_scale = x.scales[scales_at + (format::bits(input) == 4 ? g : 0)];
       const double term =
           static_cast<double>(format::is_progressive(segment.format) ? all_sums : sums[g]) *
           double{w.at[s].scales[n * groups + g]} * double{x_scale};

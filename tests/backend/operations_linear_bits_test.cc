@@ -39,16 +39,28 @@ HostWeight golden_weight(const Json& c, Format format) {
   w.n = static_cast<int>(c["kept_weight"].size());
   w.segments = split(format, kInt8, static_cast<int>(c["x_codes"][0].size()), c["kept"].get<int>());
   for (int n = 0; n < w.n; ++n) {
-    append_words(w.at[0].stored, hex(c["weight_packed"][n], 8));
+    if (format::is_e2m1(format))
+      for (const uint32_t byte : hex(c["weight_packed"][n], 2))
+        w.at[0].stored.push_back(static_cast<uint8_t>(byte));
+    else
+      append_words(w.at[0].stored, hex(c["weight_packed"][n], 8));
     for (const Json& code : c["kept_weight"][n]) append_bytes(w.at[1].stored, code.get<int8_t>());
     if (format::is_progressive(format)) {
       for (const Json& multiplier : c["weight_multiplier"][n])
         w.at[0].multipliers.push_back(multiplier.get<uint8_t>());
+    } else if (format::is_e2m1(format)) {
+      for (const Json& bits : c["weight_scale"][n])
+        if (format::weight_scale_bytes(format) == 2)
+          append_bytes(w.at[0].stored_scales, bits.get<uint16_t>());
+        else
+          append_bytes(w.at[0].stored_scales, bits.get<uint8_t>());
     } else {
       for (const uint32_t bits : hex(c["weight_scale"][n], 4))
         append_bytes(w.at[0].stored_scales, static_cast<uint16_t>(bits));
     }
   }
+  if (format::has_global_scale(format))
+    w.at[0].global_scale = std::bit_cast<float>(hex(c["weight_global_scale"], 8)[0]);
   if (format::is_progressive(format))
     append_words(w.at[0].stored_scales, hex(c["weight_row_scale"], 8));
   append_words(w.at[1].stored_scales, hex(c["kept_scale"], 8));
@@ -87,6 +99,12 @@ class LinearBits : public BackendTest {
 TEST_P(LinearBits, Int4GivesTheGoldenBits) { check_golden("linear", format::int4(128)); }
 
 TEST_P(LinearBits, ProgressiveInt4GivesTheGoldenBits) { check_golden("linear_progressive", kInt8); }
+
+TEST_P(LinearBits, Fp4GivesTheGoldenBits) {
+  check_golden("linear_e2m1", format::e2m1(128));
+  check_golden("linear_mxfp4", format::kMxfp4);
+  check_golden("linear_nvfp4", format::kNvfp4);
+}
 
 // The whole segment is one integer: the largest sums that exist lie beyond the 24 bits of an f32, and
 // adding scaled groups in f32 would round them again and again.

@@ -16,6 +16,7 @@ using atom::testing::all_within;
 using atom::testing::between;
 using atom::testing::same_bits;
 using atom::testing::same_values;
+using format::e2m1;
 using format::Format;
 using format::int4;
 using format::int4_progressive;
@@ -23,6 +24,8 @@ using format::kBF16;
 using format::kF16;
 using format::kF32;
 using format::kInt8;
+using format::kMxfp4;
+using format::kNvfp4;
 
 // Every combination that a linear computes.
 constexpr std::array kFormats = {
@@ -52,6 +55,17 @@ constexpr std::array kFormats = {
     Formats{int4_progressive(32), kInt8, kInt8, kInt8},
     Formats{int4_progressive(128), kInt8, kF16, kF32},
     Formats{int4_progressive(64), kF32, kInt8, kF32},
+    Formats{e2m1(128), e2m1(128), kInt8, kInt8},
+    Formats{e2m1(64), e2m1(64), kInt8, kInt8},
+    Formats{e2m1(32), e2m1(32), kF16, kF32},
+    Formats{kMxfp4, kMxfp4, kInt8, kInt8},
+    Formats{kNvfp4, kNvfp4, kInt8, kInt8},
+    Formats{kNvfp4, kNvfp4, kF16, kF32},
+    Formats{e2m1(32), kF32, kInt8, kF32},
+    Formats{kMxfp4, kF32, kInt8, kF32},
+    Formats{kNvfp4, kF32, kInt8, kF32},
+    Formats{kBF16, e2m1(128), kBF16, kInt8},
+    Formats{kF16, kNvfp4, kF16, kInt8},
 };
 
 constexpr std::array kRows = {1, 2, 3, 5, 63, 64, 65, 127, 129};
@@ -144,7 +158,9 @@ TEST_P(Linear, RefusesOtherFormats) {
   for (const auto& [weight, input] :
        {Pair{kInt8, int4(128)}, Pair{int4(128), int4(64)}, Pair{int4(32), int4(128)},
         Pair{int4(0), int4(128)}, Pair{int4(128), int4(0)}, Pair{int4_progressive(128), int4(128)},
-        Pair{int4_progressive(128), int4_progressive(128)}, Pair{kF32, int4_progressive(64)}}) {
+        Pair{int4_progressive(128), int4_progressive(128)}, Pair{kF32, int4_progressive(64)},
+        Pair{e2m1(128), kInt8}, Pair{e2m1(32), kMxfp4}, Pair{kMxfp4, e2m1(32)},
+        Pair{int4(32), e2m1(32)}, Pair{kInt8, kNvfp4}, Pair{e2m1(128), int4(128)}}) {
     const HostWeight w = make_weight(random, {.n = 4, .segments = format::whole(weight, 256)});
     const LinearWeight part = w.rows(0, 4);
     atom::testing::expect_error(

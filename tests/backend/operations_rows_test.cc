@@ -33,7 +33,8 @@ constexpr float kInfinity = std::numeric_limits<float>::infinity();
 // Inputs of every kind of consumer, with short last groups and absent segments among them.
 std::vector<Segments> consumers(int k) {
   std::vector<Segments> result;
-  for (const Format f : {int4(32), int4(64), int4(128), int4(0), kInt8, kF32, kF16}) {
+  for (const Format f : {int4(32), int4(64), int4(128), int4(0), format::e2m1(32),
+                         format::e2m1(128), format::kMxfp4, format::kNvfp4, kInt8, kF32, kF16}) {
     result.push_back(format::whole(f, k));
     for (const int kept : {16, 32, 128}) {
       if (kept > k) continue;
@@ -65,6 +66,8 @@ std::vector<float> hard_rows(Random& random, int k) {
   // Ties: multiples of half a scale of 1/8; every group of 32 and more begins with the largest.
   add([](int i) { return i % 16 == 0 ? -0.875f : static_cast<float>(i % 29 - 14) / 16.0f; });
   add([](int i) { return i % 16 == 0 ? 127.0f : static_cast<float>(i % 509 - 254) / 2.0f; });
+  add([](int i) { return i % 16 == 0 ? -6.0f : static_cast<float>(i % 65 - 32) / 4.0f; });  // FP4
+  add([](int i) { return std::ldexp(1.5f, -i / 16); });  // every group has a scale of its own
   add([](int i) { return i % 7 == 0 ? 0.3f : 0.0f; });
   spoiled(kNaN, k / 2);
   spoiled(-kNaN, k - 1);
@@ -165,6 +168,21 @@ TEST_P(Rows, QuantizeGivesTheGoldenBits) {
     input.quantize(x);
     EXPECT_TRUE(same_values<int8_t>(codes, input.codes().codes)) << key;
     EXPECT_TRUE(same_bits(scales, input.codes().scales)) << key;
+  }
+}
+
+TEST_P(Rows, QuantizeGivesTheGoldenFp4Bits) {
+  const Json golden = parse_json(read_file(ATOM_TEST_DATA "/format/golden.json"));
+  for (const Json& c : golden["fp4_activation"]) {
+    SCOPED_TRACE(c["name"].get<std::string>() + " " + c["format"].get<std::string>());
+    const std::vector<float> x = golden_floats(c["x"]);
+    const Segments segments = format::whole(format::parse_format(c["format"].get<std::string>()),
+                                            static_cast<int>(x.size()));
+    const Input input(*backend, segments, 1, {}, golden_floats(c["clip"])[0]);
+    input.quantize(x);
+    EXPECT_TRUE(same_values<int8_t>(c["codes"].get<std::vector<int8_t>>(), input.codes().codes));
+    EXPECT_TRUE(same_bits(golden_floats(c["step"]), input.codes().scales));
+    EXPECT_TRUE(same_bits(golden_floats(c["value"]), input.dequantized()));
   }
 }
 

@@ -113,14 +113,14 @@ TEST_F(SafetensorsTest, RefusesDtypes) {
 TEST_F(SafetensorsTest, OtherKnownDtypesAreAnErrorOnlyWhenAskedFor) {
   const SafetensorsFile file =
       open(raw_safetensors(R"({"d":{"dtype":"F64","shape":[1],"data_offsets":[0,8]},)"
-                           R"("q":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[8,10]},)"
+                           R"("q":{"dtype":"F8_E5M2","shape":[2],"data_offsets":[8,10]},)"
                            R"("f":{"dtype":"F4","shape":[3,2],"data_offsets":[10,13]},)"
                            R"("x":{"dtype":"U8","shape":[1],"data_offsets":[13,14]}})",
                            std::string(14, '\x01')));
   EXPECT_EQ(file.find("x")->as<uint8_t>()[0], 1);
   EXPECT_TRUE(file.has("d"));
   expect_error([&] { file.find("d"); }, {"\"d\"", "F64", "not supported"});
-  expect_error([&] { file.find("q"); }, {"\"q\"", "F8_E4M3"});
+  expect_error([&] { file.find("q"); }, {"\"q\"", "F8_E5M2"});
   expect_refused(R"({"f":{"dtype":"F4","shape":[3],"data_offsets":[0,2]}})", 2, {"whole bytes"});
 }
 

@@ -22,13 +22,21 @@ constexpr Format kAll[] = {kF32,
                            int4(0),
                            int4_progressive(32),
                            int4_progressive(64),
-                           int4_progressive(128)};
+                           int4_progressive(128),
+                           e2m1(32),
+                           e2m1(64),
+                           e2m1(128),
+                           kMxfp4,
+                           kNvfp4};
 
 TEST(Format, NamesRoundTrip) {
   for (const Format format : kAll) EXPECT_EQ(parse_format(name(format)), format);
   EXPECT_EQ(name(int4(128)), "int4.g128");
   EXPECT_EQ(name(int4(0)), "int4.row");
   EXPECT_EQ(name(int4_progressive(64)), "int4.g64.p");
+  EXPECT_EQ(name(e2m1(64)), "e2m1.g64");
+  EXPECT_EQ(name(kMxfp4), "mxfp4");
+  EXPECT_EQ(name(kNvfp4), "nvfp4");
   EXPECT_EQ(name(kBF16), "bf16");
   for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4})
     EXPECT_EQ(parse_kv(name(kind)), kind);
@@ -36,9 +44,9 @@ TEST(Format, NamesRoundTrip) {
 }
 
 TEST(Format, RefusesOtherWords) {
-  for (const char* word :
-       {"", "int4", "int4.", "int4.g", "int4.g16", "int4.g0", "int4.g128 ", "INT8", "f64",
-        "int8.g128", "int4.row.p", "int4.p", "int4.g16.p", "e2m1.g32", "nvfp4"})
+  for (const char* word : {"", "int4", "int4.", "int4.g", "int4.g16", "int4.g0", "int4.g128 ",
+                           "INT8", "f64", "int8.g128", "int4.row.p", "int4.p", "int4.g16.p", "e2m1",
+                           "e2m1.g16", "e2m1.row", "mxfp4.g32", "nvfp4.g16", "fp4"})
     testing::expect_error([&] { parse_format(word); },
                           {std::string("'") + word + "'", "int4.g128"});
   for (const char* word : {"", "bf16", "int4.g128", "int2", "F16"})
@@ -53,6 +61,9 @@ TEST(Format, CountsGroups) {
   EXPECT_EQ(groups(kInt8, 385), 1);
   EXPECT_EQ(groups(kF16, 385), 0);
   EXPECT_EQ(groups(int4_progressive(128), 385), 4);
+  EXPECT_EQ(groups(e2m1(128), 385), 4);
+  EXPECT_EQ(groups(kMxfp4, 385), 13);
+  EXPECT_EQ(groups(kNvfp4, 385), 25);
   for (const Format format : kAll) EXPECT_EQ(groups(format, 0), 0) << name(format);
   EXPECT_EQ(group_size(int4(32), 100), 32);
   EXPECT_EQ(group_size(int4(0), 100), 100);
@@ -65,6 +76,7 @@ TEST(Format, CountsWhatScalesAWeight) {
   EXPECT_EQ(weight_scales(int4(0), 385), 1);
   EXPECT_EQ(weight_scales(kInt8, 385), 1);
   EXPECT_EQ(weight_scales(kF32, 385), 0);
+  EXPECT_EQ(weight_scales(kNvfp4, 385), 25);
   EXPECT_EQ(weight_scales(int4_progressive(128), 385), 1);
   EXPECT_EQ(weight_multipliers(int4_progressive(128), 385), 4);
   for (const Format format : kAll) {
@@ -89,6 +101,17 @@ TEST(Format, CountsBytes) {
   EXPECT_EQ(bits(int4_progressive(32)), 4);
   EXPECT_TRUE(is_int4(int4_progressive(32)) && is_integer(int4_progressive(32)));
   EXPECT_FALSE(is_int4(kInt8) || is_int4(kF16));
+  for (const Format format : {e2m1(32), kMxfp4, kNvfp4}) {
+    EXPECT_TRUE(is_e2m1(format) && is_integer(format) && !is_int4(format)) << name(format);
+    EXPECT_EQ(bits(format), 4);
+    EXPECT_EQ(row_bytes(format, 8), 4);
+    EXPECT_EQ(row_bytes(format, 9), 5);
+    EXPECT_EQ(has_global_scale(format), format == kNvfp4);
+  }
+  EXPECT_FALSE(is_e2m1(int4(32)) || is_e2m1(kF32) || has_global_scale(kInt8));
+  EXPECT_EQ(weight_scale_bytes(e2m1(32)), 2);
+  EXPECT_EQ(weight_scale_bytes(kMxfp4), 1);
+  EXPECT_EQ(weight_scale_bytes(kNvfp4), 1);
   EXPECT_EQ(weight_scale_bytes(kBF16), 0);
   EXPECT_EQ(bits(int4(64)), 4);
   EXPECT_EQ(bits(kBF16), 16);

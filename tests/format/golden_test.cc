@@ -151,6 +151,53 @@ TEST(Golden, Int4Activations) {
   }
 }
 
+// The largest magnitude of the whole vector, which is one segment here.
+float global_of(const Json& c) { return nvfp4_global(absmax(floats(c["x"]))); }
+
+TEST(Golden, Fp4Weights) {
+  ASSERT_GT(golden()["fp4_weight"].size(), 60u);
+  for (const Json& c : golden()["fp4_weight"]) {
+    const float clip = floats(c["clip"])[0];
+    visit(parse_format(c["format"].get<std::string>()), [&](auto f) {
+      using F = decltype(f);
+      if constexpr (!F::kInteger) {
+        FAIL() << label(c);
+      } else if constexpr (F::kE2M1) {
+        const float global = F::kGlobal ? global_of(c) : 1.0f;
+        EXPECT_TRUE(same_bits(floats(c["global"])[0], global_of(c))) << label(c);
+        std::vector<int> stored;
+        check_groups(c, floats(c["step"]), F{}, [&](std::span<const float> x) {
+          stored.push_back(fp4_scale_bits<F>(absmax(x), clip, global));
+          return F::step(static_cast<typename F::Scale>(stored.back())) / global;
+        });
+        EXPECT_EQ(stored, c["scale"].get<std::vector<int>>()) << label(c);
+        const std::vector<int8_t> codes = codes_of(c);
+        std::vector<uint8_t> packed((codes.size() + 1) / 2);
+        pack_codes<F>(codes, packed.data());
+        const std::vector<uint32_t> expected = words(c["packed"], 2);
+        EXPECT_TRUE(std::equal(packed.begin(), packed.end(), expected.begin(), expected.end()))
+            << label(c);
+        for (size_t i = 0; i < codes.size(); ++i)
+          EXPECT_EQ(unpack_code<F>(packed.data(), static_cast<int64_t>(i)), codes[i]);
+      }
+    });
+  }
+}
+
+TEST(Golden, Fp4Activations) {
+  ASSERT_GT(golden()["fp4_activation"].size(), 50u);
+  for (const Json& c : golden()["fp4_activation"]) {
+    const float clip = floats(c["clip"])[0];
+    visit(parse_format(c["format"].get<std::string>()), [&](auto f) {
+      using F = decltype(f);
+      if constexpr (F::kInteger)
+        check_groups(c, floats(c["step"]), F{}, [&](std::span<const float> x) {
+          return input_step<F>(absmax(x), clip, global_of(c));
+        });
+    });
+  }
+}
+
 TEST(Golden, KvVectors) {
   ASSERT_GT(golden()["kv"].size(), 50u);
   for (const Json& c : golden()["kv"]) {

@@ -51,6 +51,74 @@ const LinearScheme kW4A8{.weight = format::int4_progressive(64),
                          .kept_input = format::kInt8,
                          .kept = 32};
 
+LinearScheme fp4(format::Format format) {
+  return {.weight = format,
+          .input = format,
+          .kept_weight = format::kInt8,
+          .kept_input = format::kInt8,
+          .kept = 16};
+}
+
+TEST(Scheme, Fp4SurvivesItsText) {
+  const ModelConfig c = config();
+  for (const format::Format f :
+       {format::e2m1(32), format::e2m1(64), format::e2m1(128), format::kMxfp4, format::kNvfp4}) {
+    LinearScheme linear = fp4(f);
+    if (f.kind == format::Kind::kE2M1) linear.clip = 0.9f;
+    const Scheme scheme = everywhere(c, linear, KvKind::kInt4);
+    EXPECT_EQ(scheme_json(scheme, c)["quant_method"], "atom");
+    EXPECT_EQ(round_trip(scheme, c).linears, scheme.linears) << format::name(f);
+    linear.kept = 0;
+    linear.kept_weight = linear.kept_input = {};
+    const Scheme whole = everywhere(c, linear, KvKind::kF16);
+    EXPECT_EQ(scheme_json(whole, c)["quant_method"], "atom");
+    EXPECT_EQ(round_trip(whole, c).linears, whole.linears) << format::name(f);
+  }
+}
+
+TEST(Scheme, OtherFourBitFloatsAreRefused) {
+  const ModelConfig c = config();
+  const Json good = scheme_json(everywhere(c, fp4(format::kNvfp4), KvKind::kF16), c);
+  const auto refuse = [&](const char* key, const Json& value, const char* message) {
+    for (const char* side : {"weights", "input_activations"}) {
+      Json q = {{"quantization_config", good}};
+      q["quantization_config"]["config_groups"]["group_0"][side][key] = value;
+      atom::testing::expect_error([&] { parse_scheme(q, c, KvKind::kF32, "config.json"); },
+                                  {"config.json", message});
+    }
+  };
+  refuse("group_size", 8, "no supported format expresses");
+  refuse("group_size", "16", "no supported format expresses");
+  refuse("strategy", "group", "no supported format expresses");
+  refuse("scale_dtype", "torch.uint8", "no supported format expresses");
+  refuse("symmetric", false, "no supported format expresses");
+  refuse("num_bits", 8, "scale_dtype");
+  refuse("zp_dtype", "torch.uint8", "zp_dtype");
+  refuse("progressive", true, "config.json");
+  const auto refuse_change = [&](const std::function<void(Json&)>& change,
+                                 std::initializer_list<std::string_view> message) {
+    Json q = good;
+    change(q);
+    atom::testing::expect_error(
+        [&] {
+          parse_scheme({{"quantization_config", q}}, c, KvKind::kF32, "config.json");
+        },
+        message);
+  };
+  const auto group = [](Json& q) -> Json& { return q["config_groups"]["group_0"]; };
+  refuse_change([&](Json& q) { group(q)["input_activations"]["clip_ratio"] = 0.9; },
+                {"clip_ratio", "nvfp4"});
+  refuse_change([&](Json& q) { group(q)["input_activations"]["dynamic"] = "local"; }, {"dynamic"});
+  refuse_change(
+      [](Json& q) {
+        q["quant_method"] = "compressed-tensors";
+        q["format"] = "pack-quantized";
+      },
+      {"four-bit floats", "atom"});
+  refuse_change([&](Json& q) { group(q)["kept_weights"] = group(q)["weights"]; },
+                {"kept channels", "nvfp4"});
+}
+
 TEST(Scheme, KeptChannelsSurviveTheirText) {
   for (const auto& [experts, linear] : {std::pair{1, kW4A4}, {4, kW4A4}, {1, kW4A8}, {4, kW4A8}}) {
     const ModelConfig c = config(experts);

@@ -45,6 +45,34 @@ TEST(SearchedClip, IsTheBestOfItsCandidates) {
   EXPECT_EQ(searched_clip(x, 1.0f / 7, loud), 1.0f);
 }
 
+TEST(SearchedClip, IsTheBestOfItsCandidatesForFp4) {
+  Random random(5);
+  for (const format::Format format : {format::e2m1(32), format::kNvfp4}) {
+    for (int trial = 0; trial < 20; ++trial) {
+      std::vector<float> x, importance;
+      for (int i = 0; i < format.group; ++i) {
+        x.push_back(static_cast<float>(random.normal()));
+        importance.push_back(static_cast<float>(random.uniform() + 0.1));
+      }
+      const float global = format == format::kNvfp4 ? 100.0f : 1.0f;
+      const auto error = [&](float clip) {
+        const float step = format::fp4_scale(format, format::absmax(x), clip, global).step;
+        double sum = 0;
+        for (size_t i = 0; i < x.size(); ++i) {
+          double least = INFINITY;
+          for (const int code : format::kE2M1Codes)
+            least = std::min(least, std::abs(double{x[i]} - double{step} * code));
+          sum += double{importance[i]} * least * least;
+        }
+        return sum;
+      };
+      const float best = searched_clip({format, x, global}, importance);
+      for (int percent = 50; percent <= 100; percent += 5)
+        EXPECT_LE(error(best), error(static_cast<float>(percent) / 100.0f) * (1 + 1e-5)) << percent;
+    }
+  }
+}
+
 TEST(InputSampleTest, ChoosesTheClipByTheOutputsOfAllReaders) {
   Executor executor({.threads = 1});
   const auto solver = make_cpu_solver(executor);

@@ -64,11 +64,21 @@ struct Naive {
 // The optimal-brain-surgeon form of GPTQ for one row, O(k^3): after each column the inverse Hessian
 // of the remaining columns is computed anew by elimination, without any Cholesky factor or lazy
 // update. `fixed_scales` of the groups are not empty when they do not depend on the compensation.
+// The nearest code of E2M1 (twice the value), and how far `x` is from a tie.
+std::pair<int, double> nearest_e2m1(double x) {
+  std::vector<std::pair<double, int>> distances;
+  for (const int code : {-12, -8, -6, -4, -3, -2, -1, 0, 1, 2, 3, 4, 6, 8, 12})
+    distances.emplace_back(std::abs(x - code), code);
+  std::sort(distances.begin(), distances.end());
+  return {distances[0].second, (distances[1].first - distances[0].first) / 2};
+}
+
 Naive naive_row(std::vector<double> w, const std::vector<double>& damped, int k,
                 format::Segment normal, double clip, const std::vector<double>& fixed_scales) {
   Naive out;
   const int group = format::group_size(normal.format, normal.size);
   std::vector<double> h_inverse = inverse(damped, k);
+  const bool e2m1 = format::is_e2m1(normal.format);
   double scale = 1;
   for (int i = 0; i < normal.size; ++i) {
     if (i % group == 0 && !fixed_scales.empty()) {
@@ -77,7 +87,7 @@ Naive naive_row(std::vector<double> w, const std::vector<double>& damped, int k,
       double absmax = 0;
       for (int j = i; j < std::min(i + group, normal.size); ++j)
         absmax = std::max(absmax, std::abs(w[j]));
-      const double wanted = 2 * absmax * clip / 15;
+      const double wanted = e2m1 ? absmax * clip / 12 : 2 * absmax * clip / 15;
       scale = format::f16_to_f32(format::f32_to_f16(static_cast<float>(wanted)));
       const double ulp = std::exp2(std::floor(std::log2(wanted)) - 10);
       out.margin = std::min(out.margin, std::abs(0.5 - std::abs(wanted - scale) / ulp));
@@ -85,7 +95,12 @@ Naive naive_row(std::vector<double> w, const std::vector<double>& damped, int k,
     }
     const double steps = w[i] / scale;
     out.margin = std::min(out.margin, std::abs(std::abs(steps - std::nearbyint(steps)) - 0.5));
-    const int code = static_cast<int>(std::clamp(std::nearbyint(steps), -8.0, 7.0));
+    int code = static_cast<int>(std::clamp(std::nearbyint(steps), -8.0, 7.0));
+    if (e2m1) {
+      const auto [nearest, margin] = nearest_e2m1(steps);
+      code = nearest;
+      out.margin = std::min(out.margin, margin);
+    }
     out.codes.push_back(code);
     const double error = (w[i] - scale * code) / h_inverse[i * k + i];
     for (int j = i + 1; j < k; ++j) w[j] -= error * h_inverse[i * k + j];
@@ -144,7 +159,9 @@ class Gptq : public ::testing::Test {
       for (int i = 0; i < normal.size; ++i)
         ASSERT_EQ(got.codes[r * normal.size + i], want.codes[i]) << "row " << r << " column " << i;
       for (int g = 0; g < groups && !got.scales.empty(); ++g)
-        ASSERT_EQ(format::f16_to_f32(got.scales[r * groups + g]), want.scales[g]) << "row " << r;
+        ASSERT_EQ(format::f16_to_f32(got.scales[r * groups + g]),
+                  want.scales[g] * (format::is_e2m1(normal.format) ? 2 : 1))
+            << "row " << r;
       for (int i = 0; i < k - normal.size; ++i)
         ASSERT_NEAR(got.rest[r * (k - normal.size) + i], want.rest[i], 1e-3) << "row " << r;
     }
@@ -161,6 +178,11 @@ TEST_F(Gptq, EqualsTheNaiveAlgorithm) {
 TEST_F(Gptq, EqualsTheNaiveAlgorithmAcrossColumnPanels) {
   compare_with_naive(70, 160, {format::int4(64), 144},
                      0.85f);  // short last group, 128 + 16 columns
+}
+
+TEST_F(Gptq, EqualsTheNaiveAlgorithmOnTheValuesOfE2M1) {
+  compare_with_naive(40, 80, {format::e2m1(32), 64}, 1.0f);
+  compare_with_naive(70, 160, {format::e2m1(64), 144}, 0.85f);
 }
 
 TEST_F(Gptq, EqualsTheNaiveAlgorithmWithProgressiveScales) {

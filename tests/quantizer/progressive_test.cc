@@ -6,9 +6,8 @@
 #include <cstring>
 
 #include "format/quantize.h"
-#include "kv/pool.h"
-#include "model/forward.h"
 #include "model/weights.h"
+#include "quantizer/model_logits.h"
 #include "quantizer/quantize_job.h"
 #include "quantizer/solver.h"
 #include "testing/temp_folder.h"
@@ -17,7 +16,9 @@ namespace atom::quantizer {
 namespace {
 
 using atom::testing::Job;
+using atom::testing::logits;
 using atom::testing::random_ids;
+using atom::testing::squared_distance;
 using atom::testing::TempFolder;
 using atom::testing::write_random_checkpoint;
 using format::int4_progressive;
@@ -92,38 +93,6 @@ TEST(Progressive, DeadColumnsLeaveTheScalesAlone) {
   EXPECT_EQ(got.row_scales, want.row_scales);
   EXPECT_EQ(got.multipliers, want.multipliers);
   EXPECT_EQ(got.codes, want.codes);
-}
-
-// Logits of one sequence, in one step.
-std::vector<float> logits(const std::filesystem::path& folder, const std::vector<int32_t>& ids) {
-  Executor executor({.threads = 2});
-  const auto backend = backend::open_backend("cpu", {.executor = &executor});
-  const auto files = checkpoint::ModelFiles::open(folder);
-  const auto model = model::load_model(files, *backend, {.kv = format::KvKind::kF32});
-  const model::ModelConfig& config = model->config;
-  const int rows = static_cast<int>(ids.size());
-  model::Forward forward(config, *backend, {.max_rows = rows, .max_positions = rows});
-  const format::KvLayout layout{
-      .kind = format::KvKind::kF32, .kv_heads = config.kv_heads, .head_dim = config.head_dim};
-  const int pages = kv::pages_for(rows, layout);
-  kv::Pool pool(*backend, std::vector(static_cast<size_t>(config.layers), layout), pages);
-  const std::vector<int32_t> table = model::consecutive_pages(0, pages);
-  const backend::Buffer h = backend->allocate(sizeof(float) * rows * config.hidden);
-  const backend::Buffer y = backend->allocate(sizeof(float) * rows * config.vocabulary);
-  const backend::SequenceStep step{.row_end = rows, .position = 0, .page_table = table.data()};
-  forward.embed(*model->ends, ids, h.as<float>());
-  for (int i = 0; i < config.layers; ++i)
-    forward.layer(*model->layers[i], pool, i, {&step, 1}, rows, h.as<float>());
-  forward.head(*model->ends, h.as<float>(), rows, y.as<float>());
-  std::vector<float> out(static_cast<size_t>(rows) * config.vocabulary);
-  backend->download(out.data(), y.data(), out.size() * sizeof(float));
-  return out;
-}
-
-double squared_distance(const std::vector<float>& a, const std::vector<float>& b) {
-  double sum = 0;
-  for (size_t i = 0; i < a.size(); ++i) sum += (double{a[i]} - b[i]) * (double{a[i]} - b[i]);
-  return sum;
 }
 
 Job w4a8_job() {

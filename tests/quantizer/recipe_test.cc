@@ -46,6 +46,15 @@ TEST(Recipe, DefaultsAreThePublishedOnes) {
     EXPECT_EQ(preset(name).kept, 0) << name;
     EXPECT_EQ(preset(name).order, Order::kNone) << name;
   }
+  for (const char* name : {"fp4", "mxfp4", "nvfp4"}) {  // the same without clips
+    Recipe fp4 = preset(name);
+    EXPECT_EQ(fp4.clip_weights, 1.0f);
+    EXPECT_EQ(fp4.clip_activations, 1.0f);
+    fp4.preset = "w4a4";
+    fp4.clip_weights = r.clip_weights;
+    fp4.clip_activations = r.clip_activations;
+    EXPECT_EQ(to_json(fp4), to_json(r)) << name;
+  }
   EXPECT_EQ(preset("w4a16").rounding, Rounding::kGptq);
   EXPECT_EQ(preset("w4a16").clip_weights, 1.0f);
   EXPECT_EQ(preset("w8a8").rounding, Rounding::kNearest);
@@ -79,6 +88,16 @@ TEST(Recipe, BestFitsWhatIsNotNamedToWhatIs) {
   EXPECT_FALSE(parse(R"({"method": "best", "preset": "w4a16"})").transform.heads);
   EXPECT_TRUE(
       parse(R"({"method": "best", "preset": "w4a16", "kv": ["f16", "int8"]})").transform.heads);
+
+  // Clips of FP4 where they exist.
+  EXPECT_EQ(preset("fp4", Method::kBest).clip_weights, 0.0f);
+  EXPECT_EQ(preset("fp4", Method::kBest).clip_activations, 0.0f);
+  EXPECT_EQ(preset("nvfp4", Method::kBest).clip_weights, 0.0f);
+  EXPECT_EQ(preset("nvfp4", Method::kBest).clip_activations, 1.0f);
+  EXPECT_EQ(preset("mxfp4", Method::kBest).clip_weights, 1.0f);
+  EXPECT_EQ(preset("mxfp4", Method::kBest).transform, w4a4.transform);
+  EXPECT_EQ(parse(R"({"method": "best", "preset": "fp4", "rounding": "rtn"})").clip_activations,
+            1.0f);
 
   // A field alone changes only itself.
   Recipe published;
@@ -163,6 +182,16 @@ TEST(Recipe, WrongFieldsAreRefusedAndChangeNothing) {
   expect_error([] { parse(R"({"preset": "w4a16", "order": "energy"})"); }, {"order", "w4a16"});
   expect_error([] { parse(R"({"preset": "w4a8", "group": "row"})"); }, {"group", "w4a8", "row"});
 
+  expect_error([] { parse(R"({"preset": "fp4", "group": "row"})"); }, {"group", "fp4", "row"});
+  expect_error([] { parse(R"({"preset": "mxfp4", "group": 32})"); }, {"group", "mxfp4", "32"});
+  expect_error([] { parse(R"({"preset": "nvfp4", "group": 128})"); }, {"group", "nvfp4", "16"});
+  expect_error([] { parse(R"({"preset": "mxfp4", "clip_weights": "search"})"); },
+               {"clip_weights", "mxfp4"});
+  expect_error([] { parse(R"({"preset": "nvfp4", "clip_activations": 0.9})"); },
+               {"clip_activations", "nvfp4", "0.9"});
+  expect_error([] { parse(R"({"preset": "mxfp4", "clip_activations": "search"})"); },
+               {"clip_activations", "search"});
+
   Recipe recipe = preset("w4a4");
   expect_error([&] { apply_json(recipe, parse_json(R"({"kept": 32, "klip": 1})"), "r.json"); },
                {"klip"});
@@ -221,6 +250,19 @@ TEST(Recipe, SchemeOfEachPreset) {
   EXPECT_EQ(q.kept_input, format::kInt8);
   EXPECT_FLOAT_EQ(q.clip, 0.9f);
   EXPECT_TRUE(notices.empty());
+
+  for (const auto& [name, format] : {std::pair{"fp4", format::e2m1(128)},
+                                     {"mxfp4", format::kMxfp4},
+                                     {"nvfp4", format::kNvfp4}}) {
+    const model::Scheme fp4 = to_scheme(preset(name), config, notices);
+    const model::LinearScheme& linear = *fp4.find("model.layers.0.self_attn.q_proj");
+    EXPECT_EQ(linear.weight, format) << name;
+    EXPECT_EQ(linear.input, format);
+    EXPECT_EQ(linear.kept_input, format::kInt8);
+    EXPECT_EQ(linear.clip, 1.0f);
+    EXPECT_EQ(fp4.kv.at(0), KvKind::kInt4);
+    EXPECT_FALSE(fp4.compressed_tensors_names);
+  }
 
   Recipe row = preset("w4a4");
   row.group = 0;  // a clip counts only with groups

@@ -15,9 +15,9 @@ namespace {
 using atom::testing::expect_error;
 
 TEST(DType, NamesAndSizesRoundTrip) {
-  const std::pair<DType, size_t> rows[] = {{DType::F32, 4}, {DType::F16, 2}, {DType::BF16, 2},
-                                           {DType::I8, 1},  {DType::U8, 1},  {DType::I32, 4},
-                                           {DType::I64, 8}};
+  const std::pair<DType, size_t> rows[] = {{DType::F32, 4}, {DType::F16, 2},    {DType::BF16, 2},
+                                           {DType::I8, 1},  {DType::U8, 1},     {DType::I32, 4},
+                                           {DType::I64, 8}, {DType::F8_E4M3, 1}};
   for (const auto& [dtype, size] : rows) {
     EXPECT_EQ(dtype_size(dtype), size);
     EXPECT_EQ(dtype_from_name(dtype_name(dtype)), dtype);

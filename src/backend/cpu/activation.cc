@@ -22,6 +22,11 @@ int64_t row_stride(int64_t bytes) {
   return aligned / int64_t{kAlignment} % 2 == 0 ? aligned + int64_t{kAlignment} : aligned;
 }
 
+Fp4Scale fp4_scale_of(format::Format format) {
+  if (format::has_global_scale(format)) return Fp4Scale::kE4M3;
+  return format::weight_scale_bytes(format) == 1 ? Fp4Scale::kE8M0 : Fp4Scale::kF32;
+}
+
 // Shape of a segment, without pointers.
 InputSegment shape_of(const format::Segment& segment) {
   InputSegment s;
@@ -35,7 +40,8 @@ InputSegment shape_of(const format::Segment& segment) {
   }
   s.group = format::group_size(segment.format, segment.size);
   s.groups = format::groups(segment.format, segment.size);
-  s.sum_span = format::is_int4(segment.format) && segment.format.group != 0 ? s.group : kSumSpan;
+  s.fp4_scale = fp4_scale_of(segment.format);
+  s.sum_span = format::bits(segment.format) == 4 && segment.format.group != 0 ? s.group : kSumSpan;
   s.sums = (s.size + s.sum_span - 1) / s.sum_span;
   s.stride = row_stride(s.size);
   return s;
@@ -68,7 +74,7 @@ Element element_of(format::Format format) {
   return format::visit(format, [](auto f) {
     using F = decltype(f);
     if constexpr (F::kInteger)
-      return F::kBits == 4 ? Element::kInt4 : Element::kInt8;
+      return F::kE2M1 ? Element::kE2M1 : F::kBits == 4 ? Element::kInt4 : Element::kInt8;
     else if constexpr (F::kBits == 32)
       return Element::kF32;
     else

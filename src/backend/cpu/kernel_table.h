@@ -12,13 +12,17 @@
 namespace atom::backend::cpu {
 
 // Elements of a stored value.
-enum class Element : uint8_t { kF32, kF16, kBF16, kInt8, kInt4 };
+enum class Element : uint8_t { kF32, kF16, kBF16, kInt8, kInt4, kE2M1 };
+// How an input's FP4 group is scaled: f32 from its magnitude, a power of two (mxfp4), or E4M3 over a scale of the
+// whole segment (nvfp4).
+enum class Fp4Scale : uint8_t { kF32, kE8M0, kE4M3 };
 
 // One segment of an activation of `rows` rows. Floating-point: values. Integer: codes with scales,
 // and sums of `sum_span` codes each (the zero point of unsigned weights costs offset * sum). Codes
 // beyond `size` are 0.
 struct InputSegment {
   Element element = Element::kF32;
+  Fp4Scale fp4_scale = Fp4Scale::kF32;
   int size = 0;        // channels
   int group = 0;       // values per scale
   int groups = 0;      // scales of a row
@@ -45,7 +49,8 @@ struct Input {
 //   int4            [ceil(size / 8)][columns][4 bytes]: k .. k + 3 in the low nibbles, k + 4 .. k +
 //   7 in the
 //                   high ones, code + 8
-// Scales: [groups][columns], f16 for int4 and f32 for int8. Progressive int4: f32 [columns] of the
+//   E2M1            as int4, but patterns
+// Scales: [groups][columns], f16 for int4 and f32 for int8 and E2M1 (of one code: half the scale). Progressive int4: f32 [columns] of the
 // rows, then the multipliers, u8 [groups][columns].
 struct WeightSegment {
   Element element = Element::kF32;

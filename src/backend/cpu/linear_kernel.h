@@ -32,11 +32,11 @@ ATOM_INLINE F group_scale(const WeightSegment& w, int64_t panel, int group, int 
 
 // s * q of eight k. words[0]: the nibbles, or the bytes of the first four k; words[1]: bytes of the
 // others.
-template <bool kNibbles>
+template <Element kElement>
 ATOM_INLINE void dequantize_octet(const I (&words)[2], F scale, float* to) {
   for (int i = 0; i < 8; ++i) {
     I code;
-    if constexpr (kNibbles)
+    if constexpr (kElement == Element::kInt4)
       code = ((words[0] >> (8 * (i % 4) + 4 * (i / 4))) & 15) - 8;
     else
       code = (words[i / 4] << (24 - 8 * (i % 4))) >> 24;
@@ -45,9 +45,10 @@ ATOM_INLINE void dequantize_octet(const I (&words)[2], F scale, float* to) {
 }
 
 // Rows [k, k + span) of a panel as s * q; k is a multiple of 8. Writes whole octets.
-template <bool kNibbles>
+template <Element kElement>
 static void dequantize_panel(const WeightSegment& w, int64_t panel, int k, int span, float* to) {
-  constexpr int kOctet = kNibbles ? 4 * kColumns : 8 * kColumns;  // bytes of eight k
+  constexpr int kOctet =
+      kElement == Element::kInt8 ? 8 * kColumns : 4 * kColumns;  // bytes of eight k
   const uint8_t* from = w.panels + panel * w.panel_bytes + int64_t{k / 8} * kOctet;
   for (int column = 0; column < kColumns; column += kLanes) {
     int group = -1;
@@ -59,12 +60,15 @@ static void dequantize_panel(const WeightSegment& w, int64_t panel, int k, int s
       }
       const uint8_t* at = from + int64_t{i / 8} * kOctet + 4 * column;
       I words[2] = {load_as<I>(at), I{}};
-      if constexpr (!kNibbles) {
+      if constexpr (kElement == Element::kE2M1) {  // signed bytes
+        words[1] = subtract_bytes(e2m1_bytes((words[0] >> 4) & 0x0f0f0f0f), kE2M1Offset);
+        words[0] = subtract_bytes(e2m1_bytes(words[0] & 0x0f0f0f0f), kE2M1Offset);
+      } else if constexpr (kElement == Element::kInt8) {
         words[1] = load_as<I>(at + 4 * kColumns);
         if constexpr (kByteOffset != 0)
           for (I& word : words) word ^= (int32_t)0x80808080;
       }
-      dequantize_octet<kNibbles>(words, scale, to + int64_t{i} * kColumns + column);
+      dequantize_octet<kElement>(words, scale, to + int64_t{i} * kColumns + column);
     }
   }
 }
@@ -94,10 +98,13 @@ static const float* widen_panel(const WeightSegment& w, int64_t panel, int k, in
       widen_halves<widen_bf16>((const uint16_t*)from + begin, count, to);
       break;
     case Element::kInt8:
-      dequantize_panel<false>(w, panel, k, span, to);
+      dequantize_panel<Element::kInt8>(w, panel, k, span, to);
       break;
     case Element::kInt4:
-      dequantize_panel<true>(w, panel, k, span, to);
+      dequantize_panel<Element::kInt4>(w, panel, k, span, to);
+      break;
+    case Element::kE2M1:
+      dequantize_panel<Element::kE2M1>(w, panel, k, span, to);
       break;
   }
   return to;
@@ -165,7 +172,9 @@ static void input_groups(const LinearTask& t, int segment, int k, int groups,
                          const LinearScratch& s) {
   const InputSegment& x = t.x.at[segment];
   const WeightSegment& w = t.w[segment];
-  const int offset = w.element == Element::kInt4 ? 8 : kByteOffset;
+  const int offset = w.element == Element::kInt4   ? 8
+                     : w.element == Element::kE2M1 ? kE2M1Offset
+                                                   : kByteOffset;
   for (int row = t.row_begin; row < t.row_end; ++row) {
     const int64_t from = source_row(t, row);
     for (int g = 0; g < groups; ++g) {
@@ -180,20 +189,34 @@ static void input_groups(const LinearTask& t, int segment, int k, int groups,
   }
 }
 
-// Bytes of the steps of [k, k + span): in place for int8, unpacked for int4.
+// Nibbles of a span to bytes: code + offset.
+template <Element kElement>
+static void widen_nibbles(const uint8_t* from, int span, uint8_t* to) {
+  for (int i = 0; i < span; i += 8, from += 4 * kColumns, to += 8 * kColumns) {
+    for (int column = 0; column < kColumns; column += kLanes) {
+      const I words = load_as<I>(from + 4 * column);
+      I low = words & 0x0f0f0f0f, high = (words >> 4) & 0x0f0f0f0f;
+      if constexpr (kElement == Element::kE2M1) {
+        low = e2m1_bytes(low);
+        high = e2m1_bytes(high);
+      }
+      store(to + 4 * column, low);
+      store(to + 4 * column + 4 * kColumns, high);
+    }
+  }
+}
+
+// Bytes of the steps of [k, k + span): in place for int8, unpacked for four bits.
 static const uint8_t* widen_codes(const WeightSegment& w, int64_t panel, int k, int span,
                                   uint8_t* to) {
   const uint8_t* from = w.panels + panel * w.panel_bytes;
   if (w.element == Element::kInt8) return from + int64_t{k} * kColumns;
   from += int64_t{k} * kColumns / 2;
-  for (int i = 0; i < span; i += 8, from += 4 * kColumns, to += 8 * kColumns) {
-    for (int column = 0; column < kColumns; column += kLanes) {
-      const I words = load_as<I>(from + 4 * column);
-      store(to + 4 * column, words & 0x0f0f0f0f);
-      store(to + 4 * column + 4 * kColumns, (words >> 4) & 0x0f0f0f0f);
-    }
-  }
-  return to - int64_t{ceil_div(span, 8)} * 8 * kColumns;
+  if (w.element == Element::kE2M1)
+    widen_nibbles<Element::kE2M1>(from, span, to);
+  else
+    widen_nibbles<Element::kInt4>(from, span, to);
+  return to;
 }
 
 template <typename Dot, bool kProgressive>
@@ -275,6 +298,9 @@ static void int_segment(const LinearTask& t, int segment, const LinearScratch& s
         tile.sums = (char*)(s.totals + at);
         tile.flush_steps = NibbleDot::flush_steps(8);
         for_tiles<kTileRows>(0, rows, IntSweep<NibbleDot, true>{tile});
+      } else if (w.element == Element::kE2M1) {
+        tile.flush_steps = NibbleDot::kE2M1FlushSteps;
+        for_tiles<kTileRows>(0, rows, IntSweep<NibbleDot, false>{tile});
       } else if (w.element == Element::kInt4) {
         tile.flush_steps = NibbleDot::flush_steps(x.element == Element::kInt4 ? 4 : 8);
         for_tiles<kTileRows>(0, rows, IntSweep<NibbleDot, false>{tile});

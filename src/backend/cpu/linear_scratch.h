@@ -5,7 +5,7 @@
 inline constexpr int kFloatSpan = 256;  // k per widened panel: 16 KiB on AVX2, 32 KiB on AVX-512
 inline constexpr int kIntSpan = 1024;
 
-ATOM_INLINE bool is_integer(Element e) { return e == Element::kInt8 || e == Element::kInt4; }
+ATOM_INLINE bool is_integer(Element e) { return e >= Element::kInt8; }
 ATOM_INLINE int smaller(int a, int b) { return a < b ? a : b; }
 ATOM_INLINE int larger(int a, int b) { return a > b ? a : b; }
 ATOM_INLINE int ceil_div(int a, int b) { return (a + b - 1) / b; }

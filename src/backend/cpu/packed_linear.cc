@@ -6,7 +6,7 @@
 
 #include "backend/cpu/activation.h"
 #include "base/error.h"
-#include "format/list.h"
+#include "format/quantize.h"
 
 namespace atom::backend::cpu {
 namespace {
@@ -17,7 +17,7 @@ using format::Format;
 bool is_computable(Format weight, Format input) {
   if (format::is_progressive(input)) return false;  // of weights only
   if (!format::is_integer(weight) || !format::is_integer(input)) return true;
-  if (format::is_int4(input)) return weight == input;
+  if (format::bits(input) == 4 || format::is_e2m1(weight)) return weight == input;
   return true;  // an int8 input has one scale, which serves every group of the weight
 }
 
@@ -42,11 +42,13 @@ struct Row {
   const char* codes = nullptr;
   const char* scales = nullptr;
   const char* multipliers = nullptr;  // of progressive int4
+  float global_scale = 1;             // of nvfp4
 };
 
-uint32_t read_word(const char* from) {
-  uint32_t word;
-  std::memcpy(&word, from, sizeof word);
+// The first `bytes` of four; the others are 0.
+uint32_t read_word(const char* from, int bytes) {
+  uint32_t word = 0;
+  std::memcpy(&word, from, static_cast<size_t>(bytes));
   return word;
 }
 
@@ -55,13 +57,15 @@ uint32_t spread_nibbles(uint32_t half) {
   return (half & 0xfu) | (half & 0xf0u) << 4 | (half & 0xf00u) << 8 | (half & 0xf000u) << 12;
 }
 
-void pack_int4(const Row& row, int size, int columns, uint8_t* to) {
+// Of int4 (whose rows end with a whole word) or E2M1; `zeros` holds eight times the nibble of code 0.
+void pack_nibbles(const Row& row, int size, int columns, uint32_t zeros, uint8_t* to) {
   for (int octet = 0; octet < (size + 7) / 8; ++octet, to += 4 * columns) {
-    uint32_t word = 0x88888888u;  // code 0
-    if (row.codes != nullptr) word = read_word(row.codes + 4 * octet);
-    if (const int left = size - 8 * octet; left < 8) {
+    uint32_t word = zeros;
+    const int left = size - 8 * octet;
+    if (row.codes != nullptr) word = read_word(row.codes + 4 * octet, std::min(4, (left + 1) / 2));
+    if (left < 8) {
       const uint32_t padding = ~0u << (4 * left);
-      word = (word & ~padding) | (0x88888888u & padding);
+      word = (word & ~padding) | (zeros & padding);
     }
     const uint32_t bytes = spread_nibbles(word & 0xffffu) | spread_nibbles(word >> 16) << 4;
     std::memcpy(to, &bytes, sizeof bytes);
@@ -83,6 +87,24 @@ void pack_elements(const char* from, int count, int bytes, int columns, uint8_t*
     else
       std::memset(to, 0, static_cast<size_t>(bytes));
   }
+}
+
+// Steps of `count` groups, f32, from scales of any FP4 format: to[i * columns].
+void pack_steps(const Row& row, Format format, int count, int columns, uint8_t* to) {
+  format::visit(format, [&](auto f) {
+    using F = decltype(f);
+    if constexpr (F::kInteger) {
+      for (int i = 0; i < count; ++i, to += int64_t{sizeof(float)} * columns) {
+        float step = 0;
+        if (row.scales != nullptr) {
+          typename F::Scale scale;
+          std::memcpy(&scale, row.scales + i * int64_t{sizeof scale}, sizeof scale);
+          step = F::step(scale) / row.global_scale;
+        }
+        std::memcpy(to, &step, sizeof step);
+      }
+    }
+  });
 }
 
 }  // namespace
@@ -107,6 +129,7 @@ struct CpuLinear::Rows {
     if (format::is_progressive(format))
       result.multipliers = reinterpret_cast<const char*>(part.multipliers) +
                            int64_t{row} * format::weight_multipliers(format, size);
+    if (format::has_global_scale(format)) result.global_scale = *part.global_scale;
     return result;
   }
 
@@ -143,9 +166,10 @@ void CpuLinear::pack_segment(const Rows& rows, int index, const KernelTable& ker
   const auto [format, size] = rows.segments.at[static_cast<size_t>(index)];
   const int columns = kernels.panel_columns;
   const int element_bytes = format::bits(format) / 8;  // 0 for int4
-  const int scale_bytes = format::weight_scale_bytes(format);
   WeightSegment& w = segments_[index];
   w.element = element_of(format);
+  const bool fp4 = w.element == Element::kE2M1;
+  const int scale_bytes = fp4 ? int{sizeof(float)} : format::weight_scale_bytes(format);
   w.progressive = format::is_progressive(format);
   w.size = size;
   w.group = format::group_size(format, size);
@@ -164,14 +188,17 @@ void CpuLinear::pack_segment(const Rows& rows, int index, const KernelTable& ker
     for (int column = 0; column < columns; ++column) {
       const Row row = rows.at(panel * columns + column, index);
       uint8_t* to = codes_[index].as<uint8_t>() + panel * w.panel_bytes;
-      if (w.element == Element::kInt4)
-        pack_int4(row, size, columns, to + 4 * column);
+      if (w.element == Element::kInt4 || fp4)
+        pack_nibbles(row, size, columns, fp4 ? 0 : 0x88888888u, to + 4 * column);
       else if (w.element == Element::kInt8)
         pack_int8(row, size, columns, kernels.byte_offset, to + 4 * column);
       else
         pack_elements(row.codes, size, element_bytes, columns, to + element_bytes * column);
       to = scales_[index].as<uint8_t>() + panel * w.panel_scale_bytes;
-      pack_elements(row.scales, scales, scale_bytes, columns, to + scale_bytes * column);
+      if (fp4)
+        pack_steps(row, format, scales, columns, to + scale_bytes * column);
+      else
+        pack_elements(row.scales, scales, scale_bytes, columns, to + scale_bytes * column);
       to += int64_t{scales} * scale_bytes * columns;
       pack_elements(row.multipliers, multipliers, 1, columns, to + column);
     }

@@ -41,25 +41,74 @@ ATOM_INLINE I quantize_vector(F x, F inv, F low, F high) {
   return round_to_int(min(max(r, low), high));
 }
 
+// Nearest E2M1 code, ties to the even pattern: half to even in steps of 1 below 4, 2 below 8, 4 above.
+ATOM_INLINE I quantize_e2m1(F x, F inv) {
+  F r = x * inv;
+  r = r == r ? r : F{};
+  r = min(max(r, broadcast(-12.0f)), broadcast(12.0f));
+  const F magnitude = (F)(bits_of(r) & 0x7fffffff);
+  const I large = magnitude < 4.0f ? I{} : magnitude < 8.0f ? broadcast(1) : broadcast(2);
+  const F step = (F)((large + 127) << 23), inverse = (F)((127 - large) << 23);
+  return round_to_int(to_float(round_to_int(r * inverse)) * step);
+}
+
+// A value that is not negative as E4M3: half to even, at most 448, at least the smallest one.
+ATOM_INLINE float round_to_e4m3(float x) {
+  if (x > 448.0f) return 448.0f;
+  if (x < 0x1p-6f) {
+    const float rounded = (x + 0x1.8p14f) - 0x1.8p14f;  // multiples of 2^-9
+    return rounded > 0 ? rounded : 0x1p-9f;
+  }
+  const uint32_t bits = __builtin_bit_cast(uint32_t, x);
+  return __builtin_bit_cast(float, (bits + 0x7ffffu + ((bits >> 20) & 1u)) & ~0xfffffu);
+}
+
+// Half the scale of an FP4 group of magnitude `largest`. `global` is that of the segment (nvfp4).
+ATOM_INLINE float fp4_step(Fp4Scale rule, float largest, float clip, float global) {
+  if (rule == Fp4Scale::kE4M3) {
+    if (!(largest == largest && global == global)) return __builtin_nanf("");
+    return (largest == 0.0f ? 0.5f : 0.5f * round_to_e4m3(largest / 6.0f * global)) / global;
+  }
+  if (largest == 0.0f) return 0.5f;
+  if (rule == Fp4Scale::kF32 || largest != largest) return largest * (clip / 12.0f);
+  // 2^(floor(log2 x) - 3); the two smallest are subnormal.
+  const int exponent = (int)(__builtin_bit_cast(uint32_t, largest) >> 23) - 3;
+  const uint32_t bits = exponent > 0    ? (uint32_t)exponent << 23
+                        : exponent == 0 ? 0x00400000u
+                                        : 0x00200000u;
+  return __builtin_bit_cast(float, bits);
+}
+
+// Of a segment, zero-padded to a multiple of 64 values: NaN when one of them is not finite.
+ATOM_INLINE float nvfp4_global(const float* x, int size) {
+  const float largest = absmax(x, round_up(size, kLanes));
+  return largest == 0.0f ? 1.0f : 2688.0f / (largest < 0x1p-114f ? 0x1p-114f : largest);
+}
+
 // One segment in its order, zero-padded to a multiple of 64 values.
 static void quantize_segment(const InputSegment& s, int row, float clip, const float* x) {
   const bool int4 = s.element == Element::kInt4;
   const F low = broadcast(int4 ? -8.0f : -127.0f), high = broadcast(int4 ? 7.0f : 127.0f);
+  const bool e2m1 = s.element == Element::kE2M1;
+  const float global = s.fp4_scale == Fp4Scale::kE4M3 ? nvfp4_global(x, s.size) : 1.0f;
   int8_t* codes = s.codes + row * s.stride;
   int32_t* sums = s.code_sums + int64_t{row} * s.sums;
   for (int g = 0; g < s.groups; ++g) {
     const int begin = g * s.group;
     const int end = round_up(smaller(begin + s.group, s.size), kLanes);
     const float largest = absmax(x + begin, end - begin);
-    const float scale =
-        largest == 0.0f ? 1.0f : (int4 ? largest * (clip / 7.0f) : largest / 127.0f);
+    const float scale = e2m1              ? fp4_step(s.fp4_scale, largest, clip, global)
+                        : largest == 0.0f ? 1.0f
+                        : int4            ? largest * (clip / 7.0f)
+                                          : largest / 127.0f;
     s.scales[int64_t{row} * s.groups + g] = scale;
     const F inv = broadcast(1.0f / scale);
     for (int i = begin; i < end; i += s.sum_span) {
       const int span_end = smaller(i + s.sum_span, end);
       I sum{};
       for (int j = i; j < span_end; j += kLanes) {
-        const I q = quantize_vector(load(x + j), inv, low, high);
+        const I q =
+            e2m1 ? quantize_e2m1(load(x + j), inv) : quantize_vector(load(x + j), inv, low, high);
         store_bytes(codes + j, q);
         sum += q;
       }

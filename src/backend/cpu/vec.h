@@ -85,6 +85,19 @@ ATOM_INLINE I dot_bytes(I acc, I w, I a) {
   return acc;
 }
 
+// E2M1 patterns, a byte each (0 .. 15), become codes + kE2M1Offset: by a table of sixteen bytes where bytes can be
+// shuffled, else computed (codes grow by 1 up to the pattern 4, then by 2 and 4).
+inline constexpr int kE2M1Offset = 12;
+inline constexpr int64_t kE2M1Low = 0x181412100f0e0d0c, kE2M1High = 0x00040608090a0b0c;
+typedef int8_t B __attribute__((vector_size(4 * kLanes)));  // NOLINT
+ATOM_INLINE I computed_e2m1_bytes(I patterns) {
+  const B pattern = (B)patterns, index = pattern & 7;
+  const B code = index - (B)(index > 4) - (B)(index > 5) + ((B)(index > 6) & 3);  // true is -1
+  return (I)((pattern > 7 ? -code : code) + (int8_t)kE2M1Offset);
+}
+// Byte by byte, so that no borrow crosses.
+ATOM_INLINE I subtract_bytes(I bytes, int value) { return (I)((B)bytes - (int8_t)value); }
+
 // ---- what differs
 
 // Two halves side by side.
@@ -121,6 +134,11 @@ ATOM_INLINE I widen_u4(const uint8_t* from) {
   return (words >> I{0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28}) & 15;
 }
 
+ATOM_INLINE I e2m1_bytes(I patterns) {
+  const __m512i table = _mm512_broadcast_i32x4(_mm_set_epi64x(kE2M1High, kE2M1Low));
+  return (I)_mm512_shuffle_epi8(table, (__m512i)patterns);
+}
+
 // Products of packed bytes, four to a lane: exact s32 sums. Weights are unsigned: code + offset.
 struct UnsignedDot {
   using Sum = I;
@@ -131,6 +149,7 @@ struct UnsignedDot {
   }
   ATOM_INLINE I finish(Sum sum) { return sum; }
   static constexpr int flush_steps(int) { return 1 << 30; }
+  static constexpr int kE2M1FlushSteps = 1 << 30;
 };
 using NibbleDot = UnsignedDot;
 using ByteDot = UnsignedDot;
@@ -163,7 +182,12 @@ ATOM_INLINE I widen_u4(const uint8_t* from) {
 
 alignas(32) static const int16_t kOnes[16] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
-// u4 weights (code + 8): pairs of products are added in 16 bits and widened every flush_steps().
+ATOM_INLINE I e2m1_bytes(I patterns) {
+  const __m256i table = _mm256_broadcastsi128_si256(_mm_set_epi64x(kE2M1High, kE2M1Low));
+  return (I)_mm256_shuffle_epi8(table, (__m256i)patterns);
+}
+
+// u4 weights (code + 8) or E2M1 (code + 12): pairs of products are added in 16 bits and widened every flush_steps().
 struct NibbleDot {
   using Sum = __m256i;  // sixteen s16
   ATOM_INLINE Sum step(Sum sum, I w, I a) {
@@ -180,6 +204,7 @@ struct NibbleDot {
   }
   // A step adds at most 2 * 15 * |code| in magnitude: 240 for int4 inputs, 3810 for int8.
   static constexpr int flush_steps(int input_bits) { return input_bits == 4 ? 128 : 8; }
+  static constexpr int kE2M1FlushSteps = 56;  // 2 * 24 * 12 a step
 };
 // s8 weights: |a| * (w with the sign of a). No code is -128, so no pair saturates (2 * 127 * 127 <
 // 2^15).
@@ -249,11 +274,14 @@ ATOM_INLINE I widen_u4(const uint8_t* from) {
   return ((from[0] | from[1] << 8) >> I{0, 4, 8, 12}) & 15;
 }
 
+ATOM_INLINE I e2m1_bytes(I patterns) { return computed_e2m1_bytes(patterns); }
+
 struct PlainDot {
   using Sum = I;
   ATOM_INLINE Sum step(Sum sum, I w, I a) { return dot_bytes(sum, w, a); }
   ATOM_INLINE I finish(Sum sum) { return sum; }
   static constexpr int flush_steps(int) { return 1 << 30; }
+  static constexpr int kE2M1FlushSteps = 1 << 30;
 };
 using NibbleDot = PlainDot;
 using ByteDot = PlainDot;

@@ -15,18 +15,18 @@ void quantize_segment(std::span<const float> x, format::Format format, float cli
                       int8_t* codes) {
   const int size = static_cast<int>(x.size());
   const int group = format::group_size(format, size);
-  for (int g = 0; g < format::groups(format, size); ++g) {
-    const int begin = g * group;
-    const std::span<const float> values = x.subspan(begin, std::min(group, size - begin));
-    const float largest = format::absmax(values);
-    if (format::is_int4(format)) {
-      scales[g] = format::int4_scale(largest, clip);
-      format::quantize_group(values, scales[g], format::Int4{}, codes + begin);
-    } else {
-      scales[g] = format::int8_scale(largest);
-      format::quantize_group(values, scales[g], format::Int8{}, codes + begin);
+  format::visit(format, [&](auto f) {
+    using F = decltype(f);
+    if constexpr (F::kInteger) {
+      const float global = F::kGlobal ? format::nvfp4_global(format::absmax(x)) : 1.0f;
+      for (int g = 0; g < format::groups(format, size); ++g) {
+        const int begin = g * group;
+        const std::span<const float> values = x.subspan(begin, std::min(group, size - begin));
+        scales[g] = format::input_step<F>(format::absmax(values), clip, global);
+        format::quantize_group(values, scales[g], f, codes + begin);
+      }
     }
-  }
+  });
 }
 
 }  // namespace

@@ -34,7 +34,7 @@ class ReferenceLinear final : public PackedLinear {
   format::Segments input;
   std::vector<int8_t> codes;         // of integer segments
   std::vector<float> values;         // of floating-point segments
-  std::vector<float> scales;         // progressive: the row's, for every group
+  std::vector<float> scales;         // of one code; progressive: the row's, for every group
   std::vector<uint8_t> multipliers;  // 1 except in progressive segments
   std::vector<float> bias;           // [n], zeros when there is none
 };
@@ -44,7 +44,7 @@ class ReferenceLinear final : public PackedLinear {
 bool is_computable(Format weight, Format input) {
   if (format::is_progressive(input)) return false;  // of weights only
   if (!format::is_integer(weight) || !format::is_integer(input)) return true;
-  if (format::is_int4(input)) return weight == input;
+  if (format::bits(input) == 4 || format::is_e2m1(weight)) return weight == input;
   return true;  // int8 input: one scale for the whole segment
 }
 
@@ -81,13 +81,11 @@ void unpack_scales(const LinearWeight::Part& part, const format::Segment& segmen
   const char* from =
       static_cast<const char*>(part.scales) + int64_t{row} * stored * F::kWeightScaleBytes;
   for (int g = 0; g < groups; ++g) {
-    if constexpr (F::kWeightScaleBytes == 2) {
-      uint16_t bits;
-      std::memcpy(&bits, from + 2 * g, sizeof bits);
-      to.scales[g] = format::f16_to_f32(bits);
-    } else {
-      std::memcpy(&to.scales[g], from + (F::kProgressive ? 0 : 4 * g), sizeof(float));
-    }
+    typename F::Scale scale;
+    static_assert(sizeof scale == F::kWeightScaleBytes);
+    std::memcpy(&scale, from + (F::kProgressive ? 0 : F::kWeightScaleBytes * g), sizeof scale);
+    to.scales[g] = F::step(scale);
+    if constexpr (F::kGlobal) to.scales[g] /= *part.global_scale;
     if constexpr (F::kProgressive) to.multipliers[g] = part.multipliers[int64_t{row} * groups + g];
   }
 }
@@ -104,10 +102,8 @@ void unpack_row(const LinearWeight::Part& part, const format::Segment& segment, 
     for (int i = 0; i < segment.size; ++i) {
       if constexpr (!F::kInteger)
         to.values[i] = F::widen(stored[i]);
-      else if constexpr (F::kBits == 4)
-        to.codes[i] = static_cast<int8_t>(format::unpack_int4(stored.data(), i));
       else
-        to.codes[i] = stored[i];
+        to.codes[i] = static_cast<int8_t>(format::unpack_code<F>(stored.data(), i));
     }
     if constexpr (F::kInteger) unpack_scales<F>(part, segment, row, to);
   });
@@ -139,7 +135,7 @@ double sum_of_codes(const Operands& o) {
       codes += int64_t{o.w_codes[i]} * o.x_codes[i];
     all_codes += o.w_multipliers[g] * codes;
     if (progressive) continue;
-    const float x_scale = o.x_scales[format::is_int4(o.input) ? g : 0];
+    const float x_scale = o.x_scales[format::bits(o.input) == 4 ? g : 0];
     sum += static_cast<double>(codes) * double{o.w_scales[g]} * double{x_scale};
   }
   if (progressive && o.size > 0)

@@ -57,8 +57,16 @@ constexpr std::array kBest = {
     AblationStep{"+ Hadamard before down_proj",
                  [](Recipe& recipe, int) { recipe.transform.down = true; }},
     AblationStep{"+ searched weight clips", [](Recipe& recipe, int) { recipe.clip_weights = 0; }},
-    AblationStep{"+ searched input clips (method best)",
+    AblationStep{"+ searched input clips",
                  [](Recipe& recipe, int) { recipe.clip_activations = 0; }},
+    AblationStep{"+ signed scales", [](Recipe& recipe, int) { recipe.signed_scales = true; }},
+    AblationStep{"+ codes refined by coordinate descent",
+                 [](Recipe& recipe, int) { recipe.refine = true; }},
+    AblationStep{"+ KV-cache clip 0.95", [](Recipe& recipe, int) { recipe.clip_kv = 0.95f; }},
+    AblationStep{"+ open page of the KV-cache in int8 (method best)",
+                 [](Recipe& recipe, int) { recipe.open_page = true; }},
+    AblationStep{"the same with groups of 64", [](Recipe& recipe, int) { recipe.group = 64; }},
+    AblationStep{"the same with groups of 32", [](Recipe& recipe, int) { recipe.group = 32; }},
 };
 
 }  // namespace

@@ -67,7 +67,7 @@ std::string served_by(Executor& executor, const CommonOptions& options, const Pa
   const auto backend =
       backend::open_backend(choice.name, {.executor = &executor, .isa = choice.isa});
   std::vector<std::byte> memory[4];
-  const std::vector<uint8_t> multipliers(kOutputs * kInputs, 1);
+  const std::vector<int8_t> multipliers(kOutputs * kInputs, 1);
   const float global = 1;
   backend::LinearWeight weight = {.n = kOutputs, .segments = weights};
   for (int i = 0; i < 2; ++i) {

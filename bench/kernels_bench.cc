@@ -95,9 +95,8 @@ class Contestant {
     std::vector<uint8_t> scales(static_cast<size_t>(n) * format::weight_scales(weight, k) *
                                 format::weight_scale_bytes(weight));
     for (uint8_t& byte : scales) byte = static_cast<uint8_t>(40 + random.below(20));
-    std::vector<uint8_t> multipliers(static_cast<size_t>(n) *
-                                     format::weight_multipliers(weight, k));
-    for (uint8_t& multiplier : multipliers) multiplier = static_cast<uint8_t>(1 + random.below(15));
+    std::vector<int8_t> multipliers(static_cast<size_t>(n) * format::weight_multipliers(weight, k));
+    for (int8_t& multiplier : multipliers) multiplier = static_cast<int8_t>(1 + random.below(15));
     const LinearWeight part{.n = n,
                             .segments = format::whole(weight, k),
                             .part = {{codes.data(), scales.data(), multipliers.data()}, {}},

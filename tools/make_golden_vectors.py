@@ -202,12 +202,27 @@ def packed(codes):
     return "".join(f"{w:08x}" for w in words)
 
 
-def kv(x, high):
+def signed_int4_activation(x, group, clip):
+    """Section 2, signed scales: the value of largest magnitude, the positive one of two, goes towards -8."""
+    scales, codes, values = [], [], []
+    for part in split(x, group):
+        largest = absmax(part)
+        extreme = largest if np.isnan(largest) or (part == largest).any() else F32(-largest)
+        s = F32(1) if largest == 0 else F32(extreme * F32(F32(clip) / F32(-8)))
+        q = codes_of(part, s, -8, 7)
+        scales.append(s)
+        codes += q.tolist()
+        values += (s * q.astype(F32)).tolist()
+    return scales, codes, values
+
+
+def kv(x, high, clip=1.0):
     """Section 3."""
     if not np.isfinite(x).all():
         return F16(np.nan), F16(np.nan), [0] * len(x), [np.nan] * len(x)
-    lo = to_f16(x.min())[()]
-    s = to_f16(F32(F32(x.max() - x.min()) / F32(high)))[()]
+    span = F32(x.max() - x.min())
+    lo = to_f16(F32(x.min() + F32(span * F32(F32(F32(1) - F32(clip)) / F32(2)))))[()]
+    s = to_f16(F32(F32(span * F32(clip)) / F32(high)))[()]
     if s == 0:
         s = F16(1)
     q = codes_of((x - F32(lo)).astype(F32), F32(s), 0, high)
@@ -328,7 +343,7 @@ def int8_cases(generator):
     return cases
 
 
-def activation_cases(generator):
+def activation_cases(generator, quantize=int4_activation):
     cases = []
     for group, size in ((32, 40), (128, 156), (0, 37), (64, 96)):
         vectors = inputs(generator, size, 7)
@@ -339,14 +354,14 @@ def activation_cases(generator):
             vectors = {k: vectors[k] for k in ("normal", "ties", "nan")}
         for name, x in vectors.items():
             for clip in (1.0, 0.9) if name in ("normal", "outlier") else (1.0,):
-                scales, codes, values = int4_activation(x, group, clip)
+                scales, codes, values = quantize(x, group, clip)
                 cases.append({"name": name, "format": "int4.row" if group == 0 else f"int4.g{group}",
                               "clip": hex32([clip]), "x": hex32(x), "scale": hex32(scales),
                               "codes": codes, "value": hex32(values)})
     return cases
 
 
-def kv_cases(generator):
+def kv_cases(generator, clips=(1.0,)):
     cases = []
     for size in (16, 32):
         positive = np.abs(normal(generator, size)) + F32(5)
@@ -368,9 +383,10 @@ def kv_cases(generator):
         vectors["ties"][-1] = 15
         for high, kind in ((15, "int4"), (255, "int8")):
             for name, x in vectors.items():
-                lo, s, codes, values = kv(x, high)
-                cases.append({"name": name, "kv": kind, "x": hex32(x), "lo": hex16([lo]), "step": hex16([s]),
-                              "codes": codes, "value": hex32(values)})
+                for clip in clips:
+                    lo, s, codes, values = kv(x, high, clip)
+                    cases.append({"name": name, "kv": kind, "clip": hex32([clip]), "x": hex32(x),
+                                  "lo": hex16([lo]), "step": hex16([s]), "codes": codes, "value": hex32(values)})
     return cases
 
 
@@ -617,6 +633,8 @@ def main():
         "linear_e2m1": fp4_linear_case(generator, "e2m1.g128", "e2m1", 128),
         "linear_mxfp4": fp4_linear_case(generator, "mxfp4", "mxfp4", 32),
         "linear_nvfp4": fp4_linear_case(generator, "nvfp4", "nvfp4", 16),
+        "int4_signed": activation_cases(generator, signed_int4_activation),
+        "kv_clipped": kv_cases(generator, (0.95, 0.8)),
     }
     out.parent.mkdir(parents=True, exist_ok=True)
     lines = []

@@ -18,6 +18,8 @@ struct InputSpec {
   format::Segments
       segments;       // formats of the activation; floating-point segments are carried as f32
   float clip = 1.0f;  // of int4 and e2m1 segments: s = absmax * (clip / 7), absmax * (clip / 6)
+  // Of int4 groups: s = extreme * (clip / -8), extreme the value of largest magnitude (format::signed_int4_scale).
+  bool signed_scales = false;
   const int32_t* order =
       nullptr;  // [k] channel at position i of the linear's input; null: identity
   // After the order, the first segment goes through format::block_hadamard with blocks of this length, a power of
@@ -43,8 +45,8 @@ struct LinearWeight {
     const void* codes = nullptr;  // [n, row_bytes(format, size)]
     const void* scales =
         nullptr;  // [n, weight_scales] of format::weight_scale_bytes; null for floating point
-    const uint8_t* multipliers = nullptr;  // [n, groups], 1..15, progressive int4 only
-    const float* global_scale = nullptr;   // [1], nvfp4 only: divides the scales
+    const int8_t* multipliers = nullptr;  // [n, groups], 1..15 or -15..-1, progressive int4 only
+    const float* global_scale = nullptr;  // [1], nvfp4 only: divides the scales
   };
   Part part[2];
   const float* bias = nullptr;  // [n], may be null
@@ -121,11 +123,13 @@ struct SequenceStep {
   int row_end = 0;
   int position = 0;
   const int32_t* page_table = nullptr;
+  int open_page = 0;  // the sequence's, where the layout has open pages
 };
 
 // Turns Q and K (RoPE, Su et al. 2021; halves [0, d/2) and [d/2, d) form the pairs), stores K and
 // V in the cache format, then attends causally to K and V as stored, the step's own tokens
-// included. GQA: query head h reads KV head h / (heads / kv_heads). Scores are scaled by 1 /
+// included. With an open page, a query reads the positions of its own page as rounded to int8 and those before as stored
+// in the page; which rows a step holds makes no difference. GQA: query head h reads KV head h / (heads / kv_heads). Scores are scaled by 1 /
 // sqrt(head_dim).
 struct AttentionArgs {
   const float* qkv = nullptr;  // [rows, (heads + 2 kv_heads) * head_dim]
@@ -140,6 +144,10 @@ struct AttentionArgs {
   // [kv_heads, head_dim] or null: subtracted from every K after that, before it is stored. Scores of a query all move
   // by the same amount, which softmax does not notice; what is stored becomes smaller.
   const float* key_offset = nullptr;
+  float kv_clip = 1.0f;  // of an int4 cache (format::kv_params)
+  // Open page s at s * layout.of_open_page().page_bytes(); null without open pages. The step leaves there what the
+  // next one needs: the positions of each sequence's last page.
+  void* open_pages = nullptr;
   std::span<const SequenceStep> sequences;  // host memory; disjoint rows that cover [0, rows)
   Activation y;                             // [rows, heads * head_dim]
 };

@@ -47,7 +47,7 @@ class Sequence {
       : model_(model),
         rows_(rows),
         forward_(model.config, *model.backend, {.max_rows = rows, .max_positions = positions}),
-        pool_(make_pool(model, positions)),
+        pool_(model::make_pool(model, positions)),
         pages_(model::consecutive_pages(0, pool_.pages())),
         h_(model.backend->allocate(sizeof(float) * rows * model.config.hidden)),
         logits_(model.backend->allocate(sizeof(float) * model.config.vocabulary)) {}
@@ -77,16 +77,6 @@ class Sequence {
   }
 
  private:
-  static kv::Pool make_pool(const model::Model& model, int positions) {
-    std::vector<format::KvLayout> layouts;
-    for (const format::KvKind kind : model.scheme.kv)
-      layouts.push_back(
-          {.kind = kind, .kv_heads = model.config.kv_heads, .head_dim = model.config.head_dim});
-    check(!layouts.empty(), "a model has layers");
-    const int pages = kv::pages_for(positions, layouts[0]);
-    return kv::Pool(*model.backend, std::move(layouts), pages);
-  }
-
   void step(std::span<const int32_t> ids) {
     const int rows = static_cast<int>(ids.size());
     const backend::SequenceStep step = {

@@ -7,16 +7,6 @@
 namespace atom::eval {
 namespace {
 
-kv::Pool make_pool(const model::Model& model, int context) {
-  std::vector<format::KvLayout> layouts;
-  for (const format::KvKind kind : model.scheme.kv)
-    layouts.push_back(
-        {.kind = kind, .kv_heads = model.config.kv_heads, .head_dim = model.config.head_dim});
-  check(!layouts.empty(), "a model has layers");
-  const int pages = kv::pages_for(context, layouts[0]);
-  return kv::Pool(*model.backend, std::move(layouts), pages);
-}
-
 int rows_of_block(const WindowOptions& options, int vocabulary, int step_rows) {
   const int64_t fit = options.block_bytes / (int64_t{sizeof(float)} * vocabulary);
   return static_cast<int>(std::clamp<int64_t>(fit, 1, std::min(options.block_rows, step_rows)));
@@ -51,7 +41,7 @@ WindowRunner::WindowRunner(const model::Model& model, const WindowOptions& optio
       block_rows_(rows_of_block(options, model.config.vocabulary, step_rows_)),
       forward_(model.config, *model.backend,
                {.max_rows = step_rows_, .max_positions = options.context}),
-      pool_(make_pool(model, options.context)),
+      pool_(model::make_pool(model, options.context)),
       pages_(model::consecutive_pages(0, pool_.pages())),
       h_(model.backend->allocate(sizeof(float) * step_rows_ * model.config.hidden)),
       logits_(model.backend->allocate(sizeof(float) * block_rows_ * model.config.vocabulary)) {}

@@ -81,7 +81,7 @@ struct Int4Progressive : Int4 {
   static constexpr Kind kTag = Kind::kInt4Progressive;
   static constexpr bool kProgressive = true;
   static constexpr int kWeightScaleBytes = 4;  // f32, one per row
-  static constexpr int kMostMultiplier = 15;   // u8, one per row and group, at least 1
+  static constexpr int kMostMultiplier = 15;   // s8, one per row and group, not 0
   using Scale = float;
   static float step(Scale scale) { return scale; }
 };

@@ -35,10 +35,25 @@ inline float int4_scale(float absmax, float clip) {
   return absmax == 0.0f ? 1.0f : absmax * (clip / 7.0f);
 }
 
-// A weight's group scale as stored: f16, at least 2^-24 so that it never vanishes.
+// With signed scales the value of largest magnitude (of two, the positive one) goes towards code -8, the one end of the
+// codes that is longer: 16 steps instead of 15 span the group. `extreme` is that value; NaN as for absmax.
+inline float extreme(std::span<const float> values) {
+  const float largest = absmax(values);
+  for (const float v : values)
+    if (v == largest) return largest;
+  return -largest;
+}
+inline float signed_int4_scale(float extreme, float clip) {
+  return extreme == 0.0f ? 1.0f : extreme * (clip / -8.0f);
+}
+
+// A weight's group scale as stored: f16, at least 2^-24 in magnitude so that it never vanishes.
 // `scale` is what the solver asks for; overflow beyond f16 is the caller's error (isinf after
 // widening).
-inline uint16_t weight_scale_bits(float scale) { return std::max<uint16_t>(f32_to_f16(scale), 1); }
+inline uint16_t weight_scale_bits(float scale) {
+  const uint16_t bits = f32_to_f16(scale);
+  return (bits & 0x7fffu) == 0 ? bits | 1u : bits;
+}
 
 // FP4. The global scale of nvfp4 divides: 6 * 448 / absmax of a weight's or an input's segment.
 inline float nvfp4_global(float absmax) {
@@ -98,8 +113,10 @@ float input_step(float absmax, float clip, float global) {
 inline float progressive_row_scale(float largest) {
   return largest == 0.0f ? 1.0f : std::max(largest / 15.0f, 0x1p-126f);
 }
-inline uint8_t progressive_multiplier(float group_scale, float row_scale) {
-  return static_cast<uint8_t>(std::clamp(std::nearbyintf(group_scale / row_scale), 1.0f, 15.0f));
+inline int8_t progressive_multiplier(float group_scale, float row_scale) {
+  const float magnitude =
+      std::clamp(std::nearbyintf(std::abs(group_scale) / row_scale), 1.0f, 15.0f);
+  return static_cast<int8_t>(group_scale < 0 ? -magnitude : magnitude);
 }
 
 // q = clamp(rne(x * inv), low, high), inv = 1 / s in f32. A NaN scale gives codes 0.
@@ -125,13 +142,14 @@ void quantize_group(std::span<const float> x, float scale, Element, int8_t* code
   for (size_t i = 0; i < x.size(); ++i) codes[i] = static_cast<int8_t>(code_of<Element>(x[i], inv));
 }
 
-// KV-cache parameters of one vector: x = lo + step * q, q in 0..high, both f16.
+// KV-cache parameters of one vector: x = lo + step * q, q in 0..high, both f16. A clip c < 1 shortens the range around
+// its middle: lo = min + (max - min) * ((1 - c) / 2), step = (max - min) * c / high.
 struct KvParams {
-  uint16_t lo = 0;    // f16 bits of the minimum
-  uint16_t step = 0;  // f16 bits of (max - min) / high; 1.0 when all values are equal
+  uint16_t lo = 0;    // f16 bits
+  uint16_t step = 0;  // f16 bits; 1.0 when all values are equal
 };
 
-inline KvParams kv_params(std::span<const float> x, int high) {
+inline KvParams kv_params(std::span<const float> x, int high, float clip = 1.0f) {
   float lo = x[0], hi = x[0];
   bool finite = true;
   for (const float v : x) {
@@ -141,8 +159,9 @@ inline KvParams kv_params(std::span<const float> x, int high) {
   }
   constexpr uint16_t kNaN = 0x7e00, kOne = 0x3c00;
   if (!finite) return {kNaN, kNaN};
-  const uint16_t step = f32_to_f16((hi - lo) / static_cast<float>(high));
-  return {f32_to_f16(lo), step == 0 ? kOne : step};
+  const float range = hi - lo;
+  const uint16_t step = f32_to_f16(range * clip / static_cast<float>(high));
+  return {f32_to_f16(lo + range * ((1.0f - clip) / 2.0f)), step == 0 ? kOne : step};
 }
 
 inline int kv_code(float x, float lo, float inv_step, int high) {

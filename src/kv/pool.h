@@ -11,19 +11,21 @@ namespace atom::kv {
 
 class Pool {
  public:
-  // One layout per layer; `pages` pages each.
-  Pool(backend::Backend& backend, std::vector<format::KvLayout> layouts, int pages);
+  // One layout per layer; `pages` pages each, and an open page for each of `sequences` where the layout has them.
+  Pool(backend::Backend& backend, std::vector<format::KvLayout> layouts, int pages,
+       int sequences = 1);
 
   int pages() const { return pages_; }
   int layers() const { return static_cast<int>(layouts_.size()); }
   const format::KvLayout& layout(int layer) const { return layouts_[layer]; }
   void* data(int layer) const { return memory_[layer].data(); }
+  void* open_pages(int layer) const { return open_[layer].data(); }  // null: none
   int64_t bytes() const;
 
  private:
   std::vector<format::KvLayout> layouts_;
-  std::vector<backend::Buffer> memory_;
-  int pages_ = 0;
+  std::vector<backend::Buffer> memory_, open_;
+  int pages_ = 0, sequences_ = 1;
 };
 
 // Pages that `tokens` positions take.

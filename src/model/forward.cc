@@ -88,6 +88,8 @@ void Forward::layer(const Layer& layer, kv::Pool& pool, int pool_layer,
        .rope_sin = rope_sin_.as<float>(),
        .hadamard = layer.qk_hadamard,
        .key_offset = layer.key_offset.bytes() > 0 ? layer.key_offset.as<float>() : nullptr,
+       .kv_clip = layer.kv_clip,
+       .open_pages = pool.open_pages(pool_layer),
        .sequences = sequences,
        .y = attended});
   const backend::PackedLinear* out = layer.out.get();
@@ -158,6 +160,18 @@ void Forward::head(const Ends& ends, const float* h, int rows, float* logits) {
       {.x = h, .gain = ends.final_norm.as<float>(), .epsilon = config_.norm_epsilon, .y = x});
   const backend::PackedLinear* head = ends.head.get();
   backend_.linear({.x = x, .weights = {&head, 1}, .y = logits});
+}
+
+kv::Pool make_pool(const Model& model, int positions) {
+  std::vector<format::KvLayout> layouts;
+  for (const format::KvKind kind : model.scheme.kv)
+    layouts.push_back({.kind = kind,
+                       .kv_heads = model.config.kv_heads,
+                       .head_dim = model.config.head_dim,
+                       .open_page = model.scheme.open_page && kind == format::KvKind::kInt4});
+  check(!layouts.empty(), "a model has layers");
+  const int pages = kv::pages_for(positions, layouts[0]);
+  return {*model.backend, std::move(layouts), pages};
 }
 
 std::vector<int32_t> consecutive_pages(int first, int count) {

@@ -51,6 +51,9 @@ class Forward {
   backend::Buffer router_logits_, row_index_, row_ends_, slots_, route_weights_, turned_;
 };
 
+// The cache of one sequence of `model`.
+kv::Pool make_pool(const Model& model, int positions);
+
 // Page tables of sequences that own consecutive pages: 0, 1, 2, ...
 std::vector<int32_t> consecutive_pages(int first, int count);
 

@@ -23,8 +23,8 @@ struct LinearTensors {
     std::vector<std::byte> codes;  // [n, row_bytes(format, size)]
     std::vector<std::byte>
         scales;  // [n, weight_scales] of format::weight_scale_bytes, empty for floating point
-    std::vector<uint8_t> multipliers;  // [n, groups] of progressive int4, else empty
-    std::vector<float> global_scale;   // [1] of nvfp4, else empty
+    std::vector<int8_t> multipliers;  // [n, groups] of progressive int4, else empty
+    std::vector<float> global_scale;  // [1] of nvfp4, else empty
 
     int64_t bytes() const;  // as stored
   };
@@ -40,6 +40,7 @@ struct Site {
   std::string name;            // "model.layers.0.self_attn.qkv_input"
   format::Segments segments;   // formats of the activation
   float clip = 1.0f;           // of int4 and e2m1 segments
+  bool signed_scales = false;  // of int4 segments
   std::vector<int32_t> order;  // [k], or empty: identity, or folded into the producer's rows
   int hadamard = 0;            // block length of the transform at run time; 0: none
 };
@@ -56,6 +57,8 @@ struct LayerTensors {
   std::vector<ExpertTensors> experts;  // one for a dense layer
   format::KvKind kv = format::KvKind::kF32;
   int qk_hadamard = 0;            // block length of the transform of Q and K at run time; 0: none
+  float kv_clip = 1.0f;           // of an int4 KV-cache (backend::AttentionArgs)
+  bool open_page = false;         // of an int4 KV-cache (format::KvLayout)
   std::vector<float> key_offset;  // [kv_heads, head_dim] (backend::AttentionArgs), or empty
 };
 

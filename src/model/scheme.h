@@ -24,6 +24,8 @@ struct LinearScheme {
   format::Format kept_input = format::kF32;
   int kept = 0;       // channels
   float clip = 1.0f;  // of int4 inputs
+  bool signed_scales =
+      false;  // of int4 inputs: the scale takes the sign of the extreme value (backend::InputSpec)
   int hadamard = 0;  // block length of the input's Hadamard transform (backend::InputSpec); 0: none
 
   bool operator==(const LinearScheme&) const = default;
@@ -41,6 +43,8 @@ struct Scheme {
   std::map<std::string, LinearScheme> linears;  // by module name; absent: 16 bits as in the source
   std::vector<format::KvKind> kv;               // one per layer
   int qk_hadamard = 0;                          // block length of the transform of Q and K; 0: none
+  float kv_clip = 1.0f;                         // of int4 KV-caches (backend::AttentionArgs)
+  bool open_page = false;                       // of int4 KV-caches (format::KvLayout)
   bool key_offset = false;                      // every layer has the tensor kKeyOffset
   // The layers' stream is h Q, embedding and head are of h: the model has the tensor kStreamBasis.
   bool stream_basis = false;

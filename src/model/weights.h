@@ -28,6 +28,8 @@ struct BoundSite {
 struct Layer {
   backend::Buffer attention_norm, ffn_norm;  // f32 [hidden]
   int qk_hadamard = 0;
+  float kv_clip = 1.0f;
+  bool open_page = false;
   backend::Buffer key_offset;  // f32 [kv_heads, head_dim], or empty
   BoundSite qkv_input, out_input, ffn_input, router_input, down_input;
   std::unique_ptr<backend::PackedLinear> qkv, out, router;

@@ -277,16 +277,20 @@ void Windows::sample(const model::Layer& layer, format::KvKind kv, int64_t rows)
 }
 
 void Windows::run(const model::Layer& layer, format::KvKind kv, After after, int64_t rows_wanted) {
-  const format::KvLayout layout{
-      .kind = kv, .kv_heads = config_.kv_heads, .head_dim = config_.head_dim};
+  const format::KvLayout layout{.kind = kv,
+                                .kv_heads = config_.kv_heads,
+                                .head_dim = config_.head_dim,
+                                .open_page = layer.open_page && kv == format::KvKind::kInt4};
   const int window_pages = kv::pages_for(sequence_, layout);
   const int windows = std::max(1, step_rows_ / sequence_);
-  kv::Pool pool(backend_, {layout}, window_pages * windows);
+  kv::Pool pool(backend_, {layout}, window_pages * windows, windows);
   const std::vector<int32_t> pages = model::consecutive_pages(0, pool.pages());
   for (Step& step : steps()) {
     if (step.first_row >= rows_wanted) break;
-    for (size_t i = 0; i < step.sequences.size(); ++i)
+    for (size_t i = 0; i < step.sequences.size(); ++i) {
       step.sequences[i].page_table = pages.data() + i * static_cast<size_t>(window_pages);
+      step.sequences[i].open_page = static_cast<int>(i);
+    }
     float* rows =
         hidden_.data() + static_cast<size_t>(step.first_row) * static_cast<size_t>(config_.hidden);
     const size_t bytes =

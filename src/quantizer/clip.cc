@@ -26,19 +26,22 @@ double group_error(std::span<const float> x, float scale, std::span<const float>
   return sum;
 }
 
-// The clip in 0.5 .. 1 whose scale(clip) rounds the group best; ties: the larger.
+// The clip in 0.5 .. 1, or also -1 .. -0.5, whose scale(clip) rounds the group best; ties: the larger.
 template <typename Element, typename ScaleOf>
 float best_of_clips(std::span<const float> group, std::span<const float> importance,
-                    const ScaleOf& scale_of) {
+                    bool both_signs, const ScaleOf& scale_of) {
   float best = 1.0f;
   double least = std::numeric_limits<double>::infinity();
-  for (int percent = 100; percent >= 50; percent -= 5) {
-    const float clip = static_cast<float>(percent) / 100.0f, scale = scale_of(clip);
-    if (!std::isfinite(scale)) continue;
-    const double error = group_error<Element>(group, scale, importance);
-    if (error < least) {
-      least = error;
-      best = clip;
+  for (const float sign : {1.0f, -1.0f}) {
+    if (sign < 0 && !both_signs) continue;
+    for (int percent = 100; percent >= 50; percent -= 5) {
+      const float clip = sign * static_cast<float>(percent) / 100.0f, scale = scale_of(clip);
+      if (!std::isfinite(scale)) continue;
+      const double error = group_error<Element>(group, scale, importance);
+      if (error < least) {
+        least = error;
+        best = clip;
+      }
     }
   }
   return best;
@@ -47,14 +50,16 @@ float best_of_clips(std::span<const float> group, std::span<const float> importa
 // Rounding errors [rows, normal.size] of the normal segment of x [rows, k].
 template <typename Element>
 std::vector<float> rounding_errors(const float* x, int rows, int k, format::Segment normal,
-                                   float clip) {
+                                   float clip, bool signed_scales) {
   const int group = format::group_size(normal.format, normal.size);
   std::vector<float> errors(static_cast<size_t>(rows) * static_cast<size_t>(normal.size));
   for (int r = 0; r < rows; ++r)
     for (int begin = 0; begin < normal.size; begin += group) {
       const int size = std::min(group, normal.size - begin);
       const std::span<const float> values(x + int64_t{r} * k + begin, static_cast<size_t>(size));
-      const float scale = format::input_step<Element>(format::absmax(values), clip, 1.0f);
+      const float scale = signed_scales
+                              ? format::signed_int4_scale(format::extreme(values), clip)
+                              : format::input_step<Element>(format::absmax(values), clip, 1.0f);
       float* to = errors.data() + int64_t{r} * normal.size + begin;
       for (int i = 0; i < size; ++i)
         to[i] = values[static_cast<size_t>(i)] -
@@ -78,15 +83,36 @@ std::vector<float> stacked(const std::vector<const model::LinearTensors*>& linea
 }  // namespace
 
 float searched_clip(std::span<const float> group, float unclipped,
-                    std::span<const float> importance) {
-  return best_of_clips<format::Int4>(group, importance, [&](float clip) {
+                    std::span<const float> importance, bool both_signs) {
+  return best_of_clips<format::Int4>(group, importance, both_signs, [&](float clip) {
     return format::f16_to_f32(format::weight_scale_bits(unclipped * clip));
   });
 }
 
+int8_t searched_multiplier(std::span<const float> group, float row_scale,
+                           std::span<const float> importance, bool both_signs) {
+  const float unclipped = format::absmax(group) / (7.0f * row_scale);
+  const int most = std::clamp(static_cast<int>(std::ceil(unclipped)), 1, 15);
+  const int least_multiplier = std::clamp(static_cast<int>(unclipped / 2), 1, most);
+  int best = most;
+  double least = std::numeric_limits<double>::infinity();
+  for (const int sign : {1, -1}) {
+    if (sign < 0 && !both_signs) continue;
+    for (int m = most; m >= least_multiplier; --m) {
+      const double error =
+          group_error<format::Int4>(group, row_scale * static_cast<float>(sign * m), importance);
+      if (error < least) {
+        least = error;
+        best = sign * m;
+      }
+    }
+  }
+  return static_cast<int8_t>(best);
+}
+
 float searched_clip(const Fp4Group& group, std::span<const float> importance) {
   const float absmax = format::absmax(group.values);
-  return best_of_clips<format::E2M1>(group.values, importance, [&](float clip) {
+  return best_of_clips<format::E2M1>(group.values, importance, false, [&](float clip) {
     return format::fp4_scale(group.format, absmax, clip, group.global).step;
   });
 }
@@ -102,7 +128,7 @@ void InputSample::add(const ObservedInput& input) {
   at->rows += taken;
 }
 
-float InputSample::best_clip(SiteKind site, format::Segment normal,
+float InputSample::best_clip(SiteKind site, format::Segment normal, bool signed_scales,
                              std::span<const std::vector<const model::LinearTensors*>> readers,
                              Solver& solver) const {
   constexpr int kFirst = 70, kStep = 5, kCount = 7;  // percent
@@ -118,7 +144,8 @@ float InputSample::best_clip(SiteKind site, format::Segment normal,
       const float clip = static_cast<float>(kFirst + kStep * c) / 100.0f;
       const auto errors = format::is_e2m1(normal.format) ? rounding_errors<format::E2M1>
                                                          : rounding_errors<format::Int4>;
-      const std::vector<float> dx = errors(rows.x.data(), rows.rows, rows.k, normal, clip);
+      const std::vector<float> dx =
+          errors(rows.x.data(), rows.rows, rows.k, normal, clip, signed_scales);
       std::vector<float> gram(static_cast<size_t>(normal.size) * static_cast<size_t>(normal.size));
       solver.add_gram(dx.data(), rows.rows, normal.size, gram.data());
       solver.finish_gram(normal.size, gram.data());
@@ -156,7 +183,8 @@ void search_input_clips(const ClipTools& tools, model::LayerTensors& tensors,
     sites[i]->segments = wanted[i];
     const format::Segment normal = wanted[i].at[0];
     if (!model::has_clip(normal.format) || normal.format.group == 0 || normal.size == 0) continue;
-    const float clip = sample.best_clip(kKinds[i], normal, readers[i], tools.solver);
+    const float clip =
+        sample.best_clip(kKinds[i], normal, sites[i]->signed_scales, readers[i], tools.solver);
     if (clip == 0) continue;  // no token came: the clip stays 1
     sites[i]->clip = clip;
     for (const auto& linears : readers[i])

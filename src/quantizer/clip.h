@@ -16,9 +16,14 @@ namespace atom::quantizer {
 
 // The clip in 0.5 .. 1 whose scale f16(clip * unclipped) rounds the int4 group with the least
 // sum of importance * error^2. Ties: the larger. `importance` has the group's size, or is empty: all 1.
-// (A progressive weight then stores the nearest multiple of its row's scale, which the search does not see.)
+// With `both_signs` also -1 .. -0.5: the longer side of the codes, -8, may stand for either end of the group.
 float searched_clip(std::span<const float> group, float unclipped,
-                    std::span<const float> importance);
+                    std::span<const float> importance, bool both_signs = false);
+
+// The multiplier of a progressive group that rounds it with the least sum of importance * error^2, row_scale given:
+// from half of the one that spans the group up to that one.
+int8_t searched_multiplier(std::span<const float> group, float row_scale,
+                           std::span<const float> importance, bool both_signs);
 
 // The same for the scale of an FP4 group with a clip (format::fp4_scale_bits).
 struct Fp4Group {
@@ -35,7 +40,7 @@ class InputSample {
 
   // The clip in 0.7 .. 1 of an int4 or e2m1 input with the least |dx W^T|^2 over the sample, dx the rounding error of the
   // normal segment; `readers` are its linears, expert by expert (one list for a dense layer). 0: no rows.
-  float best_clip(SiteKind site, format::Segment normal,
+  float best_clip(SiteKind site, format::Segment normal, bool signed_scales,
                   std::span<const std::vector<const model::LinearTensors*>> readers,
                   Solver& solver) const;
 

@@ -30,13 +30,17 @@ std::vector<float> importance_of(const RoundingProblem& problem, int begin,
   return importance;
 }
 
-// Of the group that begins at column `begin`, whose scale without a clip is `unclipped`. A clip counts only with
-// groups.
-float clip_of(const RoundingProblem& problem, int begin, std::span<const float> group,
-              float unclipped) {
-  if (problem.normal.format.group == 0) return 1.0f;
-  if (problem.clip != 0) return problem.clip;
-  return searched_clip(group, unclipped, importance_of(problem, begin, group));
+// The scale of the group that begins at column `begin`; without a clip it is `unclipped`, and with one `clipped`. A
+// clip counts only with groups.
+float int4_scale(const RoundingProblem& problem, int begin, std::span<const float> group,
+                 float unclipped, float clipped) {
+  if (problem.normal.format.group != 0 && problem.clip == 0)
+    return unclipped * searched_clip(group, unclipped, importance_of(problem, begin, group),
+                                     problem.signed_scales);
+  const bool whole_row = problem.normal.format.group == 0;
+  if (problem.signed_scales)
+    return format::signed_int4_scale(format::extreme(group), whole_row ? 1.0f : problem.clip);
+  return whole_row ? unclipped : clipped;
 }
 
 [[noreturn]] void refuse_large(const RoundingProblem& problem, float absmax) {
@@ -66,15 +70,16 @@ GroupScale gptq_scale(const RoundingProblem& problem, int begin, std::span<const
   if (format::is_e2m1(problem.normal.format))
     return fp4_scale(problem, begin, group, rounded.global());
   const float absmax = format::absmax(group);
-  const float clip = clip_of(problem, begin, group, 2.0f * absmax / 15.0f);
-  const uint16_t bits = stored_scale(problem, 2.0f * absmax * clip / 15.0f, absmax);
+  const float wanted = int4_scale(problem, begin, group, 2.0f * absmax / 15.0f,
+                                  2.0f * absmax * problem.clip / 15.0f);
+  const uint16_t bits = stored_scale(problem, wanted, absmax);
   return {bits, format::f16_to_f32(bits)};
 }
 
-// absmax * (clip / 7).
+// absmax * (clip / 7), unless searched or signed.
 float nearest_scale(const RoundingProblem& problem, int begin, std::span<const float> group) {
   const float absmax = format::absmax(group);
-  return absmax * (clip_of(problem, begin, group, absmax / 7.0f) / 7.0f);
+  return int4_scale(problem, begin, group, absmax / 7.0f, absmax * (problem.clip / 7.0f));
 }
 
 // Row scale and multipliers of one row's normal columns.
@@ -83,17 +88,26 @@ void progressive_scales(const RoundingProblem& problem, int row, const float* we
   const int normal = problem.normal.size;
   const int group = format::group_size(problem.normal.format, normal);
   std::vector<float> wanted;
+  const auto values = [&](int begin) {
+    return std::span(weight + begin, static_cast<size_t>(std::min(group, normal - begin)));
+  };
+  float largest = 0;
   for (int begin = 0; begin < normal; begin += group) {
-    const size_t size = static_cast<size_t>(std::min(group, normal - begin));
-    wanted.push_back(nearest_scale(problem, begin, {weight + begin, size}));
+    wanted.push_back(nearest_scale(problem, begin, values(begin)));
+    largest = std::max(largest, std::abs(wanted.back()));
   }
   if (wanted.empty()) return;
-  const float scale =
-      format::progressive_row_scale(*std::max_element(wanted.begin(), wanted.end()));
+  const float scale = format::progressive_row_scale(largest);
   out.row_scales[static_cast<size_t>(row)] = scale;
-  uint8_t* multipliers = out.multipliers.data() + static_cast<size_t>(row) * wanted.size();
-  for (size_t g = 0; g < wanted.size(); ++g)
-    multipliers[g] = format::progressive_multiplier(wanted[g], scale);
+  int8_t* multipliers = out.multipliers.data() + static_cast<size_t>(row) * wanted.size();
+  for (size_t g = 0; g < wanted.size(); ++g) {
+    const int begin = static_cast<int>(g) * group;
+    multipliers[g] = problem.clip != 0
+                         ? format::progressive_multiplier(wanted[g], scale)
+                         : searched_multiplier(values(begin), scale,
+                                               importance_of(problem, begin, values(begin)),
+                                               problem.signed_scales);
+  }
 }
 
 // Columns [begin, end) of one row: rounds, compensates the columns up to `end`, notes each column's
@@ -104,7 +118,7 @@ struct RowState {
   int8_t* codes;     // [normal.size]
   uint16_t* scales;  // [groups], chosen here; null: progressive
   float row_scale;   // progressive: fixed in advance
-  const uint8_t* multipliers;
+  const int8_t* multipliers;
   float scale = 1.0f;
 };
 

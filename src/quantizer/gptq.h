@@ -24,7 +24,10 @@ struct RoundingProblem {
   int k = 0;
   format::Segment normal;         // four-bit columns [0, normal.size), size 0: none
   float clip = 1.0f;              // of a group's scale, 0: searched (clip.h); ignored for int4.row
+  bool signed_scales = false;     // of int4: a searched or extreme one may be negative
   const float* factor = nullptr;  // GPTQ: upper U [k, k] with U^T U = inverse of the damped Hessian
+  const float* gram = nullptr;    // refinement: Hessian [k, k]; null: none
+  float damping = 0;              // on the gram's diagonal
   std::span<const uint8_t>
       dead;  // GPTQ: [k], 1: no calibration token uses the column, its weights become 0
 };
@@ -34,8 +37,8 @@ struct Rounded {
   std::vector<uint16_t> scales;     // [n, groups], bits of f16 or of a byte; empty when progressive
   std::vector<float> global_scale;  // [1] of nvfp4, from the weights before rounding
   std::vector<float> row_scales;    // [n] of progressive int4
-  std::vector<uint8_t> multipliers;  // [n, groups] of progressive int4
-  std::vector<float> rest;           // [n, k - normal.size]
+  std::vector<int8_t> multipliers;  // [n, groups] of progressive int4
+  std::vector<float> rest;          // [n, k - normal.size]
 
   float global() const { return global_scale.empty() ? 1.0f : global_scale[0]; }
 };

@@ -58,6 +58,7 @@ void set_input(const model::Scheme& scheme, model::Site& site,
   if (linear_scheme == nullptr) return;
   site.segments = input_segments(*linear_scheme, first.k());
   site.clip = linear_scheme->clip;
+  site.signed_scales = linear_scheme->signed_scales;
   site.hadamard = linear_scheme->hadamard;
   for (LinearTensors* linear : linears) {
     if (site.hadamard != 0) hadamard_columns(*linear, site.segments.at[0].size, site.hadamard);

@@ -43,4 +43,15 @@ Json report_json(const QuantizeOptions& options, const QuantizeReport& report) {
   return json;
 }
 
+Json module_json(const model::LinearTensors& linear, const Solved& solved, bool compensated) {
+  Json module = {{"name", linear.name}};
+  module["format"] = format::name(linear.segments.at[0].format);
+  module["kept"] = linear.segments.at[1].size;
+  module["rounding"] = compensated ? "gptq" : "rtn";
+  module["error"] = solved.output_error >= 0 ? Json(solved.output_error) : Json(nullptr);
+  module["weight_error"] = solved.weight_error;
+  module["tokens"] = nullptr;
+  return module;
+}
+
 }  // namespace atom::quantizer

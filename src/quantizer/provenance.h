@@ -4,6 +4,7 @@
 
 #include "base/json.h"
 #include "quantizer/quantize.h"
+#include "quantizer/solve.h"
 
 namespace atom::quantizer {
 
@@ -12,5 +13,8 @@ Json provenance(const QuantizeOptions& options);
 
 // report.json without what only the run knows: backend, threads, modules.
 Json report_json(const QuantizeOptions& options, const QuantizeReport& report);
+
+// A module's entry in report.json; "tokens", of calibration that reached it, is null: none were looked at.
+Json module_json(const model::LinearTensors& linear, const Solved& solved, bool compensated);
 
 }  // namespace atom::quantizer

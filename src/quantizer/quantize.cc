@@ -225,6 +225,8 @@ void Run::solve_module(LinearTensors& linear, const Factor* factor, const Gram* 
   Solved solved = solve_linear({.linear = &linear,
                                 .scheme = *scheme,
                                 .clip = options_.recipe.clip_weights,
+                                .signed_scales = options_.recipe.signed_scales,
+                                .refine = options_.recipe.refine,
                                 .factor = factor,
                                 .gram = gram},
                                *solver_);
@@ -232,14 +234,7 @@ void Run::solve_module(LinearTensors& linear, const Factor* factor, const Gram* 
   const int64_t weights = int64_t{linear.n} * linear.k();
   quantized_weights_ += weights;
   for (const LinearTensors::Part& part : linear.part) quantized_bits_ += part.bytes() * 8;
-  Json module = {{"name", linear.name}};
-  module["format"] = format::name(linear.segments.at[0].format);
-  module["kept"] = linear.segments.at[1].size;
-  module["rounding"] = factor != nullptr ? "gptq" : "rtn";
-  module["error"] = solved.output_error >= 0 ? Json(solved.output_error) : Json(nullptr);
-  module["weight_error"] = solved.weight_error;
-  module["tokens"] = nullptr;  // of calibration that reached it; none were looked at
-  modules_.push_back(std::move(module));
+  modules_.push_back(module_json(linear, solved, factor != nullptr));
   meter_->tell(solved.output_error);
 }
 
@@ -277,6 +272,8 @@ LayerTensors Run::solve_layer(int index) {
   apply_input_formats(scheme_, tensors);
   tensors.kv = scheme_.kv[static_cast<size_t>(index)];
   tensors.qk_hadamard = scheme_.qk_hadamard;
+  tensors.kv_clip = scheme_.kv_clip;
+  tensors.open_page = scheme_.open_page;
   if (windows_ && options_.recipe.clip_activations == 0)
     search_input_clips({observing_, *windows_, *solver_}, tensors, scheme_);
   if (grams_) collect(index, tensors);

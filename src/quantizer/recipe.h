@@ -43,16 +43,20 @@ struct Recipe {
   std::string preset = "w4a4";
   Method method = Method::kPublished;
   Rounding rounding = Rounding::kGptq;
+  bool refine = false;  // GPTQ's codes and scales, by coordinate descent (refine.h)
   int group =
       128;  // 32 | 64 | 128, or 0 for "row" (w4a4, w4a16): values that share a scale; not of mxfp4, nvfp4
   float clip_weights = 0.85f;     // (0, 1], of four-bit groups; 0: searched, group by group
   float clip_activations = 0.9f;  // (0, 1], of four-bit groups; 0: searched, site by site
+  bool signed_scales = false;     // of int4 groups: the scale's sign is free (docs/formats.md)
   int kept = 128;  // channels in kept_format, a multiple of 16; not with w16a16, w8a8 and w4a16
   format::Format kept_format =
       format::kInt8;  // int8 or f16 (f16: weight as in the source, input unquantized)
   Order order = Order::kEnergy;
   Transforms transform;
   std::vector<format::KvKind> kv = {format::KvKind::kInt4};  // one for all layers, or one per layer
+  float clip_kv = 1.0f;                                      // (0, 1], of an int4 KV-cache
+  bool open_page = false;  // of an int4 KV-cache: the page that is being filled has 8 bits
   format::Format head =
       format::kF16;  // f16: as in the source; int8; int4.g128 (inputs stay unquantized)
 };
@@ -61,6 +65,22 @@ struct Recipe {
 Recipe preset(std::string_view name, Method method = Method::kPublished);
 std::vector<std::string> preset_names();
 std::vector<std::string> method_names();
+
+// What a preset has.
+bool is_fp4(const Recipe& recipe);
+bool has_fixed_groups(const Recipe& recipe);  // FP4 whose groups and scales are those of a standard
+bool has_int4_weights(const Recipe& recipe);
+bool has_four_bit_weights(const Recipe& recipe);
+bool has_segments(const Recipe& recipe);        // may keep channels, and order them
+bool has_clipped_inputs(const Recipe& recipe);  // whose clip may be other than 1
+bool quantizes_kv(const Recipe& recipe);        // any layer
+bool has_int4_kv(const Recipe& recipe);         // any layer
+
+// Method best: what is not in `given` follows from the preset and from what is (docs/formats.md, "Recipe"). With the
+// published method nothing happens.
+void fit_best(Recipe& recipe, const Json& given);
+// Error naming `source`, the field and its value: fields that contradict the preset or each other.
+void refuse_contradictions(const Recipe& recipe, std::string_view source);
 
 // Overrides fields. With a "preset" or a "method" among them it starts from that preset and method, and method best
 // fits the fields that are not named (transform, clips) to those that are. Error naming source, field and value: unknown field, wrong type, value out of

@@ -82,13 +82,17 @@ Solved solve_linear(const SolveTask& task, Solver& solver) {
   format::Segment& normal = out.linear.segments.at[0];
   format::Segment& kept = out.linear.segments.at[1];
   const bool four_bits = format::bits(normal.format) == 4;
+  const bool refine = task.refine && task.factor != nullptr && task.gram != nullptr;
   const RoundingProblem problem{.name = source.name,
                                 .weight = weight.data(),
                                 .n = n,
                                 .k = k,
                                 .normal = {normal.format, four_bits ? normal.size : 0},
                                 .clip = task.clip,
+                                .signed_scales = task.signed_scales,
                                 .factor = task.factor != nullptr ? task.factor->u.data() : nullptr,
+                                .gram = refine ? task.gram->values.data() : nullptr,
+                                .damping = refine ? static_cast<float>(task.factor->added) : 0.0f,
                                 .dead = task.factor != nullptr
                                             ? std::span<const uint8_t>(task.factor->dead)
                                             : std::span<const uint8_t>()};

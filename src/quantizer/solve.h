@@ -18,6 +18,8 @@ struct SolveTask {
   const model::LinearTensors* linear = nullptr;  // floating point, columns already ordered
   model::LinearScheme scheme;
   float clip = 1.0f;               // of four-bit weight groups
+  bool signed_scales = false;      // of int4 weight groups
+  bool refine = false;             // GPTQ's codes, by coordinate descent; needs a gram
   const Factor* factor = nullptr;  // null: four-bit codes are rounded to nearest
   const Gram* gram = nullptr;      // null: no output error
 };

@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "quantizer/refine.h"
 
 namespace atom::quantizer {
 namespace {
@@ -110,7 +111,9 @@ class CpuSolver final : public Solver {
     const int panels = (problem.n + kPanel - 1) / kPanel;
     executor_.parallel_for(panels, [&](int64_t p, int) {
       const int begin = static_cast<int>(p) * kPanel;
-      gptq_rows(problem, begin, std::min(begin + kPanel, problem.n), out);
+      const int end = std::min(begin + kPanel, problem.n);
+      gptq_rows(problem, begin, end, out);
+      if (problem.gram != nullptr) refine_rows(problem, begin, end, out);
     });
     return out;
   }
@@ -216,8 +219,8 @@ Factor damped_factor(Solver& solver, const Gram& gram, std::string_view module) 
   }
   std::vector<double> diagonal(k);
   for (int attempt = 0; attempt < kAttempts; ++attempt, factor.damping *= 10) {
-    const double damping = factor.damping * sum / static_cast<double>(k);
-    for (size_t i = 0; i < k; ++i) diagonal[i] = damping + (factor.dead[i] != 0 ? 1.0 : 0.0);
+    factor.added = factor.damping * sum / static_cast<double>(k);
+    for (size_t i = 0; i < k; ++i) diagonal[i] = factor.added + (factor.dead[i] != 0 ? 1.0 : 0.0);
     if (solver.inverse_factor(gram.values.data(), gram.k, diagonal.data(), factor.u.data()))
       return factor;
   }

@@ -60,6 +60,7 @@ struct Factor {
   std::vector<float> u;       // [k, k]
   std::vector<uint8_t> dead;  // [k], 1: the channel was always 0
   double damping = 0.01;      // of the mean diagonal, as it was needed in the end
+  double added = 0;           // that in the diagonal's unit
 };
 
 // Adds 1 % of the mean diagonal (dead channels count 1), ten times that when the matrix still is

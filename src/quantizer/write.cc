@@ -111,7 +111,7 @@ void CheckpointWriter::plan_linear(const std::string& module, std::vector<Stored
     add(".weight_packed", DType::I32, {n, format::row_bytes(normal.format, normal.size) / 4},
         Origin::kCodes0);
     if (format::is_progressive(normal.format)) {
-      add(".weight_multiplier", DType::U8, {n, normal_groups}, Origin::kMultipliers);
+      add(".weight_multiplier", DType::I8, {n, normal_groups}, Origin::kMultipliers);
       add(".weight_row_scale", DType::F32, {n}, Origin::kScales0);
     } else {
       add(".weight_scale", DType::F16, {n, normal_groups}, Origin::kScales0);

@@ -22,14 +22,22 @@ struct AttentionShape {
   int tokens = 16;      // per page
   int hadamard = 0;     // of Q and K after RoPE
   bool offset = false;  // a key_offset: 6 in every head's fourth channel, other values elsewhere
+  bool open_page = false;
+  float clip = 1.0f;  // of an int4 cache
 
   format::KvLayout layout() const {
-    return {.kind = kind, .kv_heads = kv_heads, .head_dim = head_dim, .tokens = tokens};
+    return {.kind = kind,
+            .kv_heads = kv_heads,
+            .head_dim = head_dim,
+            .tokens = tokens,
+            .open_page = open_page};
   }
   int width() const { return (heads + 2 * kv_heads) * head_dim; }
   std::string label() const {
-    return fmt::format("heads {}/{}, head_dim {}, kv {}, {} tokens a page, hadamard {}, offset {}",
-                       heads, kv_heads, head_dim, format::name(kind), tokens, hadamard, offset);
+    return fmt::format(
+        "heads {}/{}, head_dim {}, kv {}, {} tokens a page, hadamard {}, offset {}, open page {}, "
+        "clip {}",
+        heads, kv_heads, head_dim, format::name(kind), tokens, hadamard, offset, open_page, clip);
   }
 };
 
@@ -50,9 +58,12 @@ class AttentionRun {
         pages_per_sequence_((kMaxPositions + shape.tokens - 1) / shape.tokens),
         pool_(backend, static_cast<size_t>((sequences * pages_per_sequence_ + 2) *
                                            shape.layout().page_bytes())),
+        open_(backend, static_cast<size_t>(sequences + 1) *
+                           static_cast<size_t>(shape.layout().of_open_page().page_bytes())),
         tables_(backend, atom::testing::permutation(random_, sequences * pages_per_sequence_ + 2)),
-        cos_(backend, table(0)),
-        sin_(backend, table(1)),
+        turns_{table(0), table(1)},
+        cos_(backend, turns_[0]),
+        sin_(backend, turns_[1]),
         offset_(backend, offsets(shape)) {
     for (int s = 0; s < sequences; ++s) {
       qkv.push_back(atom::testing::normal_values(
@@ -81,7 +92,8 @@ class AttentionRun {
       steps.push_back({.row_begin = row,
                        .row_end = row + c.end - c.begin,
                        .position = c.begin,
-                       .page_table = tables_.as<int32_t>() + c.sequence * pages_per_sequence_});
+                       .page_table = tables_.as<int32_t>() + c.sequence * pages_per_sequence_,
+                       .open_page = c.sequence});
       row += c.end - c.begin;
     }
     const Guarded device(backend_, rows);
@@ -94,6 +106,8 @@ class AttentionRun {
                         .rope_sin = sin_.as<float>(),
                         .hadamard = shape_.hadamard,
                         .key_offset = shape_.offset ? offset_.as<float>() : nullptr,
+                        .kv_clip = shape_.clip,
+                        .open_pages = shape_.open_page ? open_.data() : nullptr,
                         .sequences = steps,
                         .y = y.activation()});
     backend_.synchronize();
@@ -107,6 +121,7 @@ class AttentionRun {
   }
 
   std::vector<uint8_t> pool() const { return pool_.values<uint8_t>(); }
+  std::vector<uint8_t> open_pages() const { return open_.values<uint8_t>(); }
   std::vector<int32_t> pages(int sequence) const {  // the sequence's table
     const std::vector<int32_t> all = tables_.values<int32_t>();
     return {all.begin() + sequence * pages_per_sequence_,
@@ -130,6 +145,8 @@ class AttentionRun {
   };
   Stored load(const std::vector<uint8_t>& pool, const std::vector<int32_t>& tables, int side,
               const Chunk& c, int head, int position) const;
+  // The vector of the step's own data, rotated and moved as K is, rounded to int8 and back.
+  Stored in_int8(int side, const Chunk& c, int head, int position);
 
   static std::vector<float> offsets(const AttentionShape& shape) {
     std::vector<float> values;
@@ -151,7 +168,9 @@ class AttentionRun {
   AttentionShape shape_;
   Random random_;
   int pages_per_sequence_;
-  Guarded pool_, tables_, cos_, sin_, offset_;
+  Guarded pool_, open_, tables_;
+  std::vector<float> turns_[2];  // cosines and sines
+  Guarded cos_, sin_, offset_;
 };
 
 inline AttentionRun::Stored AttentionRun::load(const std::vector<uint8_t>& pool,
@@ -184,6 +203,31 @@ inline AttentionRun::Stored AttentionRun::load(const std::vector<uint8_t>& pool,
   return s;
 }
 
+inline AttentionRun::Stored AttentionRun::in_int8(int side, const Chunk& c, int head,
+                                                  int position) {
+  const int d = shape_.head_dim, half = d / 2;
+  const float* x = at(c.sequence, position, shape_.heads + side * shape_.kv_heads + head);
+  std::vector<float> v(x, x + d);
+  if (side == 0) {
+    for (int i = 0; i < half; ++i) {
+      const float co = turns_[0][position * half + i], si = turns_[1][position * half + i];
+      v[i] = x[i] * co - x[i + half] * si;
+      v[i + half] = x[i + half] * co + x[i] * si;
+    }
+    if (shape_.hadamard != 0) format::block_hadamard(v, shape_.hadamard);
+    for (int i = 0; shape_.offset && i < d; ++i) v[i] -= offsets(shape_)[head * d + i];
+  }
+  const format::KvParams params = format::kv_params(v, 255);
+  const float lo = format::f16_to_f32(params.lo), step = format::f16_to_f32(params.step);
+  Stored s;
+  for (const float value : v) {
+    const int code = format::kv_code(value, lo, 1.0f / step, 255);
+    s.value.push_back(lo + step * static_cast<float>(code));
+    s.magnitude.push_back(std::abs(double{lo}) + double{step} * code);
+  }
+  return s;
+}
+
 // Error bound, with u = 2^-24, d = head_dim, n = context:
 // * a score is a sum of d terms in f32, in any order, with lo and step factored out or not: at most
 //   (d + 4) u sum |q| (|lo| + step code) / sqrt(d) = E. Subtracting the maximum and the argument of
@@ -202,10 +246,14 @@ inline AttentionRun::Expected AttentionRun::expected(const std::vector<Chunk>& c
   Expected out;
   for (const Chunk& c : chunks) {
     std::vector<std::vector<Stored>> k(shape_.kv_heads), v(shape_.kv_heads);
+    std::vector<std::vector<Stored>> own_k(shape_.kv_heads), own_v(shape_.kv_heads);
     for (int head = 0; head < shape_.kv_heads; ++head)
       for (int p = 0; p < c.end; ++p) {
         k[head].push_back(load(bytes, tables, 0, c, head, p));
         v[head].push_back(load(bytes, tables, 1, c, head, p));
+        if (!shape_.open_page) continue;
+        own_k[head].push_back(in_int8(0, c, head, p));
+        own_v[head].push_back(in_int8(1, c, head, p));
       }
     for (int position = c.begin; position < c.end; ++position)
       for (int head = 0; head < shape_.heads; ++head) {
@@ -217,13 +265,20 @@ inline AttentionRun::Expected AttentionRun::expected(const std::vector<Chunk>& c
           q[i + half] = x[i + half] * co + x[i] * si;
         }
         if (shape_.hadamard != 0) format::block_hadamard(q, shape_.hadamard);
+        const int page = shape_.open_page ? position - position % shape_.tokens : position + 1;
+        const auto key = [&](int p) -> const Stored& {
+          return (p < page ? k : own_k)[head / group][p];
+        };
+        const auto value = [&](int p) -> const Stored& {
+          return (p < page ? v : own_v)[head / group][p];
+        };
         std::vector<double> scores;
         double top = -INFINITY, largest = 0, score_error = 0, mass = 0;
         for (int p = 0; p <= position; ++p) {
           double score = 0, magnitude = 0;
           for (int i = 0; i < d; ++i) {
-            score += double{q[i]} * double{k[head / group][p].value[i]};
-            magnitude += std::abs(double{q[i]}) * k[head / group][p].magnitude[i];
+            score += double{q[i]} * double{key(p).value[i]};
+            magnitude += std::abs(double{q[i]}) * key(p).magnitude[i];
           }
           scores.push_back(score / std::sqrt(d));
           top = std::max(top, scores.back());
@@ -236,8 +291,8 @@ inline AttentionRun::Expected AttentionRun::expected(const std::vector<Chunk>& c
         for (int i = 0; i < d; ++i) {
           double sum = 0, magnitude = 0;
           for (int p = 0; p <= position; ++p) {
-            sum += scores[p] / mass * double{v[head / group][p].value[i]};
-            magnitude += scores[p] / mass * v[head / group][p].magnitude[i];
+            sum += scores[p] / mass * double{value(p).value[i]};
+            magnitude += scores[p] / mass * value(p).magnitude[i];
           }
           out.y.push_back(static_cast<float>(sum));
           out.bounds.push_back(relative * magnitude);

@@ -160,6 +160,7 @@ class Input {
     return y.values<float>();
   }
   void set_hadamard(int block) { spec_.hadamard = block; }
+  void set_signed_scales(bool on) { spec_.signed_scales = on; }
   void quantize(const std::vector<float>& x) const {
     const Guarded device(backend_, x);
     backend_.quantize({.x = device.as<float>(), .y = activation()});

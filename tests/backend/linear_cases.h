@@ -20,10 +20,10 @@ enum class Data {
 
 // One segment of a weight: what it means, and the checkpoint's bits.
 struct HostSegment {
-  std::vector<float> values;         // [n, size], floating point
-  std::vector<int8_t> codes;         // [n, size], integer
-  std::vector<float> scales;         // [n, groups]; progressive: of the row, for each group
-  std::vector<uint8_t> multipliers;  // [n, groups], 1 unless progressive
+  std::vector<float> values;        // [n, size], floating point
+  std::vector<int8_t> codes;        // [n, size], integer
+  std::vector<float> scales;        // [n, groups]; progressive: of the row, for each group
+  std::vector<int8_t> multipliers;  // [n, groups], 1 unless progressive
   std::vector<uint8_t> stored, stored_scales;
   float global_scale = 1;  // of nvfp4; scales are divided by it
 };
@@ -81,15 +81,20 @@ void make_scales(Random& random, int groups, Data data, HostSegment& out) {
     if (F::kProgressive && g > 0) {
       out.scales.push_back(out.scales.back());
     } else {
-      const float scale = data == Data::kExact ? atom::testing::power_of_two(random, -3, 0)
-                                               : static_cast<float>(0.01 + 0.1 * random.uniform());
+      const float magnitude = data == Data::kExact
+                                  ? atom::testing::power_of_two(random, -3, 0)
+                                  : static_cast<float>(0.01 + 0.1 * random.uniform());
+      const bool may_be_negative = F::kBits == 4 && !F::kE2M1 && !F::kProgressive;
+      const float scale = may_be_negative && random.below(2) == 1 ? -magnitude : magnitude;
       const typename F::Scale stored = stored_scale<F>(scale, out.global_scale);
       append_bytes(out.stored_scales, stored);
       out.scales.push_back(F::step(stored) / out.global_scale);
     }
     const int most = data == Data::kExact ? 4 : 15;  // kExact: sums stay below 2^24 units
-    out.multipliers.push_back(
-        F::kProgressive ? static_cast<uint8_t>(atom::testing::between(random, 1, most)) : 1);
+    out.multipliers.push_back(F::kProgressive
+                                  ? static_cast<int8_t>(atom::testing::between(random, 1, most) *
+                                                        (random.below(2) == 1 ? -1 : 1))
+                                  : int8_t{1});
   }
 }
 

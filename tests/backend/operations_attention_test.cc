@@ -49,6 +49,27 @@ const Steps kLong = {
     {{1, 65, 66}, {0, 140, 200}},
 };
 
+// Open pages hold the same codes up to the last position of each sequence; what lies behind is free.
+::testing::AssertionResult same_open_pages(const AttentionRun& a, const AttentionRun& b,
+                                           const std::vector<Chunk>& chunks,
+                                           const AttentionShape& shape) {
+  const format::KvLayout open = shape.layout().of_open_page();
+  const std::vector<uint8_t> x = a.open_pages(), y = b.open_pages();
+  for (const Chunk& c : chunks)
+    for (int token = 0; token <= (c.end - 1) % open.tokens; ++token)
+      for (int side = 0; side < 2; ++side)
+        for (int head = 0; head < open.kv_heads; ++head) {
+          const int64_t page = c.sequence * open.page_bytes();
+          const int64_t row = page + open.row_offset(side, head, token);
+          const int64_t params = page + open.param_offset(side, head, token);
+          if (std::memcmp(&x[row], &y[row], static_cast<size_t>(open.row_bytes())) != 0 ||
+              std::memcmp(&x[params], &y[params], 4) != 0)
+            return ::testing::AssertionFailure()
+                   << "sequence " << c.sequence << ", token " << token << ", side " << side;
+        }
+  return ::testing::AssertionSuccess();
+}
+
 class Attention : public BackendTest {
  protected:
   void check_steps(const AttentionShape& shape, const Steps& steps) {
@@ -61,6 +82,9 @@ class Attention : public BackendTest {
       EXPECT_TRUE(all_within(same.step(chunks), y, expected.bounds));
       // Rotation and quantization are exact, and no other byte of the pool is written.
       EXPECT_TRUE(same_values<uint8_t>(same.pool(), run.pool()));
+      if (shape.open_page) {
+        EXPECT_TRUE(same_open_pages(same, run, chunks, shape));
+      }
     }
   }
 };
@@ -98,6 +122,29 @@ TEST_P(Attention, AnOffsetOfTheKeysDoesNotMoveTheResult) {
     for (size_t i = 0; i < y.size(); ++i) EXPECT_NEAR(y[i], z[i], 2e-3) << i;  // as above
   }
   EXPECT_NE(a.pool(), b.pool());
+}
+
+// The positions of the page that a sequence has begun, and nothing beside its own open page.
+TEST_P(Attention, ReadsItsOwnPageInInt8) {
+  for (const int head_dim : {16, 80, 128}) {
+    check_steps({4, 2, head_dim, KvKind::kInt4, 16, 0, false, true}, kShort);
+    check_steps({3, 1, head_dim, KvKind::kInt4, 64, 16, true, true, 0.9f}, kLong);
+  }
+  check_steps({2, 1, 32, KvKind::kInt4, 128, 0, false, true}, kLong);  // pages wider than a tile
+  check_steps({2, 1, 32, KvKind::kInt4, 24, 0, false, true}, kLong);   // and across tiles
+}
+
+TEST_P(Attention, ClipsAnInt4CacheOnly) {
+  for (const KvKind kind : kKinds) {
+    const AttentionShape whole{2, 1, 16, kind, 16};
+    AttentionShape clipped = whole;
+    clipped.clip = 0.8f;
+    check_steps(clipped, kShort);
+    AttentionRun a(*backend, whole, 3, 51), b(*backend, clipped, 3, 51);
+    a.step({{0, 0, 40}});
+    b.step({{0, 0, 40}});
+    EXPECT_EQ(a.pool() == b.pool(), kind != KvKind::kInt4);
+  }
 }
 
 TEST_P(Attention, CrossesPages) {
@@ -162,7 +209,11 @@ TEST_P(Attention, StoresRotatedKeysAndPlainValues) {
 TEST_P(Attention, DoesNotDependOnChunksOrNeighbours) {
   constexpr int kLength = 150;
   for (const KvKind kind : kKinds)
-    for (const AttentionShape& shape : {AttentionShape{4, 2, 64, kind, 64}, {3, 1, 80, kind, 16}}) {
+    for (const AttentionShape& shape :
+         {AttentionShape{4, 2, 64, kind, 64},
+          {3, 1, 80, kind, 16},
+          AttentionShape{2, 1, 32, kind, 64, 0, false, kind == KvKind::kInt4},
+          AttentionShape{2, 1, 16, kind, 24, 0, false, kind == KvKind::kInt4}}) {
       SCOPED_TRACE(shape.label());
       AttentionRun all(*backend, shape, 3, 53);
       const std::vector<float> expected = all.step({{0, 0, kLength}});
@@ -227,6 +278,9 @@ TEST_P(Attention, KeepsBadSequencesApart) {
       const std::vector<float> expected = good.step(chunks), y = run.step(chunks);
       same.step(chunks);
       EXPECT_TRUE(same_values<uint8_t>(same.pool(), run.pool()));
+      if (shape.open_page) {
+        EXPECT_TRUE(same_open_pages(same, run, chunks, shape));
+      }
       size_t wrong = 0;
       for (int row = 0; row < 91; ++row)
         for (int head = 0; head < shape.heads; ++head)

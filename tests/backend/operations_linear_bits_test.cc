@@ -47,7 +47,7 @@ HostWeight golden_weight(const Json& c, Format format) {
     for (const Json& code : c["kept_weight"][n]) append_bytes(w.at[1].stored, code.get<int8_t>());
     if (format::is_progressive(format)) {
       for (const Json& multiplier : c["weight_multiplier"][n])
-        w.at[0].multipliers.push_back(multiplier.get<uint8_t>());
+        w.at[0].multipliers.push_back(multiplier.get<int8_t>());
     } else if (format::is_e2m1(format)) {
       for (const Json& bits : c["weight_scale"][n])
         if (format::weight_scale_bytes(format) == 2)
@@ -119,11 +119,12 @@ TEST_P(LinearBits, AddsProgressiveGroupsAsIntegers) {
   std::vector<float> expected;
   for (int n = 0; n < kOutputs; ++n) {
     std::vector<int8_t> codes(kSize, -8);
-    std::vector<uint8_t> multipliers(kSize / kGroup, 15);
+    std::vector<int8_t> multipliers(kSize / kGroup, 15);
     for (int8_t& code : codes)
       if (n == 1) code = static_cast<int8_t>(between(random, -8, 7));
-    for (uint8_t& multiplier : multipliers)
-      if (n == 2) multiplier = static_cast<uint8_t>(between(random, 1, 15));
+    for (int8_t& multiplier : multipliers)
+      if (n == 2)
+        multiplier = static_cast<int8_t>(between(random, 1, 15) * (between(random, 0, 1) * 2 - 1));
     int64_t sum = 0;
     for (size_t i = 0; i < codes.size(); ++i) sum += multipliers[i / kGroup] * codes[i] * 127;
     std::vector<uint32_t> words(kSize / 8);

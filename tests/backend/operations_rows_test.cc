@@ -96,13 +96,34 @@ TEST_P(Rows, QuantizeGivesTheDefinedBits) {
           const int hadamard = std::array{0, 0, 4, 16, 64, 128}.at(random.below(6));
           expected.set_hadamard(hadamard);
           actual.set_hadamard(hadamard);
+          const bool signed_scales = random.below(2) == 1;
+          expected.set_signed_scales(signed_scales);
+          actual.set_signed_scales(signed_scales);
           expected.quantize(x);
           actual.quantize(x);
-          SCOPED_TRACE(fmt::format("{}, hadamard {}", label(segments), hadamard));
+          SCOPED_TRACE(fmt::format("{}, hadamard {}, signed scales {}", label(segments), hadamard,
+                                   signed_scales));
           ASSERT_TRUE(same_values<int8_t>(expected.codes().codes, actual.codes().codes));
           ASSERT_TRUE(same_bits(expected.codes().scales, actual.codes().scales));
           ASSERT_TRUE(same_bits(expected.dequantized(), actual.dequantized()));
         }
+  }
+}
+
+// Without a clip the extreme value of a group has code -8, whichever sign it has.
+TEST_P(Rows, SignedScalesPutTheExtremeValueAtMinusEight) {
+  Random random(39);
+  const int k = 200;
+  const std::vector<float> x = normal_values(random, k);
+  Input input(*backend, split(format::int4(32), kInt8, k, 8), 1);
+  input.set_signed_scales(true);
+  input.quantize(x);
+  const auto codes = input.codes();
+  for (int begin = 0, group = 0; begin < k - 8; begin += 32, ++group) {
+    const auto larger = [](float a, float b) { return std::abs(a) < std::abs(b); };
+    const auto at = std::max_element(&x[begin], &x[begin] + 32, larger) - x.data();
+    EXPECT_EQ(codes.codes[at], -8) << group;
+    EXPECT_EQ(codes.scales[group], x[at] / -8.0f) << group;
   }
 }
 

@@ -122,13 +122,13 @@ TEST(Golden, ProgressiveInt4Weights) {
       wanted.push_back(absmax(std::span(x).subspan(at, std::min(group, x.size() - at))) * factor);
     const float row_scale = progressive_row_scale(*std::max_element(wanted.begin(), wanted.end()));
     EXPECT_TRUE(same_bits(floats(c["row_scale"])[0], row_scale)) << label(c);
-    std::vector<uint8_t> multipliers;
+    std::vector<int8_t> multipliers;
     std::vector<float> scales;
     for (const float scale : wanted) {
       multipliers.push_back(progressive_multiplier(scale, row_scale));
       scales.push_back(row_scale * static_cast<float>(multipliers.back()));
     }
-    EXPECT_EQ(multipliers, c["multipliers"].get<std::vector<uint8_t>>()) << label(c);
+    EXPECT_EQ(multipliers, c["multipliers"].get<std::vector<int8_t>>()) << label(c);
     size_t next = 0;
     check_groups(c, scales, Int4Progressive{},
                  [&](std::span<const float>) { return scales[next++]; });
@@ -198,12 +198,24 @@ TEST(Golden, Fp4Activations) {
   }
 }
 
+TEST(Golden, SignedInt4) {
+  ASSERT_GT(golden()["int4_signed"].size(), 30u);
+  for (const Json& c : golden()["int4_signed"]) {
+    const float clip = floats(c["clip"])[0];
+    check_groups(c, floats(c["scale"]), Int4{},
+                 [&](std::span<const float> x) { return signed_int4_scale(extreme(x), clip); });
+  }
+}
+
 TEST(Golden, KvVectors) {
   ASSERT_GT(golden()["kv"].size(), 50u);
-  for (const Json& c : golden()["kv"]) {
+  ASSERT_GT(golden()["kv_clipped"].size(), 50u);
+  Json cases = golden()["kv"];
+  cases.insert(cases.end(), golden()["kv_clipped"].begin(), golden()["kv_clipped"].end());
+  for (const Json& c : cases) {
     const std::vector<float> x = floats(c["x"]);
     const int high = (1 << kv_bits(parse_kv(c["kv"].get<std::string>()))) - 1;
-    const KvParams params = kv_params(x, high);
+    const KvParams params = kv_params(x, high, floats(c["clip"])[0]);
     const float lo = f16_to_f32(params.lo), step = f16_to_f32(params.step);
     const float golden_lo = f16_to_f32(static_cast<uint16_t>(words(c["lo"], 4)[0]));
     const float golden_step = f16_to_f32(static_cast<uint16_t>(words(c["step"], 4)[0]));

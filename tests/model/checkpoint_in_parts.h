@@ -20,6 +20,7 @@
 #include "backend/open.h"
 #include "base/file.h"
 #include "checkpoint/safetensors.h"
+#include "format/float16.h"
 #include "model/weights.h"
 #include "testing/expect_error.h"
 #include "testing/temp_folder.h"
@@ -70,9 +71,18 @@ class Checkpoint {
     put(name, DType::F32, shape,
         std::vector<float>(static_cast<size_t>(shape.elements()), value).data());
   }
+  void halves(const std::string& name, tensor::Shape shape, float value) {
+    put(name, DType::F16, shape,
+        std::vector<uint16_t>(static_cast<size_t>(shape.elements()), format::f32_to_f16(value))
+            .data());
+  }
   void codes(const std::string& name, tensor::Shape shape, int8_t value) {
     put(name, DType::I8, shape,
         std::vector<int8_t>(static_cast<size_t>(shape.elements()), value).data());
+  }
+  void bytes(const std::string& name, tensor::Shape shape, uint8_t value) {
+    put(name, DType::U8, shape,
+        std::vector<uint8_t>(static_cast<size_t>(shape.elements()), value).data());
   }
   void integers(const std::string& name, tensor::Shape shape, const std::vector<int32_t>& values) {
     put(name, DType::I32, shape, values.data());
@@ -120,8 +130,8 @@ class Checkpoint {
       erase(module + ".weight");
       erase(module + ".weight_scale");
       integers(module + ".weight_packed", {n, 2}, std::vector<int32_t>(static_cast<size_t>(n) * 2));
-      put(module + ".weight_multiplier", DType::U8, {n, 1},
-          std::vector<uint8_t>(static_cast<size_t>(n), 3).data());
+      put(module + ".weight_multiplier", DType::I8, {n, 1},
+          std::vector<int8_t>(static_cast<size_t>(n), 3).data());
       floats(module + ".weight_row_scale", {n}, 0.25f);
     }
   }

@@ -147,6 +147,39 @@ TEST(Scheme, DifferentLinearsAndLayersSurvive) {
   EXPECT_EQ(back.kv, scheme.kv);
 }
 
+TEST(Scheme, SignedScalesAndTheCachesRangeSurvive) {
+  const ModelConfig c = config();
+  LinearScheme linear{.weight = format::int4(32), .input = format::int4(32)};
+  linear.signed_scales = true;
+  Scheme scheme = everywhere(c, linear, KvKind::kInt4);
+  EXPECT_FALSE(scheme_json(scheme, c).contains("kv_clip"));
+  scheme.kv_clip = 0.9f;
+  scheme.open_page = true;
+  const Scheme back = round_trip(scheme, c);
+  EXPECT_EQ(back.linears, scheme.linears);
+  EXPECT_EQ(back.kv_clip, 0.9f);
+  EXPECT_TRUE(back.open_page);
+  const auto refuses = [&](const auto& change, std::initializer_list<std::string_view> words) {
+    Json q = {{"quantization_config", scheme_json(scheme, c)}};
+    change(q["quantization_config"]);
+    atom::testing::expect_error([&] { parse_scheme(q, c, KvKind::kF32, "config.json"); }, words);
+  };
+  refuses([](Json& q) { q["kv_clip"] = 0; }, {"config.json", "kv_clip"});
+  refuses([](Json& q) { q["kv_clip"] = 1.5; }, {"config.json", "kv_clip"});
+  refuses([](Json& q) { q["kv_open_page"] = "f16"; }, {"config.json", "kv_open_page", "f16"});
+  refuses([](Json& q) { q["kv_open_page"] = 8; }, {"config.json", "kv_open_page"});
+  refuses([](Json& q) { q["config_groups"]["group_0"]["weights"]["signed_scales"] = true; },
+          {"weights", "signed_scales"});
+  refuses(
+      [](Json& q) {
+        Json& input = q["config_groups"]["group_0"]["input_activations"];
+        input["num_bits"] = 8;
+        input["strategy"] = "token";
+        input.erase("group_size");
+      },
+      {"signed_scales", "int8"});
+}
+
 TEST(Scheme, TransformsSurviveAndAreNoCommonVocabulary) {
   const ModelConfig c = config();
   Scheme scheme = everywhere(c, {.weight = format::kInt8, .input = format::kInt8}, KvKind::kF16);

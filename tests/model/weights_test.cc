@@ -117,16 +117,18 @@ const Damage kQuantized[] = {
 
 const Damage kProgressive[] = {
     {"MultiplierZero",
-     [](Checkpoint& c) { c.set(kQ + ".weight_multiplier", 31, uint8_t{0}); },
+     [](Checkpoint& c) { c.set(kQ + ".weight_multiplier", 31, int8_t{0}); },
      {"'" + kQ + ".weight_multiplier' holds the multiplier 0, which is outside 1..15"}},
     {"MultiplierBeyond",
-     [](Checkpoint& c) { c.set(kV + ".weight_multiplier", 0, uint8_t{16}); },
-     {"'" + kV + ".weight_multiplier' holds the multiplier 16, which is outside 1..15"}},
+     [](Checkpoint& c) { c.set(kV + ".weight_multiplier", 0, int8_t{-16}); },
+     {"'" + kV +
+      ".weight_multiplier' holds the multiplier -16, which is outside 1..15 and -15..-1"}},
     {"MultiplierType",
      [](Checkpoint& c) {
-       c.codes(kQ + ".weight_multiplier", {kHidden, 1}, 1);
+       c.erase(kQ + ".weight_multiplier");
+       c.bytes(kQ + ".weight_multiplier", {kHidden, 1}, 3);
      },
-     {kQ + ".weight_multiplier", "must be U8 and is I8"}},
+     {kQ + ".weight_multiplier", "must be I8 and is U8"}},
     {"MultiplierMissing",
      [](Checkpoint& c) { c.erase(kK + ".weight_multiplier"); },
      {kK + ".weight_multiplier"}},
@@ -177,7 +179,7 @@ TEST(Weights, TheTensorsDecideTheTypeNotTheConfig) {
 TEST(Weights, MultipliersScaleTheirGroups) {
   Checkpoint checkpoint;
   checkpoint.make_qkv_progressive();
-  checkpoint.set(kQ + ".weight_multiplier", 1, uint8_t{15});
+  checkpoint.set(kQ + ".weight_multiplier", 1, int8_t{-15});
   checkpoint.set(kQ + ".weight_row_scale", 2, 3.0f);
   const TempFolder folder;
   const ModelFiles files = checkpoint.open(folder);
@@ -189,9 +191,16 @@ TEST(Weights, MultipliersScaleTheirGroups) {
   EXPECT_EQ(layer.q.bytes(), kHidden * (8 + 1 + 4 + 16 + 4));
   const std::vector<float> q = to_f32(layer.q);
   EXPECT_EQ(q[0], 0.25f * 3 * -8);
-  EXPECT_EQ(q[kHidden], 0.25f * 15 * -8);
+  EXPECT_EQ(q[kHidden], 0.25f * -15 * -8);
   EXPECT_EQ(q[2 * kHidden + 15], 3.0f * 3 * -8);
   EXPECT_EQ(q[2 * kHidden + 16], 0.02f * 127);
+}
+
+TEST(Weights, LinearsThatShareAnInputMayHaveDifferentTypes) {
+  Checkpoint checkpoint;
+  checkpoint.halves(kV + ".weight", {16, kHidden}, 0.5f);
+  checkpoint.halves("model.layers.0.mlp.gate_proj.weight", {kHidden, kHidden}, 0.5f);
+  EXPECT_NO_THROW(load(checkpoint));
 }
 
 TEST(Weights, ATiedHeadIsTheEmbedding) {

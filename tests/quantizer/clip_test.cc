@@ -45,6 +45,51 @@ TEST(SearchedClip, IsTheBestOfItsCandidates) {
   EXPECT_EQ(searched_clip(x, 1.0f / 7, loud), 1.0f);
 }
 
+TEST(SearchedClip, WithBothSignsIsBetterOnAverageAndNeverWorse) {
+  Random random(8);
+  double one = 0, both = 0;
+  for (int trial = 0; trial < 200; ++trial) {
+    std::vector<float> x;
+    for (int i = 0; i < 128; ++i) x.push_back(static_cast<float>(random.normal()));
+    const std::vector<float> ones(x.size(), 1.0f);
+    const float unclipped = format::absmax(x) / 7.5f;
+    const auto error = [&](float clip) {
+      return error_of(x, format::f16_to_f32(format::weight_scale_bits(unclipped * clip)), ones);
+    };
+    const double a = error(searched_clip(x, unclipped, {})),
+                 b = error(searched_clip(x, unclipped, {}, true));
+    EXPECT_LE(b, a * (1 + 1e-5));
+    one += a;
+    both += b;
+  }
+  EXPECT_LT(both, 0.98 * one);
+}
+
+// Direct: every multiplier of either sign.
+TEST(SearchedMultiplier, IsTheBestThatFitsTheGroup) {
+  Random random(9);
+  for (int trial = 0; trial < 50; ++trial) {
+    std::vector<float> x, importance;
+    for (int i = 0; i < 64; ++i) {
+      x.push_back(static_cast<float>(random.normal()));
+      importance.push_back(static_cast<float>(random.uniform() + 0.1));
+    }
+    const float row_scale = format::absmax(x) / 7.0f / static_cast<float>(1 + trial % 15);
+    const auto error = [&](int m) {
+      return error_of(x, row_scale * static_cast<float>(m), importance);
+    };
+    const int best = searched_multiplier(x, row_scale, importance, true);
+    const int positive = searched_multiplier(x, row_scale, importance, false);
+    EXPECT_GT(positive, 0);
+    const int spans = 1 + trial % 15;  // the group, without a clip
+    for (int m = std::max(1, spans / 2); m <= spans; ++m) {
+      EXPECT_LE(error(positive), error(m) * (1 + 1e-5)) << m;
+      EXPECT_LE(error(best), std::min(error(m), error(-m)) * (1 + 1e-5)) << m;
+    }
+  }
+  EXPECT_EQ(searched_multiplier(std::vector<float>(32, 0.0f), 1.0f, {}, true), 1);
+}
+
 TEST(SearchedClip, IsTheBestOfItsCandidatesForFp4) {
   Random random(5);
   for (const format::Format format : {format::e2m1(32), format::kNvfp4}) {
@@ -90,14 +135,16 @@ TEST(InputSampleTest, ChoosesTheClipByTheOutputsOfAllReaders) {
   InputSample sample;
   sample.add({.site = SiteKind::kQkv, .expert = 0, .x = x.data(), .rows = kRows, .k = kK});
   const format::Segment normal{format::int4(128), kNormal};
-  const auto clip = [&](std::vector<const model::LinearTensors*> readers) {
+  const auto clip = [&](std::vector<const model::LinearTensors*> readers, bool signs = false) {
     const std::vector<std::vector<const model::LinearTensors*>> list = {std::move(readers)};
-    return sample.best_clip(SiteKind::kQkv, normal, list, *solver);
+    return sample.best_clip(SiteKind::kQkv, normal, signs, list, *solver);
   };
   EXPECT_LT(clip({&deaf}), 0.9f);
   EXPECT_EQ(clip({&loud}), 1.0f);
   EXPECT_EQ(clip({&deaf, &loud}), 1.0f);
-  EXPECT_EQ(sample.best_clip(SiteKind::kOut, normal, {}, *solver), 0.0f);
+  // A signed scale has a longer side for the loud channel: nothing of it needs to be cut, and less of the rest is lost.
+  EXPECT_LT(clip({&deaf}, true), 0.95f);
+  EXPECT_EQ(sample.best_clip(SiteKind::kOut, normal, false, {}, *solver), 0.0f);
 }
 
 }  // namespace

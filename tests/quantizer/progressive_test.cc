@@ -49,7 +49,7 @@ TEST(Progressive, MultipliersAreTheGroupsShareOfTheLargest) {
   const Rounded r = round_nearest(problem);
   EXPECT_TRUE(r.scales.empty());
   EXPECT_EQ(r.row_scales, std::vector<float>{1.0f});
-  EXPECT_EQ(r.multipliers, (std::vector<uint8_t>{15, 2, 1}));
+  EXPECT_EQ(r.multipliers, (std::vector<int8_t>{15, 2, 1}));
   EXPECT_EQ(r.codes[0], 7);
   EXPECT_EQ(r.codes[1], 2);
   EXPECT_EQ(r.codes[32], -8);
@@ -66,7 +66,7 @@ TEST(Progressive, RowsOfZerosAndTinyRowsHaveUsableScales) {
   EXPECT_EQ(r.row_scales[0], 1.0f);
   EXPECT_EQ(r.row_scales[1], 0x1p-126f);
   EXPECT_EQ(r.row_scales[2], 1e30f * (1.0f / 7.0f) / 15.0f);
-  EXPECT_EQ(r.multipliers, (std::vector<uint8_t>{1, 1, 1, 1, 15, 1}));
+  EXPECT_EQ(r.multipliers, (std::vector<int8_t>{1, 1, 1, 1, 15, 1}));
   EXPECT_EQ(std::count(r.codes.begin(), r.codes.end(), 0), 3 * 64 - 1);
   EXPECT_EQ(r.codes[128 + 3], 7);
 }
@@ -114,7 +114,7 @@ TEST(Progressive, AQuantizedModelLoadsBackWithEveryBit) {
   const tensor::TensorView row_scales = out.tensor(q + ".weight_row_scale");
   EXPECT_EQ(packed.dtype, tensor::DType::I32);
   EXPECT_EQ(packed.shape, (tensor::Shape{64, 6}));
-  EXPECT_EQ(multipliers.dtype, tensor::DType::U8);
+  EXPECT_EQ(multipliers.dtype, tensor::DType::I8);
   EXPECT_EQ(multipliers.shape, (tensor::Shape{64, 2}));
   EXPECT_EQ(row_scales.dtype, tensor::DType::F32);
   EXPECT_EQ(row_scales.shape, (tensor::Shape{64}));

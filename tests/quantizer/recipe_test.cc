@@ -99,6 +99,19 @@ TEST(Recipe, BestFitsWhatIsNotNamedToWhatIs) {
   EXPECT_EQ(parse(R"({"method": "best", "preset": "fp4", "rounding": "rtn"})").clip_activations,
             1.0f);
 
+  // What int4 has, and no other format.
+  EXPECT_TRUE(w4a4.signed_scales);
+  EXPECT_FALSE(preset("fp4", Method::kBest).signed_scales);
+  EXPECT_TRUE(preset("fp4", Method::kBest).refine);
+  EXPECT_FALSE(parse(R"({"method": "best", "rounding": "rtn"})").refine);
+  EXPECT_FALSE(preset("w8a8", Method::kBest).refine);
+  EXPECT_TRUE(w4a4.open_page);
+  EXPECT_EQ(w4a4.clip_kv, 0.95f);
+  const Recipe kv8 = parse(R"({"method": "best", "kv": "int8"})");
+  EXPECT_FALSE(kv8.open_page);
+  EXPECT_EQ(kv8.clip_kv, 1.0f);
+  EXPECT_TRUE(parse(R"({"method": "best", "kv": ["f16", "int4"]})").open_page);
+
   // A field alone changes only itself.
   Recipe published;
   apply_json(published, parse_json(R"({"kept": 32})"), "r.json");
@@ -111,7 +124,8 @@ TEST(Recipe, EveryFieldIsRead) {
   const Recipe r =
       parse(R"({"method": "published", "rounding": "rtn", "group": "row", "clip_weights": 0.5,
       "clip_activations": 1, "kept": 32, "kept_format": "f16", "order": "none", "transform": "none",
-      "kv": ["f16", "int8"], "head": "int4.g128"})");
+      "kv": ["f16", "int4"], "head": "int4.g128", "scales": "signed", "clip_kv": 0.9,
+      "open_page": "int8", "refine": false})");
   EXPECT_EQ(r.rounding, Rounding::kNearest);
   EXPECT_EQ(r.group, 0);
   EXPECT_EQ(r.clip_weights, 0.5f);
@@ -119,7 +133,12 @@ TEST(Recipe, EveryFieldIsRead) {
   EXPECT_EQ(r.kept, 32);
   EXPECT_EQ(r.kept_format, format::kF16);
   EXPECT_EQ(r.order, Order::kNone);
-  EXPECT_EQ(r.kv, (std::vector{KvKind::kF16, KvKind::kInt8}));
+  EXPECT_EQ(r.kv, (std::vector{KvKind::kF16, KvKind::kInt4}));
+  EXPECT_TRUE(r.signed_scales);
+  EXPECT_EQ(r.clip_kv, 0.9f);
+  EXPECT_TRUE(r.open_page);
+  EXPECT_FALSE(r.refine);
+  EXPECT_TRUE(parse(R"({"refine": true})").refine);
   EXPECT_EQ(r.head, format::int4(128));
 }
 
@@ -159,6 +178,14 @@ TEST(Recipe, TransformsAndSearches) {
 
 TEST(Recipe, WrongFieldsAreRefusedAndChangeNothing) {
   expect_error([] { parse("[]"); }, {"r.json", "object"});
+  expect_error([] { parse(R"({"scales": "both"})"); }, {"r.json", "scales", "both"});
+  expect_error([] { parse(R"({"preset": "fp4", "scales": "signed"})"); }, {"scales", "fp4"});
+  expect_error([] { parse(R"({"refine": 1})"); }, {"r.json", "refine"});
+  expect_error([] { parse(R"({"refine": true, "rounding": "rtn"})"); }, {"refine", "gptq"});
+  expect_error([] { parse(R"({"clip_kv": 0})"); }, {"r.json", "clip_kv", "0"});
+  expect_error([] { parse(R"({"clip_kv": 0.9, "kv": "int8"})"); }, {"clip_kv", "int4"});
+  expect_error([] { parse(R"({"open_page": "f16"})"); }, {"r.json", "open_page", "f16"});
+  expect_error([] { parse(R"({"open_page": "int8", "kv": "f16"})"); }, {"open_page", "int4"});
   expect_error([] { parse(R"({"klip": 1})"); }, {"r.json", "klip", "unknown"});
   expect_error([] { parse(R"({"group": 48})"); }, {"r.json", "group", "48"});
   expect_error([] { parse(R"({"group": "128"})"); }, {"r.json", "group", "128"});

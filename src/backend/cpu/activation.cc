@@ -91,6 +91,7 @@ Input input_of(const Activation& x) {
   Input input;
   input.order = x.spec->order;
   input.clip = x.spec->clip;
+  input.signed_scales = x.spec->signed_scales;
   input.k = x.spec->k();
   input.hadamard = x.spec->hadamard;
   lay_out(*x.spec, x.rows, static_cast<char*>(x.data), input);

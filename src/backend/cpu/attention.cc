@@ -1,5 +1,6 @@
 // Cuts attention into tasks: some positions of one sequence times one KV head.
 #include <algorithm>
+#include <cstring>
 
 #include "backend/cpu/activation.h"
 #include "backend/cpu/cpu_backend.h"
@@ -28,15 +29,49 @@ AttentionTask describe(const AttentionArgs& args) {
   t.rope_sin = args.rope_sin;
   t.hadamard = args.hadamard;
   t.key_offset = args.key_offset;
+  t.kv_clip = args.kv_clip;
   return t;
 }
 
+uint8_t* open_page(const AttentionArgs& args, const SequenceStep& sequence) {
+  return static_cast<uint8_t*>(args.open_pages) +
+         sequence.open_page * args.layout.of_open_page().page_bytes();
+}
+
+// Bytes of a row of both sides in int8 (AttentionTask::fresh).
+int64_t fresh_bytes(const format::KvLayout& layout) {
+  return int64_t{2} * layout.kv_heads * (layout.head_dim + 4);
+}
+
+// The rows of the sequence's last page go from the step to the open page.
+void keep_open_page(const AttentionArgs& args, const SequenceStep& sequence, const uint8_t* fresh) {
+  const format::KvLayout open = args.layout.of_open_page();
+  const int rows = sequence.row_end - sequence.row_begin;
+  const int last = sequence.position + rows - 1;
+  uint8_t* page = open_page(args, sequence);
+  for (int p = std::max(sequence.position, last - last % open.tokens); p <= last; ++p) {
+    const uint8_t* from =
+        fresh + (sequence.row_begin + p - sequence.position) * fresh_bytes(args.layout);
+    for (int side = 0; side < 2; ++side)
+      for (int head = 0; head < open.kv_heads; ++head, from += open.head_dim + 4) {
+        std::memcpy(page + open.row_offset(side, head, p % open.tokens), from,
+                    static_cast<size_t>(open.head_dim));
+        std::memcpy(page + open.param_offset(side, head, p % open.tokens), from + open.head_dim, 4);
+      }
+  }
+}
+
 // The step's rows in runs of at most `rows` positions of one sequence.
-std::vector<AttentionTask> cut_sequences(const AttentionArgs& args, int rows) {
+std::vector<AttentionTask> cut_sequences(const AttentionArgs& args, int rows, uint8_t* fresh) {
   std::vector<AttentionTask> tasks;
   AttentionTask t = describe(args);
+  t.fresh = fresh;
+  t.open_head_bytes = args.layout.of_open_page().head_bytes();
   for (const SequenceStep& sequence : args.sequences) {
     t.page_table = sequence.page_table;
+    t.first_row = sequence.row_begin;
+    t.first_position = sequence.position;
+    if (args.layout.open_page) t.open_page = open_page(args, sequence);
     for (int begin = sequence.row_begin; begin < sequence.row_end; begin += rows) {
       t.row_begin = begin;
       t.row_end = std::min(begin + rows, sequence.row_end);
@@ -57,7 +92,9 @@ void CpuBackend::attention(const AttentionArgs& args) {
   attended_.reserve(static_cast<size_t>(args.rows) * static_cast<size_t>(width) * sizeof(float));
 
   const int sharing = args.heads / layout.kv_heads;
-  std::vector<AttentionTask> tasks = cut_sequences(args, std::max(1, kTaskQueries / sharing));
+  if (layout.open_page) fresh_rows_.reserve(static_cast<size_t>(args.rows * fresh_bytes(layout)));
+  std::vector<AttentionTask> tasks =
+      cut_sequences(args, std::max(1, kTaskQueries / sharing), fresh_rows_.as<uint8_t>());
   if (tasks.empty()) return;
   size_t scratch_bytes = 0;
   int64_t stored = 0;
@@ -89,6 +126,9 @@ void CpuBackend::attention(const AttentionArgs& args) {
     t.kv_head = static_cast<int>(i % layout.kv_heads);
     kernels_.attention(t, scratch);
   });
+  for (const SequenceStep& sequence : args.sequences)
+    if (layout.open_page && sequence.row_end > sequence.row_begin)
+      keep_open_page(args, sequence, fresh_rows_.as<uint8_t>());
 
   const Input y = input_of(args.y);
   for_rows(args.rows, width, kernels_.row_scratch(y), [&](int row, std::byte* scratch) {

@@ -72,10 +72,26 @@ ATOM_INLINE Place find(const AttentionTask& t, int side, int kv_head, int positi
   return {head + token * t.row_bytes, head + t.page_tokens * t.row_bytes + token * t.param_bytes};
 }
 
+// Where it lies in int8: among the step's rows, or in the open page.
+ATOM_INLINE Place find_open(const AttentionTask& t, int side, int kv_head, int position) {
+  if (position >= t.first_position) {
+    const int64_t row = t.first_row + position - t.first_position;
+    uint8_t* codes = t.fresh + ((row * 2 + side) * t.kv_heads + kv_head) * (t.head_dim + 4);
+    return {codes, codes + t.head_dim};
+  }
+  const int token = position % t.page_tokens;
+  uint8_t* head = t.open_page + (int64_t{side} * t.kv_heads + kv_head) * t.open_head_bytes;
+  return {head + token * t.head_dim, head + t.page_tokens * t.head_dim + token * 4};
+}
+// The first position of a query's own page, whose keys it reads in int8; after the query without open pages.
+ATOM_INLINE int own_page(const AttentionTask& t, int position) {
+  return t.open_page == nullptr ? position + 1 : position - position % t.page_tokens;
+}
+
 // ---- store
 
 // f16 lo and step of x [d]; NaN when a value is not finite.
-static void kv_params(const float* x, int d, int high, uint16_t (&params)[2]) {
+static void kv_params(const float* x, int d, int high, float clip, uint16_t (&params)[2]) {
   F low = broadcast(x[0]), top = low;
   I magnitude{};
   for_vectors(d, [&](int i, int count) {
@@ -89,20 +105,21 @@ static void kv_params(const float* x, int d, int high, uint16_t (&params)[2]) {
     params[0] = params[1] = 0x7e00;
     return;
   }
-  const float lo = -max_lanes(-low);
+  const float lo = -max_lanes(-low), range = max_lanes(top) - lo;
   uint16_t halves[kLanes];
   F both{};
-  both[0] = lo;
-  both[1] = (max_lanes(top) - lo) / (float)high;
+  both[0] = lo + range * ((1.0f - clip) / 2.0f);
+  both[1] = range * clip / (float)high;
   narrow_f16(halves, both);
   params[0] = halves[0];
   params[1] = halves[1] == 0 ? 0x3c00 : halves[1];
 }
 
-static void store_codes(const AttentionTask& t, const float* x, const Place& to, uint8_t* codes) {
-  const int high = t.kv_bits == 4 ? 15 : 255;
+static void store_codes(const AttentionTask& t, int bits, const float* x, const Place& to,
+                        uint8_t* codes) {
+  const int high = bits == 4 ? 15 : 255;
   uint16_t params[2];
-  kv_params(x, t.head_dim, high, params);
+  kv_params(x, t.head_dim, high, bits == 4 ? t.kv_clip : 1.0f, params);
   __builtin_memcpy(to.params, params, sizeof params);
   const auto [lo, step] = widen_pair(params);
   const F inv = broadcast(1.0f / step), low = broadcast(lo);
@@ -110,7 +127,7 @@ static void store_codes(const AttentionTask& t, const float* x, const Place& to,
     const F v = load_part(x + i, count) - low;
     store_bytes(codes + i, quantize_vector(v, inv, F{}, broadcast((float)high)));
   });
-  if (t.kv_bits == 8)
+  if (bits == 8)
     __builtin_memcpy(to.row, codes, (size_t)t.head_dim);
   else
     for (int i = 0; i < t.head_dim / 2; ++i)
@@ -118,7 +135,7 @@ static void store_codes(const AttentionTask& t, const float* x, const Place& to,
 }
 
 static void store_vector(const AttentionTask& t, const float* x, const Place& to, uint8_t* codes) {
-  if (t.kv_bits < 16) return store_codes(t, x, to, codes);
+  if (t.kv_bits < 16) return store_codes(t, t.kv_bits, x, to, codes);
   if (t.kv_bits == 32) {
     __builtin_memcpy(to.row, x, (size_t)t.head_dim * sizeof(float));
     return;
@@ -144,9 +161,12 @@ static void store_kv(const AttentionTask& t, std::byte* scratch) {
     for (int head = 0; head < t.kv_heads; ++head) {
       rotate(t, position, head_of(t, row, t.heads + head), rotated);
       if (t.key_offset != nullptr) subtract(rotated, t.key_offset + head * t.head_dim, t.head_dim);
+      const float* value = head_of(t, row, t.heads + t.kv_heads + head);
       store_vector(t, rotated, find(t, kKey, head, position), codes);
-      store_vector(t, head_of(t, row, t.heads + t.kv_heads + head), find(t, kValue, head, position),
-                   codes);
+      store_vector(t, value, find(t, kValue, head, position), codes);
+      if (t.open_page == nullptr) continue;
+      store_codes(t, 8, rotated, find_open(t, kKey, head, position), codes);
+      store_codes(t, 8, value, find_open(t, kValue, head, position), codes);
     }
   }
 }
@@ -173,10 +193,23 @@ static void load_vector(const AttentionTask& t, const Place& from, float* to) {
   });
 }
 
-// Rows of s.tile: one side of the positions [begin, begin + count) of the task's KV head; the rest
-// is 0.
-static void load_tile(const AttentionTask& t, Side side, int begin, int count,
+// What `count` vectors leave of s.tile.
+static void clear_tile(const AttentionTask& t, const AttentionScratch& s, int count) {
+  for (int i = 0; i < count; ++i)
+    for (int d = t.head_dim; d < s.padded; ++d) s.tile[int64_t{i} * s.padded + d] = 0;
+  __builtin_memset(s.tile + int64_t{count} * s.padded, 0,
+                   (size_t)((kKeys - count) * s.padded) * sizeof(float));
+}
+
+// Rows of s.tile: one side of the positions [begin, begin + count) of the task's KV head, in the
+// cache's format or in the one of `own` pages; the rest is 0.
+static void load_tile(const AttentionTask& t, Side side, bool own, int begin, int count,
                       const AttentionScratch& s) {
+  if (own) {
+    for (int i = 0; i < count; ++i)
+      load_vector<8>(t, find_open(t, side, t.kv_head, begin + i), s.tile + int64_t{i} * s.padded);
+    return clear_tile(t, s, count);
+  }
   Place from{};
   for (int i = 0; i < count; ++i, from.row += t.row_bytes, from.params += t.param_bytes) {
     if (i == 0 || (begin + i) % t.page_tokens == 0) from = find(t, side, t.kv_head, begin + i);
@@ -185,10 +218,8 @@ static void load_tile(const AttentionTask& t, Side side, int begin, int count,
     if (t.kv_bits == 16) load_vector<16>(t, from, to);
     if (t.kv_bits == 8) load_vector<8>(t, from, to);
     if (t.kv_bits == 4) load_vector<4>(t, from, to);
-    for (int d = t.head_dim; d < s.padded; ++d) to[d] = 0;
   }
-  __builtin_memset(s.tile + int64_t{count} * s.padded, 0,
-                   (size_t)((kKeys - count) * s.padded) * sizeof(float));
+  clear_tile(t, s, count);
 }
 
 // keys[d][key] = tile[key][d], in squares of 4.
@@ -214,10 +245,16 @@ static void transpose_tile(const AttentionTask& t, const AttentionScratch& s) {
 
 // ---- attend
 
-// One tile's scores of a query become probabilities; `visible` keys count.
-static void soften(const AttentionTask& t, const AttentionScratch& s, int query, int visible) {
+// Keys of a tile that a query sees.
+struct Visible {
+  int begin, end;
+};
+
+// One tile's scores of a query become probabilities; the visible keys count, one at least.
+static void soften(const AttentionTask& t, const AttentionScratch& s, int query, Visible visible) {
   float* scores = s.scores + int64_t{query} * kKeys;
-  for (int i = visible; i < kKeys; ++i) scores[i] = -__builtin_inff();
+  for (int i = 0; i < visible.begin; ++i) scores[i] = -__builtin_inff();
+  for (int i = visible.end; i < kKeys; ++i) scores[i] = -__builtin_inff();
   const F scale = broadcast((float)(1.0 / __builtin_sqrt((double)t.head_dim)));
   F top = broadcast(-__builtin_inff());
   F v[kKeys / kLanes];
@@ -259,30 +296,43 @@ static void multiply_queries(FloatProduct t, int begin, int end, int columns) {
   multiply(t, end - begin, columns / kColumns);
 }
 
-static void attend_tile(const AttentionTask& t, const AttentionScratch& s, int tile_begin) {
+// The keys of a tile that the queries read in the cache's format, or those that they read as of their own page.
+static void attend_tile(const AttentionTask& t, const AttentionScratch& s, int tile, bool own) {
   const int sharing = t.heads / t.kv_heads;  // query heads of the KV head
-  const int end = t.position + t.row_end - t.row_begin;
-  const int count = smaller(kKeys, end - tile_begin);
-  // queries lie row by row, so those before the tile come first
-  const int first = larger(0, tile_begin - t.position) * sharing;
-  const auto visible = [&](int query) {
-    return smaller(kKeys, t.position + query / sharing - tile_begin + 1);
+  const int count = smaller(kKeys, t.position + t.row_end - t.row_begin - tile);
+  const auto visible = [&](int query) -> Visible {
+    const int position = t.position + query / sharing, page = own_page(t, position);
+    if (!own) return {0, smaller(kKeys, smaller(page, position + 1) - tile)};
+    return {larger(0, page - tile), smaller(kKeys, position + 1 - tile)};
   };
+  const auto sees = [&](int query) { return visible(query).begin < visible(query).end; };
+  // Queries lie row by row: those that see something are neighbours.
+  int first = 0, last = s.queries;
+  while (first < last && !sees(first)) ++first;
+  while (first < last && !sees(last - 1)) --last;
+  if (first == last) return;
 
-  load_tile(t, kKey, tile_begin, count, s);
+  load_tile(t, kKey, own, tile, count, s);
   transpose_tile(t, s);
   __builtin_memset(s.scores + int64_t{first} * kKeys, 0,
-                   (size_t)(s.queries - first) * kKeys * sizeof(float));
-  multiply_queries({t.head_dim, s.q, t.head_dim, s.keys, kKeys, 0, s.scores, kKeys, 0}, first,
-                   s.queries, kKeys);
-  for (int query = first; query < s.queries; ++query) soften(t, s, query, visible(query));
+                   (size_t)(last - first) * kKeys * sizeof(float));
+  multiply_queries({t.head_dim, s.q, t.head_dim, s.keys, kKeys, 0, s.scores, kKeys, 0}, first, last,
+                   kKeys);
+  bool whole = true;
+  for (int query = first; query < last; ++query) {
+    const Visible seen = visible(query);
+    whole = whole && seen.begin == 0 && seen.end >= count;
+    soften(t, s, query, seen);
+  }
 
-  load_tile(t, kValue, tile_begin, count, s);
+  load_tile(t, kValue, own, tile, count, s);
   FloatProduct product{count, s.scores, kKeys, s.tile, s.padded, 0, s.sums, s.padded, 0};
-  if (visible(first) >= count || !has_special(s))
-    return multiply_queries(product, first, s.queries, s.padded);
-  for (int query = first; query < s.queries; ++query) {
-    product.k = visible(query);
+  if (whole || !has_special(s)) return multiply_queries(product, first, last, s.padded);
+  for (int query = first; query < last; ++query) {
+    const Visible seen = visible(query);
+    product.k = seen.end - seen.begin;
+    product.a = s.scores + seen.begin;
+    product.b = s.tile + int64_t{seen.begin} * s.padded;
     multiply_queries(product, query, query + 1, s.padded);
   }
 }
@@ -306,7 +356,10 @@ static void attention(const AttentionTask& t, std::byte* scratch) {
   __builtin_memset(s.sums, 0, (size_t)s.queries * s.padded * sizeof(float));
 
   const int end = t.position + t.row_end - t.row_begin;
-  for (int tile = 0; tile < end; tile += kKeys) attend_tile(t, s, tile);
+  for (int tile = 0; tile < end; tile += kKeys) {
+    attend_tile(t, s, tile, false);
+    if (t.open_page != nullptr) attend_tile(t, s, tile, true);
+  }
 
   for (int query = 0; query < s.queries; ++query) {
     const int row = t.row_begin + query / sharing;

@@ -62,6 +62,7 @@ class CpuBackend final : public Backend {
   const KernelTable& kernels_;
   std::vector<Memory> scratch_;  // of each worker
   Memory attended_;              // attention before quantization
+  Memory fresh_rows_;            // a step's K and V in int8, for its open pages
   std::set<std::string> notices_;
 };
 

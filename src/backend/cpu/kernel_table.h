@@ -39,6 +39,7 @@ struct Input {
   InputSegment at[2];
   const int32_t* order = nullptr;
   float clip = 1;
+  bool signed_scales = false;
   int k = 0;
   int hadamard = 0;  // block length of the transform of at[0]; 0: none
 };
@@ -51,7 +52,7 @@ struct Input {
 //                   high ones, code + 8
 //   E2M1            as int4, but patterns
 // Scales: [groups][columns], f16 for int4 and f32 for int8 and E2M1 (of one code: half the scale). Progressive int4: f32 [columns] of the
-// rows, then the multipliers, u8 [groups][columns].
+// rows, then the multipliers, s8 [groups][columns].
 struct WeightSegment {
   Element element = Element::kF32;
   bool progressive = false;
@@ -91,6 +92,13 @@ struct AttentionTask {
   const float* rope_sin = nullptr;
   int hadamard = 0;                   // block length of the transform of Q and K; 0: none
   const float* key_offset = nullptr;  // [kv_heads, head_dim], subtracted from K then; may be null
+  float kv_clip = 1;                  // of an int4 cache
+  // With open pages: the sequence's, and the step's rows in int8, [rows][K, V][kv_heads] of {codes [head_dim], lo,
+  // step}; else null.
+  uint8_t* open_page = nullptr;
+  uint8_t* fresh = nullptr;
+  int64_t open_head_bytes = 0;
+  int first_row = 0, first_position = 0;  // of the sequence's part of the step
   int row_begin = 0, row_end = 0;
   int position = 0;  // of row_begin
   int kv_head = 0;

@@ -16,7 +16,8 @@ ATOM_INLINE int source_row(const LinearTask& t, int row) {
 // One vector of w's multipliers of a group.
 ATOM_INLINE I group_multiplier(const WeightSegment& w, int64_t panel, int group, int column) {
   const uint8_t* scales = w.scales + panel * w.panel_scale_bytes;
-  return widen_u8(scales + (int)sizeof(float) * kColumns + group * kColumns + column);
+  const I bytes = widen_u8(scales + (int)sizeof(float) * kColumns + group * kColumns + column);
+  return (bytes << 24) >> 24;
 }
 
 // One vector of w's group scales, as f32.

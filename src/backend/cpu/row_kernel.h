@@ -33,6 +33,21 @@ ATOM_INLINE float absmax(const float* x, int size) {
   return bits >= 0x7f800000 ? __builtin_nanf("") : __builtin_bit_cast(float, bits);
 }
 
+// The value of largest magnitude, the positive one of two; NaN as above.
+ATOM_INLINE float extreme(const float* x, int size) {
+  I largest{};
+  F top = broadcast(-__builtin_inff());
+  for (int i = 0; i < size; i += kLanes) {
+    const F v = load(x + i);
+    largest = max(largest, bits_of(v) & 0x7fffffff);
+    top = max(v, top);
+  }
+  const int32_t bits = max_lanes(largest);
+  if (bits >= 0x7f800000) return __builtin_nanf("");
+  const float magnitude = __builtin_bit_cast(float, bits);
+  return max_lanes(top) == magnitude ? magnitude : -magnitude;
+}
+
 // clamp(rne(x * inv)), 0 where that is NaN. The bounds are integers, so they may clamp before
 // rounding.
 ATOM_INLINE I quantize_vector(F x, F inv, F low, F high) {
@@ -86,7 +101,7 @@ ATOM_INLINE float nvfp4_global(const float* x, int size) {
 }
 
 // One segment in its order, zero-padded to a multiple of 64 values.
-static void quantize_segment(const InputSegment& s, int row, float clip, const float* x) {
+static void quantize_segment(const Input& y, const InputSegment& s, int row, const float* x) {
   const bool int4 = s.element == Element::kInt4;
   const F low = broadcast(int4 ? -8.0f : -127.0f), high = broadcast(int4 ? 7.0f : 127.0f);
   const bool e2m1 = s.element == Element::kE2M1;
@@ -96,10 +111,13 @@ static void quantize_segment(const InputSegment& s, int row, float clip, const f
   for (int g = 0; g < s.groups; ++g) {
     const int begin = g * s.group;
     const int end = round_up(smaller(begin + s.group, s.size), kLanes);
-    const float largest = absmax(x + begin, end - begin);
-    const float scale = e2m1              ? fp4_step(s.fp4_scale, largest, clip, global)
+    const bool with_sign = int4 && y.signed_scales;
+    const float largest =
+        with_sign ? extreme(x + begin, end - begin) : absmax(x + begin, end - begin);
+    const float scale = e2m1              ? fp4_step(s.fp4_scale, largest, y.clip, global)
                         : largest == 0.0f ? 1.0f
-                        : int4            ? largest * (clip / 7.0f)
+                        : with_sign       ? largest * (y.clip / -8.0f)
+                        : int4            ? largest * (y.clip / 7.0f)
                                           : largest / 127.0f;
     s.scales[int64_t{row} * s.groups + g] = scale;
     const F inv = broadcast(1.0f / scale);
@@ -184,7 +202,7 @@ static void quantize_row(const Input& y, int row, const float* x, std::byte* scr
     if (y.hadamard != 0 && &s == y.at) block_hadamard(to, s.size, y.hadamard);
     if (integer) {
       __builtin_memset(to + s.size, 0, (size_t)(round_up(s.size, 64) - s.size) * sizeof(float));
-      quantize_segment(s, row, y.clip, to);
+      quantize_segment(y, s, row, to);
     }
     from += s.size;
   }

@@ -11,8 +11,8 @@ namespace atom::backend {
 namespace {
 
 // x holds one segment; a group's last values may be fewer than its size.
-void quantize_segment(std::span<const float> x, format::Format format, float clip, float* scales,
-                      int8_t* codes) {
+void quantize_segment(std::span<const float> x, format::Format format, const InputSpec& spec,
+                      float* scales, int8_t* codes) {
   const int size = static_cast<int>(x.size());
   const int group = format::group_size(format, size);
   format::visit(format, [&](auto f) {
@@ -22,7 +22,9 @@ void quantize_segment(std::span<const float> x, format::Format format, float cli
       for (int g = 0; g < format::groups(format, size); ++g) {
         const int begin = g * group;
         const std::span<const float> values = x.subspan(begin, std::min(group, size - begin));
-        scales[g] = format::input_step<F>(format::absmax(values), clip, global);
+        scales[g] = spec.signed_scales && F::kBits == 4 && !F::kE2M1
+                        ? format::signed_int4_scale(format::extreme(values), spec.clip)
+                        : format::input_step<F>(format::absmax(values), spec.clip, global);
         format::quantize_group(values, scales[g], f, codes + begin);
       }
     }
@@ -64,7 +66,7 @@ void quantize_row(std::span<const float> x, const Activation& y, int row) {
   for (const format::Segment& segment : spec.segments.at) {
     const std::span<const float> values = std::span(ordered).subspan(at, segment.size);
     if (format::is_integer(segment.format)) {
-      quantize_segment(values, segment.format, spec.clip, r.scales + scales_at, r.codes + at);
+      quantize_segment(values, segment.format, spec, r.scales + scales_at, r.codes + at);
       std::fill_n(r.values + at, segment.size, 0.0f);
     } else {
       std::copy(values.begin(), values.end(), r.values + at);

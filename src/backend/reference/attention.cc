@@ -24,8 +24,20 @@ class Cache {
  public:
   Cache(const AttentionArgs& args, const SequenceStep& sequence)
       : layout_(args.layout),
+        clip_(args.layout.kind == format::KvKind::kInt4 ? args.kv_clip : 1.0f),
         pages_(static_cast<uint8_t*>(args.pages)),
         table_(sequence.page_table) {}
+
+  // The sequence's open page, at the positions of any page.
+  static Cache open_page(const AttentionArgs& args, const SequenceStep& sequence) {
+    Cache cache(args, sequence);
+    cache.layout_ = args.layout.of_open_page();
+    cache.clip_ = 1.0f;
+    cache.pages_ =
+        static_cast<uint8_t*>(args.open_pages) + sequence.open_page * cache.layout_.page_bytes();
+    cache.table_ = nullptr;
+    return cache;
+  }
 
   // Writes x [head_dim] as the vector of one position and KV head.
   void store(Side side, int head, int position, std::span<const float> x) const {
@@ -33,7 +45,7 @@ class Cache {
     format::visit(layout_.kind, [&](auto kind) {
       using Kv = decltype(kind);
       if constexpr (Kv::kInteger) {
-        const format::KvParams params = format::kv_params(x, Kv::kHigh);
+        const format::KvParams params = format::kv_params(x, Kv::kHigh, clip_);
         const float lo = format::f16_to_f32(params.lo);
         const float inv_step = 1.0f / format::f16_to_f32(params.step);
         std::memcpy(place.params, &params.lo, 2);
@@ -96,13 +108,15 @@ class Cache {
     uint8_t* params;
   };
   Place find(Side side, int head, int position) const {
-    uint8_t* page = pages_ + table_[position / layout_.tokens] * layout_.page_bytes();
+    const int32_t index = table_ == nullptr ? 0 : table_[position / layout_.tokens];
+    uint8_t* page = pages_ + index * layout_.page_bytes();
     const int token = position % layout_.tokens;
     return {page + layout_.row_offset(side, head, token),
             page + layout_.param_offset(side, head, token)};
   }
 
-  const KvLayout& layout_;
+  KvLayout layout_;
+  float clip_;
   uint8_t* pages_;
   const int32_t* table_;
 };
@@ -155,47 +169,57 @@ void ReferenceBackend::attention(const AttentionArgs& args) {
     return std::span(args.qkv + row * row_size + static_cast<size_t>(head) * d, d);
   };
 
-  // All of a step is stored before any of it is attended to.
-  for (const SequenceStep& sequence : args.sequences) {
-    const Cache cache(args, sequence);
-    for (int row = sequence.row_begin; row < sequence.row_end; ++row) {
-      const int position = sequence.position + row - sequence.row_begin;
-      for (int head = 0; head < layout.kv_heads; ++head) {
-        std::vector<float> key = rotate(head_of(row, args.heads + head), args, position);
-        if (args.key_offset != nullptr)
-          for (int i = 0; i < d; ++i) key[i] -= args.key_offset[head * d + i];
-        cache.store(kKey, head, position, key);
-        cache.store(kValue, head, position, head_of(row, args.heads + layout.kv_heads + head));
-      }
+  const auto key_of = [&](int row, int head, int position) {
+    std::vector<float> key = rotate(head_of(row, args.heads + head), args, position);
+    if (args.key_offset != nullptr)
+      for (int i = 0; i < d; ++i) key[i] -= args.key_offset[head * d + i];
+    return key;
+  };
+  const auto store = [&](const Cache& cache, int row, int position) {
+    for (int head = 0; head < layout.kv_heads; ++head) {
+      cache.store(kKey, head, position, key_of(row, head, position));
+      cache.store(kValue, head, position, head_of(row, args.heads + layout.kv_heads + head));
     }
-  }
+  };
+  // All of a step is stored before any of it is attended to; open pages follow the rows.
+  for (const SequenceStep& sequence : args.sequences)
+    for (int row = sequence.row_begin; row < sequence.row_end; ++row)
+      store(Cache(args, sequence), row, sequence.position + row - sequence.row_begin);
 
   const int group = args.heads / layout.kv_heads;
   for (const SequenceStep& sequence : args.sequences) {
     const Cache cache(args, sequence);
-    const int rows = sequence.row_end - sequence.row_begin;
-    std::vector<std::vector<float>> out(rows,
-                                        std::vector<float>(static_cast<size_t>(args.heads) * d));
-    for (int kv_head = 0; kv_head < layout.kv_heads; ++kv_head) {
-      std::vector<std::vector<float>> keys, values;
-      for (int position = 0; position < sequence.position + rows; ++position) {
-        keys.push_back(cache.load(kKey, kv_head, position));
-        values.push_back(cache.load(kValue, kv_head, position));
+    const int end = sequence.position + sequence.row_end - sequence.row_begin;
+    std::vector<std::vector<float>> keys, values;  // [KV head * end + position]
+    for (int head = 0; head < layout.kv_heads; ++head)
+      for (int position = 0; position < end; ++position) {
+        keys.push_back(cache.load(kKey, head, position));
+        values.push_back(cache.load(kValue, head, position));
       }
-      for (int i = 0; i < rows; ++i) {
-        const int position = sequence.position + i;
-        const size_t context =
-            static_cast<size_t>(position) + 1;  // the row's own position included
-        for (int head = kv_head * group; head < (kv_head + 1) * group; ++head) {
-          const std::vector<float> q =
-              rotate(head_of(sequence.row_begin + i, head), args, position);
-          const std::vector<float> o =
-              attend(q, std::span(keys).first(context), std::span(values).first(context));
-          std::copy(o.begin(), o.end(), out[i].begin() + static_cast<size_t>(head) * d);
+    for (int position = sequence.position; position < end; ++position) {
+      const int row = sequence.row_begin + position - sequence.position;
+      const int own = layout.open_page ? position - position % layout.tokens : position + 1;
+      if (layout.open_page) store(Cache::open_page(args, sequence), row, position);
+      std::vector<float> out(static_cast<size_t>(args.heads) * d);
+      for (int head = 0; head < args.heads; ++head) {
+        const int kv_head = head / group;
+        std::vector<std::vector<float>> k, v;
+        for (int p = 0; p <= position; ++p) {
+          const size_t at = static_cast<size_t>(kv_head) * end + p;
+          if (p < own) {
+            k.push_back(keys[at]);
+            v.push_back(values[at]);
+          } else {
+            const Cache open = Cache::open_page(args, sequence);
+            k.push_back(open.load(kKey, kv_head, p));
+            v.push_back(open.load(kValue, kv_head, p));
+          }
         }
+        const std::vector<float> o = attend(rotate(head_of(row, head), args, position), k, v);
+        std::copy(o.begin(), o.end(), out.begin() + static_cast<size_t>(head) * d);
       }
+      quantize_row(out, args.y, row);
     }
-    for (int i = 0; i < rows; ++i) quantize_row(out[i], args.y, sequence.row_begin + i);
   }
 }
 

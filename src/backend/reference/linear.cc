@@ -32,11 +32,11 @@ class ReferenceLinear final : public PackedLinear {
 
   format::Segments weight;
   format::Segments input;
-  std::vector<int8_t> codes;         // of integer segments
-  std::vector<float> values;         // of floating-point segments
-  std::vector<float> scales;         // of one code; progressive: the row's, for every group
-  std::vector<uint8_t> multipliers;  // 1 except in progressive segments
-  std::vector<float> bias;           // [n], zeros when there is none
+  std::vector<int8_t> codes;        // of integer segments
+  std::vector<float> values;        // of floating-point segments
+  std::vector<float> scales;        // of one code; progressive: the row's, for every group
+  std::vector<int8_t> multipliers;  // 1 except in progressive segments
+  std::vector<float> bias;          // [n], zeros when there is none
 };
 
 // Codes of both sides are multiplied as integers when a weight's group covers one input scale; a
@@ -69,7 +69,7 @@ struct RowTarget {
   int8_t* codes;
   float* values;
   float* scales;
-  uint8_t* multipliers;
+  int8_t* multipliers;
 };
 
 // Scales and multipliers of a row, one of each for every group.
@@ -116,7 +116,7 @@ struct Operands {
   const int8_t* w_codes;
   const float* w_values;
   const float* w_scales;
-  const uint8_t* w_multipliers;
+  const int8_t* w_multipliers;
   const int8_t* x_codes;
   const float* x_values;
   const float* x_scales;

@@ -5,7 +5,7 @@ docs/accuracy.md.
     tools/measure_methods.py --atom build/release/atom --data DATA --work WORK [--models A,B] [--rows r1,r2]
 
 DATA and WORK as in measure_accuracy.py; an interrupted run goes on. "share" is a recipe's loss (perplexity over that
-of the source, less 1) or divergence over that of w4a4 by the published method with as many kept channels.
+of the source, less 1) or divergence over that of w4a4 (fp4: of fp4) by the published method with as many kept channels.
 Needs the standard library only.
 """
 
@@ -22,6 +22,8 @@ ROWS = {
     "best.w4a4.kept32": (["--preset", "w4a4", "--kept", "32"], "published.w4a4.kept32"),
     "best.w4a8": (["--preset", "w4a8"], "published.w4a4"),
     "best.w4a8.kept32": (["--preset", "w4a8", "--kept", "32"], "published.w4a4.kept32"),
+    "published.fp4": (["--method", "published", "--preset", "fp4"], "published.fp4"),
+    "best.fp4": (["--preset", "fp4"], "published.fp4"),
 }
 
 

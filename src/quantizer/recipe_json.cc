@@ -15,7 +15,7 @@ using format::KvKind;
 constexpr std::pair<std::string_view, Method> kMethods[] = {{"published", Method::kPublished},
                                                             {"best", Method::kBest}};
 constexpr int kMaxKept = 1 << 20;
-constexpr float kLeastClip = 1e-3f;
+constexpr double kLeastClip = 1e-3;
 
 std::string shown(const Json& value) {
   return value.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 60);
@@ -40,7 +40,7 @@ int group_of(const Json& json, std::string_view source) {
 float clip_of(const Json& json, std::string_view key, std::string_view source) {
   if (json.at(key) == Json("search")) return 0;
   const double clip = get_number(json, key, {.source = source, .min = 0, .max = 1});
-  if (static_cast<float>(clip) < kLeastClip)
+  if (clip < kLeastClip)
     fail("{}: the field \"{}\" must be \"search\" or in [0.001, 1], but is {}", source, key, clip);
   return static_cast<float>(clip);
 }

@@ -182,7 +182,7 @@ TEST(Recipe, WrongFieldsAreRefusedAndChangeNothing) {
   expect_error([] { parse(R"({"preset": "fp4", "scales": "signed"})"); }, {"scales", "fp4"});
   expect_error([] { parse(R"({"refine": 1})"); }, {"r.json", "refine"});
   expect_error([] { parse(R"({"refine": true, "rounding": "rtn"})"); }, {"refine", "gptq"});
-  expect_error([] { parse(R"({"clip_kv": 0})"); }, {"r.json", "clip_kv", "0"});
+  expect_error([] { parse(R"({"clip_kv": 0})"); }, {"r.json", "clip_kv", "[0.001, 1]"});
   expect_error([] { parse(R"({"clip_kv": 0.9, "kv": "int8"})"); }, {"clip_kv", "int4"});
   expect_error([] { parse(R"({"open_page": "f16"})"); }, {"r.json", "open_page", "f16"});
   expect_error([] { parse(R"({"open_page": "int8", "kv": "f16"})"); }, {"open_page", "int4"});

@@ -15,6 +15,25 @@ using format::Format;
 using tensor::DType;
 using tensor::TensorView;
 
+Format format_of(DType dtype) {
+  return dtype == DType::F32 ? format::kF32 : dtype == DType::F16 ? format::kF16 : format::kBF16;
+}
+
+void require_finite(const std::string& where, const std::string& name, const TensorView& view) {
+  if (!tensor::is_floating(view.dtype)) return;
+  format::visit(format_of(view.dtype), [&](auto f) {
+    using F = decltype(f);
+    if constexpr (!F::kInteger) {
+      typename F::Storage value;
+      for (size_t at = 0; at < view.bytes.size(); at += sizeof(value)) {
+        std::memcpy(&value, view.bytes.data() + at, sizeof(value));
+        if (!std::isfinite(F::widen(value)))
+          fail("{}: tensor '{}' holds {}; weights must be finite", where, name, F::widen(value));
+      }
+    }
+  });
+}
+
 std::vector<float> TensorReader::vector(const std::string& name, int n) const {
   const TensorView view = floating(name, {n});
   std::vector<float> out = tensor::widen(view);
@@ -95,31 +114,14 @@ TensorView TensorReader::floating(const std::string& name, const tensor::Shape& 
   return view;
 }
 
-Format TensorReader::format_of(DType dtype) {
-  return dtype == DType::F32 ? format::kF32 : dtype == DType::F16 ? format::kF16 : format::kBF16;
-}
-
 std::vector<std::byte> TensorReader::copy(std::span<const std::byte> bytes) {
   return {bytes.begin(), bytes.end()};
-}
-
-void TensorReader::require_finite(const std::string& name, const TensorView& view) const {
-  format::visit(format_of(view.dtype), [&](auto f) {
-    using F = decltype(f);
-    if constexpr (!F::kInteger) {
-      typename F::Storage value;
-      for (size_t at = 0; at < view.bytes.size(); at += sizeof(value)) {
-        std::memcpy(&value, view.bytes.data() + at, sizeof(value));
-        if (!std::isfinite(F::widen(value))) refuse_value(name, F::widen(value));
-      }
-    }
-  });
 }
 
 std::vector<std::byte> TensorReader::plain(const std::string& name, int n, int k,
                                            format::Segments& segments) const {
   const TensorView view = floating(name, {n, k});
-  require_finite(name, view);
+  require_finite(where(), name, view);
   segments = format::whole(format_of(view.dtype), k);
   return copy(view.bytes);
 }
@@ -127,7 +129,7 @@ std::vector<std::byte> TensorReader::plain(const std::string& name, int n, int k
 std::vector<std::byte> TensorReader::scales(const std::string& name, const tensor::Shape& shape,
                                             DType dtype) const {
   const TensorView view = typed(name, shape, dtype);
-  require_finite(name, view);
+  require_finite(where(), name, view);
   return copy(view.bytes);
 }
 

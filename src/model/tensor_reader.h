@@ -19,6 +19,12 @@
 
 namespace atom::model {
 
+// Of a floating dtype.
+format::Format format_of(tensor::DType dtype);
+// Error naming `where`, the tensor and the value: NaN or infinity in a floating tensor. Integers pass.
+void require_finite(const std::string& where, const std::string& name,
+                    const tensor::TensorView& view);
+
 class TensorReader {
  public:
   TensorReader(const checkpoint::ModelFiles& files, const Scheme& scheme)
@@ -45,9 +51,7 @@ class TensorReader {
   tensor::TensorView typed(const std::string& name, const tensor::Shape& shape,
                            tensor::DType dtype) const;
   tensor::TensorView floating(const std::string& name, const tensor::Shape& shape) const;
-  static format::Format format_of(tensor::DType dtype);
   static std::vector<std::byte> copy(std::span<const std::byte> bytes);
-  void require_finite(const std::string& name, const tensor::TensorView& view) const;
   std::vector<std::byte> plain(const std::string& name, int n, int k,
                                format::Segments& segments) const;
   std::vector<std::byte> scales(const std::string& name, const tensor::Shape& shape,

@@ -6,35 +6,14 @@
 
 #include "base/error.h"
 #include "format/list.h"
+#include "model/tensor_reader.h"
 
 namespace atom::quantizer {
 namespace {
 
 constexpr int kTableRows = 4096;  // changed together
 
-format::Format format_of(tensor::DType dtype) {
-  return dtype == tensor::DType::F32   ? format::kF32
-         : dtype == tensor::DType::F16 ? format::kF16
-                                       : format::kBF16;
-}
-
 }  // namespace
-
-void check_finite(const std::string& where, const std::string& name,
-                  const tensor::TensorView& view) {
-  if (!tensor::is_floating(view.dtype)) return;
-  format::visit(format_of(view.dtype), [&](auto f) {
-    using F = decltype(f);
-    if constexpr (!F::kInteger) {
-      typename F::Storage value;
-      for (size_t at = 0; at < view.bytes.size(); at += sizeof(value)) {
-        std::memcpy(&value, view.bytes.data() + at, sizeof(value));
-        if (!std::isfinite(F::widen(value)))
-          fail("{}: tensor '{}' holds {}; weights must be finite", where, name, F::widen(value));
-      }
-    }
-  });
-}
 
 tensor::DType dtype_of(format::Format format) {
   return format == format::kF32   ? tensor::DType::F32
@@ -45,7 +24,7 @@ tensor::DType dtype_of(format::Format format) {
 std::vector<std::byte> narrowed(const std::string& name, std::span<const float> values,
                                 tensor::DType dtype) {
   std::vector<std::byte> out(values.size() * tensor::dtype_size(dtype));
-  format::visit(format_of(dtype), [&](auto f) {
+  format::visit(model::format_of(dtype), [&](auto f) {
     using F = decltype(f);
     if constexpr (!F::kInteger) {
       for (size_t i = 0; i < values.size(); ++i) {
@@ -85,7 +64,7 @@ std::vector<std::byte> changed_table(const std::string& name, const tensor::Tens
 std::vector<float> final_gain(const checkpoint::ModelFiles& files,
                               const model::ModelConfig& config) {
   const std::string name = "model.norm.weight";
-  check_finite(files.folder().string(), name, files.tensor(name));
+  model::require_finite(files.folder().string(), name, files.tensor(name));
   std::vector<float> gain = tensor::widen(files.tensor(name));
   check(static_cast<int>(gain.size()) == config.hidden, "the final norm has one gain per channel");
   return gain;

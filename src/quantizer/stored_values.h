@@ -14,10 +14,6 @@
 
 namespace atom::quantizer {
 
-// Error naming the tensor: a NaN or an infinity in a floating-point tensor.
-void check_finite(const std::string& where, const std::string& name,
-                  const tensor::TensorView& view);
-
 tensor::DType dtype_of(format::Format format);  // of a floating-point format
 
 // Values in the bits of `dtype`, rounded to nearest even. Error naming the tensor: a value that f16 cannot hold.

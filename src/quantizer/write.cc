@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "model/plain_tensors.h"
+#include "model/tensor_reader.h"
 #include "quantizer/stored_values.h"
 
 namespace atom::quantizer {
@@ -253,7 +254,7 @@ void CheckpointWriter::append(const Stored& stored, std::span<const std::byte> b
 
 void CheckpointWriter::copy(const Stored& stored) {
   const tensor::TensorView view = plan_.files->tensor(stored.from);
-  check_finite(plan_.files->folder().string(), stored.from, view);
+  model::require_finite(plan_.files->folder().string(), stored.from, view);
   append(stored, view.bytes);
   plan_.files->release(stored.from);
 }
@@ -271,7 +272,7 @@ void CheckpointWriter::write(const Stored& stored,
   if (stored.origin == Origin::kEmbedding || stored.origin == Origin::kHead) {
     const RowChange& change = stored.origin == Origin::kEmbedding ? plan_.embedding : plan_.head;
     const tensor::TensorView view = plan_.files->tensor(stored.from);
-    check_finite(plan_.files->folder().string(), stored.from, view);
+    model::require_finite(plan_.files->folder().string(), stored.from, view);
     return append(stored, changed_table(stored.info.name, view, change, stored.info.dtype));
   }
   if (stored.origin == Origin::kOrder) {

@@ -2,7 +2,7 @@
 // ATOM_* variables, exit codes.
 //
 //   CLI::App& verb = add_verb(program, {.name = "verify", .text = "Check the files of a model"});
-//   text_option(verb, "--kv", kv, {"FORMAT", "KV-cache format: f16, int8 or int4"});
+//   text_option(verb, "--kv", kv, {"FORMAT", "KV-cache format: f16, int8, int4 or k8v4"});
 //   whole_option(verb, "--windows", windows, {.min = 1, .max = 1000}, {"N", "Only the first N"});
 //   on_run(program, verb, [options] { return verify(*options); });
 //

@@ -208,8 +208,10 @@ void add_generate(Program& program) {
   seed_option(verb, options->seed, {"N", "Seed of the draws [0]", kGroup});
   flag_option(verb, "--ignore-eos", options->ignore_eos,
               {"", "Go on after an end-of-text token", kGroup});
-  choice_option(verb, "--kv", options->kv, {"f32", "f16", "int8", "int4"},
-                {"FORMAT", "KV-cache in f32, f16, int8 or int4 [the checkpoint's]"});
+  choice_option(
+      verb, "--kv", options->kv, {"f32", "f16", "int8", "int4", "k8v4"},
+      {"FORMAT",
+       "KV-cache in f32, f16, int8, int4 or k8v4 (K in int8,\nV in int4) [the checkpoint's]"});
   add_compute_options(verb, options->common);
   add_output_options(verb, options->common);
   on_run(program, verb, [options] { return run(*options); });

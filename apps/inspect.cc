@@ -142,7 +142,7 @@ std::vector<LayerRange> layer_ranges(const checkpoint::ModelFiles& files,
   std::vector<LayerRange> ranges;
   for (int layer = 0; layer < config.layers; ++layer) {
     auto formats = layer_formats(files, config, scheme, layer);
-    const bool open = scheme.open_page && scheme.kv[layer] == format::KvKind::kInt4;
+    const bool open = scheme.open_page && format::has_int4_side(scheme.kv[layer]);
     const std::string kv =
         std::string(format::name(scheme.kv[layer])) + (open ? ", the page being filled int8" : "");
     if (!ranges.empty() && ranges.back().formats == formats && ranges.back().kv == kv)

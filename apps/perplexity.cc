@@ -101,8 +101,10 @@ void add_perplexity(Program& program, CLI::App& parent) {
                {"N", "Tokens per window [2048, or what the model takes]"});
   whole_option(verb, "--windows", options->windows, {.min = 1, .max = 1'000'000'000},
                {"N", "Only the first N windows [all]"});
-  choice_option(verb, "--kv", options->kv, {"f32", "f16", "int8", "int4"},
-                {"FORMAT", "KV-cache in f32, f16, int8 or int4 [the checkpoint's]"});
+  choice_option(
+      verb, "--kv", options->kv, {"f32", "f16", "int8", "int4", "k8v4"},
+      {"FORMAT",
+       "KV-cache in f32, f16, int8, int4 or k8v4 (K in int8,\nV in int4) [the checkpoint's]"});
   add_compute_options(verb, options->common);
   add_output_options(verb, options->common);
   on_run(program, verb, [options] { return run(*options); });

@@ -208,10 +208,11 @@ void add_recipe_options(CLI::App& verb, Options& options) {
       verb, "--method", options.method, quantizer::method_names(),
       {"NAME", "best: what measures best; published: the recipe of\nthe Atom paper [best]",
        kGroup});
-  choice_option(
-      verb, "--kv", options.kv, {"f16", "int8", "int4"},
-      {"FORMAT", "KV-cache: f16, int8 or int4 [f16 for w16a16, w8a8\nand w4a16, else int4]",
-       kGroup});
+  choice_option(verb, "--kv", options.kv, {"f16", "int8", "int4", "k8v4"},
+                {"FORMAT",
+                 "KV-cache: f16, int8, int4 or k8v4 (K in int8, V in\nint4) [f16 for w16a16, w8a8 "
+                 "and w4a16, else int4]",
+                 kGroup});
   whole_option(
       verb, "--kept", options.kept, {.min = 0, .max = 1'000'000, .multiple = 16},
       {"N", "Channels kept in int8, a multiple of 16; clamped to\nwhat a layer has [128]", kGroup});

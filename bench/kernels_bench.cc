@@ -191,8 +191,8 @@ int run(int argc, char** argv) {
   fmt::print("{}; GFLOP/s\n", backend->description());
   for (const auto& [n, k] : {std::pair{512, 512}, {1408, 512}, {512, 1408}, {4096, 4096}})
     for (const int m : {1, 8, 128, 2048}) bench_linear(*backend, settings, m, n, k);
-  for (const auto kind :
-       {format::KvKind::kF32, format::KvKind::kF16, format::KvKind::kInt8, format::KvKind::kInt4}) {
+  for (const auto kind : {format::KvKind::kF32, format::KvKind::kF16, format::KvKind::kInt8,
+                          format::KvKind::kInt4, format::KvKind::kInt8Int4}) {
     bench_attention(*backend, settings, kind, 8, 8, 64, 2048, 2048);
     bench_attention(*backend, settings, kind, 8, 4, 64, 2048, 2048);
     bench_attention(*backend, settings, kind, 16, 4, 128, 2048, 2048);

@@ -144,7 +144,7 @@ struct AttentionArgs {
   // [kv_heads, head_dim] or null: subtracted from every K after that, before it is stored. Scores of a query all move
   // by the same amount, which softmax does not notice; what is stored becomes smaller.
   const float* key_offset = nullptr;
-  float kv_clip = 1.0f;  // of an int4 cache (format::kv_params)
+  float kv_clip = 1.0f;  // of int4 sides of the cache (format::kv_params)
   // Open page s at s * layout.of_open_page().page_bytes(); null without open pages. The step leaves there what the
   // next one needs: the positions of each sequence's last page.
   void* open_pages = nullptr;

@@ -25,7 +25,8 @@ constexpr std::array kFormats = {kF32,
                                  e2m1(128),
                                  kMxfp4,
                                  kNvfp4};
-constexpr std::array kKvKinds = {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4};
+constexpr std::array kKvKinds = {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4,
+                                 KvKind::kInt8Int4};
 
 }  // namespace
 
@@ -119,17 +120,28 @@ int weight_multipliers(Format format, int size) {
 }
 
 std::string_view name(KvKind kind) {
+  if (kind == KvKind::kInt8Int4) return "k8v4";
   return visit(kind, [](auto f) { return std::string_view(decltype(f)::kName); });
 }
 
 KvKind parse_kv(std::string_view word) {
   for (const KvKind kind : kKvKinds)
     if (name(kind) == word) return kind;
-  fail("KV-cache format '{}' is not one of f32, f16, int8, int4", word);
+  fail("KV-cache format '{}' is not one of f32, f16, int8, int4, k8v4", word);
 }
 
-int kv_bits(KvKind kind) {
-  return visit(kind, [](auto f) { return decltype(f)::kBits; });
+KvKind kv_side(KvKind kind, int side) {
+  check(side == 0 || side == 1, "a KV-cache has two sides");
+  if (kind != KvKind::kInt8Int4) return kind;
+  return side == 0 ? KvKind::kInt8 : KvKind::kInt4;
 }
+
+int kv_bits(KvKind side) {
+  return visit(side, [](auto f) { return decltype(f)::kBits; });
+}
+
+bool is_quantized(KvKind kind) { return kv_bits(kv_side(kind, 0)) < 16; }
+
+bool has_int4_side(KvKind kind) { return kv_side(kind, 1) == KvKind::kInt4; }
 
 }  // namespace atom::format

@@ -72,10 +72,14 @@ int weight_scale_bytes(Format format);
 int weight_scales(Format format, int size);
 int weight_multipliers(Format format, int size);
 
-// KV-cache formats: int8 and int4 are "lo + s * q" per token and KV head with f16 lo and s.
-enum class KvKind : uint8_t { kF32, kF16, kInt8, kInt4 };
-KvKind parse_kv(std::string_view word);  // "f32" "f16" "int8" "int4"; Error: any other word
+// KV-cache formats: int8 and int4 are "lo + s * q" per token and KV head with f16 lo and s. A kind names both sides;
+// kInt8Int4 has K in int8 and V in int4, the others have both alike.
+enum class KvKind : uint8_t { kF32, kF16, kInt8, kInt4, kInt8Int4 };
+KvKind parse_kv(std::string_view word);  // "f32" "f16" "int8" "int4" "k8v4"; Error: any other word
 std::string_view name(KvKind kind);
-int kv_bits(KvKind kind);
+KvKind kv_side(KvKind kind, int side);  // what side 0, K, or 1, V, is stored in; never kInt8Int4
+int kv_bits(KvKind side);               // of a value, not of kInt8Int4
+bool is_quantized(KvKind kind);         // either side
+bool has_int4_side(KvKind kind);
 
 }  // namespace atom::format

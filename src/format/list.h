@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <utility>
 
+#include "base/error.h"
 #include "format/float16.h"
 #include "format/float8.h"
 #include "format/format.h"
@@ -173,15 +174,19 @@ struct KvInt4 {
   static constexpr const char* kName = "int4";
 };
 
+// Of one side: kInt8Int4 is none (kv_side).
 template <typename Function>
-decltype(auto) visit(KvKind kind, Function&& function) {
-  switch (kind) {
+decltype(auto) visit(KvKind side, Function&& function) {
+  switch (side) {
     case KvKind::kF16:
       return std::forward<Function>(function)(KvF16{});
     case KvKind::kInt8:
       return std::forward<Function>(function)(KvInt8{});
     case KvKind::kInt4:
       return std::forward<Function>(function)(KvInt4{});
+    case KvKind::kInt8Int4:
+      check(false, "a KV-cache format of both sides");
+      break;
     case KvKind::kF32:
       break;
   }

@@ -168,7 +168,7 @@ kv::Pool make_pool(const Model& model, int positions) {
     layouts.push_back({.kind = kind,
                        .kv_heads = model.config.kv_heads,
                        .head_dim = model.config.head_dim,
-                       .open_page = model.scheme.open_page && kind == format::KvKind::kInt4});
+                       .open_page = model.scheme.open_page && format::has_int4_side(kind)});
   check(!layouts.empty(), "a model has layers");
   const int pages = kv::pages_for(positions, layouts[0]);
   return {*model.backend, std::move(layouts), pages};

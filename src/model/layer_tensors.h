@@ -57,8 +57,8 @@ struct LayerTensors {
   std::vector<ExpertTensors> experts;  // one for a dense layer
   format::KvKind kv = format::KvKind::kF32;
   int qk_hadamard = 0;            // block length of the transform of Q and K at run time; 0: none
-  float kv_clip = 1.0f;           // of an int4 KV-cache (backend::AttentionArgs)
-  bool open_page = false;         // of an int4 KV-cache (format::KvLayout)
+  float kv_clip = 1.0f;           // of int4 sides of the cache (backend::AttentionArgs)
+  bool open_page = false;         // of a cache with an int4 side (format::KvLayout)
   std::vector<float> key_offset;  // [kv_heads, head_dim] (backend::AttentionArgs), or empty
 };
 

@@ -14,16 +14,17 @@ namespace {
 using format::KvKind;
 
 Json kv_json(KvKind kind) {
-  const int bits = format::kv_bits(kind);
-  if (bits >= 16) return nullptr;
-  return Json{{"num_bits", bits},
+  if (!format::is_quantized(kind)) return nullptr;
+  return Json{{"num_bits", format::kv_bits(kind)},
               {"type", "int"},
               {"symmetric", false},
               {"strategy", "attn_head"},
               {"dynamic", true}};
 }
 
+// Whether a kv_cache_scheme, which has one num_bits, says it all.
 bool uniform(const std::vector<KvKind>& kv) {
+  if (kv.front() == KvKind::kInt8Int4) return false;
   return std::all_of(kv.begin(), kv.end(), [&](KvKind k) { return k == kv.front(); });
 }
 
@@ -129,7 +130,7 @@ bool is_compressed_tensors(const Scheme& scheme, const ModelConfig& config) {
                      first.weight.group != 0 && !format::is_integer(first.input);
   return first.kept == 0 && first.hadamard == 0 && scheme.qk_hadamard == 0 &&
          !scheme.stream_basis && !scheme.key_offset && (w8a8 || w4a16) && uniform(scheme.kv) &&
-         format::kv_bits(scheme.kv[0]) >= 16;
+         !format::is_quantized(scheme.kv[0]);
 }
 
 }  // namespace

@@ -43,9 +43,9 @@ struct Scheme {
   std::map<std::string, LinearScheme> linears;  // by module name; absent: 16 bits as in the source
   std::vector<format::KvKind> kv;               // one per layer
   int qk_hadamard = 0;                          // block length of the transform of Q and K; 0: none
-  float kv_clip = 1.0f;                         // of int4 KV-caches (backend::AttentionArgs)
-  bool open_page = false;                       // of int4 KV-caches (format::KvLayout)
-  bool key_offset = false;                      // every layer has the tensor kKeyOffset
+  float kv_clip = 1.0f;     // of int4 sides of KV-caches (backend::AttentionArgs)
+  bool open_page = false;   // of KV-caches with an int4 side (format::KvLayout)
+  bool key_offset = false;  // every layer has the tensor kKeyOffset
   // The layers' stream is h Q, embedding and head are of h: the model has the tensor kStreamBasis.
   bool stream_basis = false;
   bool compressed_tensors_names = false;  // tensor names of the compressed-tensors dialect

@@ -280,7 +280,7 @@ void Windows::run(const model::Layer& layer, format::KvKind kv, After after, int
   const format::KvLayout layout{.kind = kv,
                                 .kv_heads = config_.kv_heads,
                                 .head_dim = config_.head_dim,
-                                .open_page = layer.open_page && kv == format::KvKind::kInt4};
+                                .open_page = layer.open_page && format::has_int4_side(kv)};
   const int window_pages = kv::pages_for(sequence_, layout);
   const int windows = std::max(1, step_rows_ / sequence_);
   kv::Pool pool(backend_, {layout}, window_pages * windows, windows);

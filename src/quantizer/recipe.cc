@@ -85,12 +85,11 @@ bool has_clipped_inputs(const Recipe& recipe) {
 }
 
 bool has_int4_kv(const Recipe& recipe) {
-  return std::find(recipe.kv.begin(), recipe.kv.end(), KvKind::kInt4) != recipe.kv.end();
+  return std::any_of(recipe.kv.begin(), recipe.kv.end(), format::has_int4_side);
 }
 
 bool quantizes_kv(const Recipe& recipe) {
-  return std::any_of(recipe.kv.begin(), recipe.kv.end(),
-                     [](KvKind kind) { return format::kv_bits(kind) < 16; });
+  return std::any_of(recipe.kv.begin(), recipe.kv.end(), format::is_quantized);
 }
 
 void fit_best(Recipe& recipe, const Json& given) {
@@ -146,10 +145,10 @@ void refuse_contradictions(const Recipe& recipe, std::string_view source) {
         "two",
         source);
   if (!has_int4_kv(recipe) && recipe.clip_kv != 1)
-    fail("{}: the field \"clip_kv\" must be 1 without an int4 KV-cache, but is {}", source,
+    fail("{}: the field \"clip_kv\" must be 1 without an int4 or k8v4 KV-cache, but is {}", source,
          recipe.clip_kv);
   if (!has_int4_kv(recipe) && recipe.open_page)
-    fail("{}: the field \"open_page\" can be int8 only with an int4 KV-cache", source);
+    fail("{}: the field \"open_page\" can be int8 only with an int4 or k8v4 KV-cache", source);
   if (recipe.refine && recipe.rounding != Rounding::kGptq)
     fail("{}: the field \"refine\" can be true only with rounding gptq", source);
   if (recipe.signed_scales && !has_int4_weights(recipe))
@@ -214,8 +213,7 @@ model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
       scheme.linears.emplace(module, linear);
     }
   }
-  const auto quantized_kv = [](KvKind kind) { return format::kv_bits(kind) < 16; };
-  if (recipe.transform.heads && std::any_of(scheme.kv.begin(), scheme.kv.end(), quantized_kv))
+  if (recipe.transform.heads && quantizes_kv(recipe))
     scheme.qk_hadamard = format::hadamard_length(config.head_dim, Transforms::kBlock);
   scheme.kv_clip = recipe.clip_kv;
   scheme.open_page = recipe.open_page;
@@ -224,8 +222,7 @@ model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
   if (format::is_integer(recipe.head)) scheme.linears.emplace("lm_head", head);
 
   scheme.key_offset = recipe.transform.center && quantizes_kv(recipe);
-  scheme.quantized =
-      !scheme.linears.empty() || std::any_of(scheme.kv.begin(), scheme.kv.end(), quantized_kv);
+  scheme.quantized = !scheme.linears.empty() || quantizes_kv(recipe);
   scheme.compressed_tensors_names =
       scheme.quantized &&
       model::scheme_json(scheme, config).at("quant_method") == "compressed-tensors";

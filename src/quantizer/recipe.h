@@ -55,8 +55,9 @@ struct Recipe {
   Order order = Order::kEnergy;
   Transforms transform;
   std::vector<format::KvKind> kv = {format::KvKind::kInt4};  // one for all layers, or one per layer
-  float clip_kv = 1.0f;                                      // (0, 1], of an int4 KV-cache
-  bool open_page = false;  // of an int4 KV-cache: the page that is being filled has 8 bits
+  float clip_kv = 1.0f;  // (0, 1], of int4 sides of the KV-cache
+  bool open_page =
+      false;  // of a KV-cache with an int4 side: the page that is being filled has 8 bits
   format::Format head =
       format::kF16;  // f16: as in the source; int8; int4.g128 (inputs stay unquantized)
 };
@@ -73,8 +74,8 @@ bool has_int4_weights(const Recipe& recipe);
 bool has_four_bit_weights(const Recipe& recipe);
 bool has_segments(const Recipe& recipe);        // may keep channels, and order them
 bool has_clipped_inputs(const Recipe& recipe);  // whose clip may be other than 1
-bool quantizes_kv(const Recipe& recipe);        // any layer
-bool has_int4_kv(const Recipe& recipe);         // any layer
+bool quantizes_kv(const Recipe& recipe);        // any layer, either side
+bool has_int4_kv(const Recipe& recipe);         // any layer, either side
 
 // Method best: what is not in `given` follows from the preset and from what is (docs/formats.md, "Recipe"). With the
 // published method nothing happens.

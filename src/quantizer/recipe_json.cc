@@ -47,10 +47,11 @@ float clip_of(const Json& json, std::string_view key, std::string_view source) {
 
 KvKind kv_word(const Json& value, std::string_view source) {
   if (value.is_string())
-    for (const KvKind kind : {KvKind::kF16, KvKind::kInt8, KvKind::kInt4})
+    for (const KvKind kind : {KvKind::kF16, KvKind::kInt8, KvKind::kInt4, KvKind::kInt8Int4})
       if (value.get<std::string>() == format::name(kind)) return kind;
   fail(
-      "{}: the field \"kv\" must be f16, int8 or int4, or a list with one of them per layer, but "
+      "{}: the field \"kv\" must be f16, int8, int4 or k8v4, or a list with one of them per layer, "
+      "but "
       "holds {}",
       source, shown(value));
 }

@@ -23,7 +23,7 @@ struct AttentionShape {
   int hadamard = 0;     // of Q and K after RoPE
   bool offset = false;  // a key_offset: 6 in every head's fourth channel, other values elsewhere
   bool open_page = false;
-  float clip = 1.0f;  // of an int4 cache
+  float clip = 1.0f;  // of int4 sides
 
   format::KvLayout layout() const {
     return {.kind = kind,
@@ -183,18 +183,17 @@ inline AttentionRun::Stored AttentionRun::load(const std::vector<uint8_t>& pool,
   const uint8_t* row = base + layout.row_offset(side, head, position % layout.tokens);
   Stored s;
   for (int i = 0; i < layout.head_dim; ++i) {
-    if (layout.param_bytes() == 0) {
+    if (layout.param_bytes(side) == 0) {
       float value = 0;
       uint16_t half = 0;
-      std::memcpy(&value, row + (format::kv_bits(layout.kind) == 32 ? 4 * i : 0), 4);
+      std::memcpy(&value, row + (layout.bits(side) == 32 ? 4 * i : 0), 4);
       std::memcpy(&half, row + 2 * i, 2);
-      s.value.push_back(format::kv_bits(layout.kind) == 32 ? value : format::f16_to_f32(half));
+      s.value.push_back(layout.bits(side) == 32 ? value : format::f16_to_f32(half));
       s.magnitude.push_back(std::abs(double{s.value.back()}));
     } else {
       uint16_t params[2];
       std::memcpy(params, base + layout.param_offset(side, head, position % layout.tokens), 4);
-      const int code =
-          format::kv_bits(layout.kind) == 8 ? row[i] : (row[i / 2] >> (i % 2 * 4)) & 15;
+      const int code = layout.bits(side) == 8 ? row[i] : (row[i / 2] >> (i % 2 * 4)) & 15;
       const float lo = format::f16_to_f32(params[0]), step = format::f16_to_f32(params[1]);
       s.value.push_back(lo + step * static_cast<float>(code));
       s.magnitude.push_back(std::abs(double{lo}) + double{step} * code);

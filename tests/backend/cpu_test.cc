@@ -226,8 +226,8 @@ std::vector<float> attend(Backend& backend, const AttentionData& d, format::KvKi
 TEST_P(Cpu, AttentionDoesNotDependOnTheCut) {
   Random random(5);
   const AttentionData data(random);
-  for (const auto kind :
-       {format::KvKind::kF32, format::KvKind::kF16, format::KvKind::kInt8, format::KvKind::kInt4}) {
+  for (const auto kind : {format::KvKind::kF32, format::KvKind::kF16, format::KvKind::kInt8,
+                          format::KvKind::kInt4, format::KvKind::kInt8Int4}) {
     std::vector<float> expected;
     for (const int threads : {1, 3}) {
       Executor executor({.threads = threads});

@@ -18,7 +18,8 @@ using atom::testing::same_bits;
 using atom::testing::same_values;
 using format::KvKind;
 
-constexpr std::array kKinds = {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4};
+constexpr std::array kKinds = {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4,
+                               KvKind::kInt8Int4};
 constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 
 // Every head arrangement, head_dim and KV format, with small pages.
@@ -62,7 +63,7 @@ const Steps kLong = {
           const int64_t page = c.sequence * open.page_bytes();
           const int64_t row = page + open.row_offset(side, head, token);
           const int64_t params = page + open.param_offset(side, head, token);
-          if (std::memcmp(&x[row], &y[row], static_cast<size_t>(open.row_bytes())) != 0 ||
+          if (std::memcmp(&x[row], &y[row], static_cast<size_t>(open.row_bytes(side))) != 0 ||
               std::memcmp(&x[params], &y[params], 4) != 0)
             return ::testing::AssertionFailure()
                    << "sequence " << c.sequence << ", token " << token << ", side " << side;
@@ -126,15 +127,17 @@ TEST_P(Attention, AnOffsetOfTheKeysDoesNotMoveTheResult) {
 
 // The positions of the page that a sequence has begun, and nothing beside its own open page.
 TEST_P(Attention, ReadsItsOwnPageInInt8) {
-  for (const int head_dim : {16, 80, 128}) {
-    check_steps({4, 2, head_dim, KvKind::kInt4, 16, 0, false, true}, kShort);
-    check_steps({3, 1, head_dim, KvKind::kInt4, 64, 16, true, true, 0.9f}, kLong);
+  for (const KvKind kind : {KvKind::kInt4, KvKind::kInt8Int4}) {
+    for (const int head_dim : {16, 80, 128}) {
+      check_steps({4, 2, head_dim, kind, 16, 0, false, true}, kShort);
+      check_steps({3, 1, head_dim, kind, 64, 16, true, true, 0.9f}, kLong);
+    }
+    check_steps({2, 1, 32, kind, 128, 0, false, true}, kLong);  // pages wider than a tile
+    check_steps({2, 1, 32, kind, 24, 0, false, true}, kLong);   // and across tiles
   }
-  check_steps({2, 1, 32, KvKind::kInt4, 128, 0, false, true}, kLong);  // pages wider than a tile
-  check_steps({2, 1, 32, KvKind::kInt4, 24, 0, false, true}, kLong);   // and across tiles
 }
 
-TEST_P(Attention, ClipsAnInt4CacheOnly) {
+TEST_P(Attention, ClipsInt4SidesOnly) {
   for (const KvKind kind : kKinds) {
     const AttentionShape whole{2, 1, 16, kind, 16};
     AttentionShape clipped = whole;
@@ -143,7 +146,17 @@ TEST_P(Attention, ClipsAnInt4CacheOnly) {
     AttentionRun a(*backend, whole, 3, 51), b(*backend, clipped, 3, 51);
     a.step({{0, 0, 40}});
     b.step({{0, 0, 40}});
-    EXPECT_EQ(a.pool() == b.pool(), kind != KvKind::kInt4);
+    const std::vector<uint8_t> x = a.pool(), y = b.pool();
+    const format::KvLayout layout = whole.layout();
+    for (int side = 0; side < 2; ++side) {
+      bool equal = true;
+      for (const int32_t page : a.pages(0)) {
+        const int64_t begin = page * layout.page_bytes() + layout.head_offset(side, 0);
+        equal = equal && std::memcmp(&x[begin], &y[begin],
+                                     static_cast<size_t>(layout.head_bytes(side))) == 0;
+      }
+      EXPECT_EQ(equal, format::kv_side(kind, side) != KvKind::kInt4) << format::name(kind) << side;
+    }
   }
 }
 
@@ -180,22 +193,23 @@ TEST_P(Attention, StoresRotatedKeysAndPlainValues) {
         const int64_t page = pages[p / 16] * layout.page_bytes();
         const uint8_t* row = pool.data() + page + layout.row_offset(side, 0, p % 16);
         const uint8_t* params = pool.data() + page + layout.param_offset(side, 0, p % 16);
-        std::vector<uint8_t> expected(static_cast<size_t>(layout.row_bytes()), 0);
-        const int high = (1 << std::min(format::kv_bits(kind), 16)) - 1;
+        std::vector<uint8_t> expected(static_cast<size_t>(layout.row_bytes(side)), 0);
+        const KvKind stored = format::kv_side(kind, side);
+        const int high = (1 << std::min(layout.bits(side), 16)) - 1;
         const format::KvParams wanted = format::kv_params(x, high);
         const float lo = format::f16_to_f32(wanted.lo), inv = 1 / format::f16_to_f32(wanted.step);
         for (int i = 0; i < 16; ++i) {
           const uint16_t half = format::f32_to_f16(x[i]);
-          if (kind == KvKind::kF32) std::memcpy(&expected[4 * i], &x[i], 4);
-          if (kind == KvKind::kF16) std::memcpy(&expected[2 * i], &half, 2);
-          if (kind == KvKind::kInt8)
+          if (stored == KvKind::kF32) std::memcpy(&expected[4 * i], &x[i], 4);
+          if (stored == KvKind::kF16) std::memcpy(&expected[2 * i], &half, 2);
+          if (stored == KvKind::kInt8)
             expected[i] = static_cast<uint8_t>(format::kv_code(x[i], lo, inv, high));
-          if (kind == KvKind::kInt4)
+          if (stored == KvKind::kInt4)
             expected[i / 2] = static_cast<uint8_t>(
                 expected[i / 2] | format::kv_code(x[i], lo, inv, high) << (4 * (i % 2)));
         }
         ASSERT_TRUE(same_values<uint8_t>(expected, {row, expected.size()})) << p << " " << side;
-        if (layout.param_bytes() > 0) {
+        if (layout.param_bytes(side) > 0) {
           ASSERT_EQ(std::memcmp(params, &wanted.lo, 2), 0) << p;
           ASSERT_EQ(std::memcmp(params + 2, &wanted.step, 2), 0) << p;
         }
@@ -212,8 +226,8 @@ TEST_P(Attention, DoesNotDependOnChunksOrNeighbours) {
     for (const AttentionShape& shape :
          {AttentionShape{4, 2, 64, kind, 64},
           {3, 1, 80, kind, 16},
-          AttentionShape{2, 1, 32, kind, 64, 0, false, kind == KvKind::kInt4},
-          AttentionShape{2, 1, 16, kind, 24, 0, false, kind == KvKind::kInt4}}) {
+          AttentionShape{2, 1, 32, kind, 64, 0, false, format::has_int4_side(kind)},
+          AttentionShape{2, 1, 16, kind, 24, 0, false, format::has_int4_side(kind)}}) {
       SCOPED_TRACE(shape.label());
       AttentionRun all(*backend, shape, 3, 53);
       const std::vector<float> expected = all.step({{0, 0, kLength}});
@@ -288,7 +302,7 @@ TEST_P(Attention, KeepsBadSequencesApart) {
             const size_t at = static_cast<size_t>((row * shape.heads + head) * shape.head_dim + i);
             const bool reads = row >= 40 + kBad && row < 90 && head / 2 == kBadKvHead;
             // A floating-point V spoils its own channel only.
-            const bool channel = side == 0 || format::kv_bits(kind) < 16 || i == 9;
+            const bool channel = side == 0 || format::is_quantized(kind) || i == 9;
             wrong += reads && channel ? !std::isnan(y[at]) : !same_bits(expected[at], y[at]);
           }
       EXPECT_EQ(wrong, 0u) << (side == 0 ? "K" : "V");

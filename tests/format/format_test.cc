@@ -38,9 +38,11 @@ TEST(Format, NamesRoundTrip) {
   EXPECT_EQ(name(kMxfp4), "mxfp4");
   EXPECT_EQ(name(kNvfp4), "nvfp4");
   EXPECT_EQ(name(kBF16), "bf16");
-  for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4})
+  for (const KvKind kind :
+       {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4, KvKind::kInt8Int4})
     EXPECT_EQ(parse_kv(name(kind)), kind);
   EXPECT_EQ(name(KvKind::kInt4), "int4");
+  EXPECT_EQ(name(KvKind::kInt8Int4), "k8v4");
 }
 
 TEST(Format, RefusesOtherWords) {
@@ -121,7 +123,8 @@ TEST(Format, CountsBytes) {
 
 // Every byte of a page belongs to exactly one row or parameter, and nothing lies outside.
 TEST(KvLayout, TilesThePage) {
-  for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4}) {
+  for (const KvKind kind :
+       {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4, KvKind::kInt8Int4}) {
     const KvLayout layout{.kind = kind, .kv_heads = 3, .head_dim = 18, .tokens = 5};
     std::vector<int> used(static_cast<size_t>(layout.page_bytes()), 0);
     const auto mark = [&](int64_t offset, int64_t bytes) {
@@ -130,13 +133,45 @@ TEST(KvLayout, TilesThePage) {
     for (int side = 0; side < 2; ++side)
       for (int head = 0; head < layout.kv_heads; ++head)
         for (int token = 0; token < layout.tokens; ++token) {
-          mark(layout.row_offset(side, head, token), layout.row_bytes());
-          mark(layout.param_offset(side, head, token), layout.param_bytes());
+          mark(layout.row_offset(side, head, token), layout.row_bytes(side));
+          mark(layout.param_offset(side, head, token), layout.param_bytes(side));
         }
     for (const int count : used) EXPECT_EQ(count, 1) << name(kind);
   }
   const KvLayout int4_page{.kind = KvKind::kInt4, .kv_heads = 8, .head_dim = 128, .tokens = 64};
   EXPECT_EQ(int4_page.page_bytes(), 2 * 8 * 64 * (64 + 4));
+}
+
+TEST(KvLayout, SidesMayDiffer) {
+  const KvLayout layout{.kind = KvKind::kInt8Int4, .kv_heads = 8, .head_dim = 128, .tokens = 64};
+  EXPECT_EQ(layout.row_bytes(0), 128);
+  EXPECT_EQ(layout.row_bytes(1), 64);
+  EXPECT_EQ(layout.page_bytes(), 8 * 64 * (128 + 4) + 8 * 64 * (64 + 4));
+  EXPECT_EQ(layout.row_offset(0, 3, 5), 3 * 64 * 132 + 5 * 128);
+  EXPECT_EQ(layout.param_offset(0, 3, 5), 3 * 64 * 132 + 64 * 128 + 5 * 4);
+  EXPECT_EQ(layout.row_offset(1, 3, 5), 8 * 64 * 132 + 3 * 64 * 68 + 5 * 64);
+  EXPECT_EQ(layout.param_offset(1, 3, 5), 8 * 64 * 132 + 3 * 64 * 68 + 64 * 64 + 5 * 4);
+  EXPECT_EQ(layout.of_open_page().page_bytes(), 2 * 8 * 64 * (128 + 4));
+}
+
+TEST(KvKind, NamesTheSides) {
+  for (const int side : {0, 1})
+    for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4})
+      EXPECT_EQ(kv_side(kind, side), kind);
+  EXPECT_EQ(kv_side(KvKind::kInt8Int4, 0), KvKind::kInt8);
+  EXPECT_EQ(kv_side(KvKind::kInt8Int4, 1), KvKind::kInt4);
+  EXPECT_THROW(kv_side(KvKind::kInt8Int4, 2), InvariantError);
+  EXPECT_THROW(kv_bits(KvKind::kInt8Int4), InvariantError);
+  for (const KvKind kind : {KvKind::kInt8, KvKind::kInt4, KvKind::kInt8Int4})
+    EXPECT_TRUE(is_quantized(kind)) << name(kind);
+  for (const KvKind kind : {KvKind::kF32, KvKind::kF16})
+    EXPECT_FALSE(is_quantized(kind)) << name(kind);
+  for (const KvKind kind : {KvKind::kInt4, KvKind::kInt8Int4})
+    EXPECT_TRUE(has_int4_side(kind)) << name(kind);
+  for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kInt8})
+    EXPECT_FALSE(has_int4_side(kind)) << name(kind);
+  for (const char* word : {"v4k8", "k8v8", "K8V4", "int8int4", "k8v4 "})
+    testing::expect_error([&] { parse_kv(word); }, {word, "k8v4"});
 }
 
 }  // namespace

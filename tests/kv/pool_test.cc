@@ -18,7 +18,8 @@ using format::KvLayout;
 // One layer of every kind: they take different bytes.
 std::vector<KvLayout> layouts() {
   std::vector<KvLayout> out;
-  for (const KvKind kind : {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4})
+  for (const KvKind kind :
+       {KvKind::kF32, KvKind::kF16, KvKind::kInt8, KvKind::kInt4, KvKind::kInt8Int4})
     out.push_back({.kind = kind, .kv_heads = 2, .head_dim = 16, .tokens = 64});
   return out;
 }
@@ -27,7 +28,7 @@ TEST(Pool, CountsPagesLayersAndBytes) {
   const auto backend = backend::open_backend("reference", {});
   const Pool pool(*backend, layouts(), 3);
   EXPECT_EQ(pool.pages(), 3);
-  EXPECT_EQ(pool.layers(), 4);
+  EXPECT_EQ(pool.layers(), 5);
   EXPECT_EQ(pool.layout(3).kind, KvKind::kInt4);
   // K and V, 2 heads, 64 positions; 16 values, and 4 bytes of {lo, step} with the integer kinds.
   const int64_t rows = 2 * 2 * 64;
@@ -35,7 +36,8 @@ TEST(Pool, CountsPagesLayersAndBytes) {
   EXPECT_EQ(pool.layout(1).page_bytes(), rows * 32);
   EXPECT_EQ(pool.layout(2).page_bytes(), rows * (16 + 4));
   EXPECT_EQ(pool.layout(3).page_bytes(), rows * (8 + 4));
-  EXPECT_EQ(pool.bytes(), 3 * rows * (64 + 32 + 20 + 12));
+  EXPECT_EQ(pool.layout(4).page_bytes(), rows / 2 * (16 + 4 + 8 + 4));
+  EXPECT_EQ(pool.bytes(), 3 * rows * (64 + 32 + 20 + 12 + 16));
 }
 
 TEST(Pool, EveryLayerHasItsOwnMemory) {

@@ -111,6 +111,16 @@ TEST(Recipe, BestFitsWhatIsNotNamedToWhatIs) {
   EXPECT_FALSE(kv8.open_page);
   EXPECT_EQ(kv8.clip_kv, 1.0f);
   EXPECT_TRUE(parse(R"({"method": "best", "kv": ["f16", "int4"]})").open_page);
+  const Recipe k8v4 = parse(R"({"method": "best", "kv": "k8v4"})");
+  EXPECT_EQ(k8v4.kv, std::vector{KvKind::kInt8Int4});
+  EXPECT_TRUE(k8v4.open_page);
+  EXPECT_EQ(k8v4.clip_kv, 0.95f);
+  EXPECT_TRUE(k8v4.transform.center);
+  EXPECT_EQ(to_json(k8v4)["kv"], "k8v4");
+  const Recipe cache = parse(R"({"method": "best", "preset": "w16a16", "kv": ["k8v4", "f16"]})");
+  EXPECT_EQ(to_json(cache)["kv"], Json({"k8v4", "f16"}));
+  EXPECT_TRUE(cache.transform.heads);
+  EXPECT_TRUE(cache.open_page);
 
   // A field alone changes only itself.
   Recipe published;
@@ -199,6 +209,8 @@ TEST(Recipe, WrongFieldsAreRefusedAndChangeNothing) {
   expect_error([] { parse(R"({"order": "size"})"); }, {"r.json", "order", "size"});
   expect_error([] { parse(R"({"transform": "hadamard"})"); }, {"r.json", "transform", "hadamard"});
   expect_error([] { parse(R"({"kv": "f32"})"); }, {"r.json", "kv", "f32"});
+  expect_error([] { parse(R"({"kv": "k4v8"})"); }, {"r.json", "kv", "k8v4", "k4v8"});
+  EXPECT_NO_THROW(parse(R"({"kv": "k8v4", "clip_kv": 0.9, "open_page": "int8"})"));
   expect_error([] { parse(R"({"kv": []})"); }, {"r.json", "kv"});
   expect_error([] { parse(R"({"kv": ["int4", 8]})"); }, {"r.json", "kv", "8"});
   expect_error([] { parse(R"({"head": "int4.g32"})"); }, {"r.json", "head", "int4.g32"});
@@ -302,6 +314,11 @@ TEST(Recipe, SchemeOfEachPreset) {
   EXPECT_TRUE(head.quantized);
   EXPECT_EQ(head.find("lm_head")->weight, format::kInt8);
   EXPECT_EQ(head.kv, mixed.kv);
+  mixed.head = format::kF16;
+  mixed.kv = {KvKind::kInt8Int4};
+  const model::Scheme cache = to_scheme(mixed, config, notices);
+  EXPECT_TRUE(cache.quantized);  // by the cache alone
+  EXPECT_EQ(cache.kv, (std::vector{KvKind::kInt8Int4, KvKind::kInt8Int4}));
   mixed.kv = {KvKind::kInt4, KvKind::kF16, KvKind::kF16};
   expect_error([&] { to_scheme(mixed, config, notices); }, {"kv", "2", "3"});
 }

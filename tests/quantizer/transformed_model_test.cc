@@ -181,5 +181,24 @@ TEST(TransformedModel, HeadsOfA16BitModelAreTurnedForTheCache) {
   EXPECT_LT(error / size, 1e-3);  // f16 weights and an int8 cache
 }
 
+// The cache of a checkpoint as it is quantized and loaded again: 8 bits for K are better than 4, and 8 for both best.
+TEST(TransformedModel, TheSidesOfTheCacheMayDiffer) {
+  const TempFolder folder;
+  write_random_checkpoint(folder / "in", {.layers = 2});
+  Job job;
+  job.recipe = preset("w16a16");
+  std::vector<double> errors;
+  for (const format::KvKind kind :
+       {format::KvKind::kInt8, format::KvKind::kInt8Int4, format::KvKind::kInt4}) {
+    job.recipe.kv = {kind};
+    const fs::path out = folder / std::string(format::name(kind));
+    job.run(folder / "in", out);
+    errors.push_back(logits_error(folder / "in", out, job));
+  }
+  EXPECT_GT(errors[0], 0);
+  EXPECT_LT(2 * errors[0], errors[1]);
+  EXPECT_LT(errors[1], errors[2]);
+}
+
 }  // namespace
 }  // namespace atom::quantizer

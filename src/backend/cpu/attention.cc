@@ -18,12 +18,14 @@ AttentionTask describe(const AttentionArgs& args) {
   t.heads = args.heads;
   t.kv_heads = layout.kv_heads;
   t.head_dim = layout.head_dim;
-  t.kv_bits = format::kv_bits(layout.kind);
   t.page_tokens = layout.tokens;
   t.page_bytes = layout.page_bytes();
-  t.head_bytes = layout.head_bytes();
-  t.row_bytes = layout.row_bytes();
-  t.param_bytes = layout.param_bytes();
+  for (int side = 0; side < 2; ++side)
+    t.sides[side] = {.bits = layout.bits(side),
+                     .offset = layout.head_offset(side, 0),
+                     .head_bytes = layout.head_bytes(side),
+                     .row_bytes = layout.row_bytes(side),
+                     .param_bytes = layout.param_bytes(side)};
   t.pages = static_cast<uint8_t*>(args.pages);
   t.rope_cos = args.rope_cos;
   t.rope_sin = args.rope_sin;
@@ -66,7 +68,7 @@ std::vector<AttentionTask> cut_sequences(const AttentionArgs& args, int rows, ui
   std::vector<AttentionTask> tasks;
   AttentionTask t = describe(args);
   t.fresh = fresh;
-  t.open_head_bytes = args.layout.of_open_page().head_bytes();
+  t.open_head_bytes = args.layout.of_open_page().head_bytes(0);  // of either side
   for (const SequenceStep& sequence : args.sequences) {
     t.page_table = sequence.page_table;
     t.first_row = sequence.row_begin;

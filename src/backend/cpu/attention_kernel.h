@@ -67,9 +67,10 @@ struct Place {
 };
 ATOM_INLINE Place find(const AttentionTask& t, int side, int kv_head, int position) {
   const int token = position % t.page_tokens;
-  uint8_t* head = t.pages + t.page_table[position / t.page_tokens] * t.page_bytes +
-                  (int64_t{side} * t.kv_heads + kv_head) * t.head_bytes;
-  return {head + token * t.row_bytes, head + t.page_tokens * t.row_bytes + token * t.param_bytes};
+  const CacheSide& s = t.sides[side];
+  uint8_t* head = t.pages + t.page_table[position / t.page_tokens] * t.page_bytes + s.offset +
+                  kv_head * s.head_bytes;
+  return {head + token * s.row_bytes, head + t.page_tokens * s.row_bytes + token * s.param_bytes};
 }
 
 // Where it lies in int8: among the step's rows, or in the open page.
@@ -134,9 +135,10 @@ static void store_codes(const AttentionTask& t, int bits, const float* x, const 
       to.row[i] = (uint8_t)(codes[2 * i] | codes[2 * i + 1] << 4);
 }
 
-static void store_vector(const AttentionTask& t, const float* x, const Place& to, uint8_t* codes) {
-  if (t.kv_bits < 16) return store_codes(t, t.kv_bits, x, to, codes);
-  if (t.kv_bits == 32) {
+static void store_vector(const AttentionTask& t, int bits, const float* x, const Place& to,
+                         uint8_t* codes) {
+  if (bits < 16) return store_codes(t, bits, x, to, codes);
+  if (bits == 32) {
     __builtin_memcpy(to.row, x, (size_t)t.head_dim * sizeof(float));
     return;
   }
@@ -162,8 +164,8 @@ static void store_kv(const AttentionTask& t, std::byte* scratch) {
       rotate(t, position, head_of(t, row, t.heads + head), rotated);
       if (t.key_offset != nullptr) subtract(rotated, t.key_offset + head * t.head_dim, t.head_dim);
       const float* value = head_of(t, row, t.heads + t.kv_heads + head);
-      store_vector(t, rotated, find(t, kKey, head, position), codes);
-      store_vector(t, value, find(t, kValue, head, position), codes);
+      store_vector(t, t.sides[kKey].bits, rotated, find(t, kKey, head, position), codes);
+      store_vector(t, t.sides[kValue].bits, value, find(t, kValue, head, position), codes);
       if (t.open_page == nullptr) continue;
       store_codes(t, 8, rotated, find_open(t, kKey, head, position), codes);
       store_codes(t, 8, value, find_open(t, kValue, head, position), codes);
@@ -210,14 +212,16 @@ static void load_tile(const AttentionTask& t, Side side, bool own, int begin, in
       load_vector<8>(t, find_open(t, side, t.kv_head, begin + i), s.tile + int64_t{i} * s.padded);
     return clear_tile(t, s, count);
   }
+  const CacheSide& cache = t.sides[side];
+  const int bits = cache.bits;
   Place from{};
-  for (int i = 0; i < count; ++i, from.row += t.row_bytes, from.params += t.param_bytes) {
+  for (int i = 0; i < count; ++i, from.row += cache.row_bytes, from.params += cache.param_bytes) {
     if (i == 0 || (begin + i) % t.page_tokens == 0) from = find(t, side, t.kv_head, begin + i);
     float* to = s.tile + int64_t{i} * s.padded;
-    if (t.kv_bits == 32) load_vector<32>(t, from, to);
-    if (t.kv_bits == 16) load_vector<16>(t, from, to);
-    if (t.kv_bits == 8) load_vector<8>(t, from, to);
-    if (t.kv_bits == 4) load_vector<4>(t, from, to);
+    if (bits == 32) load_vector<32>(t, from, to);
+    if (bits == 16) load_vector<16>(t, from, to);
+    if (bits == 8) load_vector<8>(t, from, to);
+    if (bits == 4) load_vector<4>(t, from, to);
   }
   clear_tile(t, s, count);
 }

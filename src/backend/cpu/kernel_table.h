@@ -78,21 +78,28 @@ struct LinearTask {
   int add = 0;         // y += instead of y =
 };
 
+// K or V in a page of the cache.
+struct CacheSide {
+  int bits = 0;        // 32, 16, 8 or 4
+  int64_t offset = 0;  // of its first head in a page
+  int64_t head_bytes = 0, row_bytes = 0, param_bytes = 0;
+};
+
 // Queries of one KV head: rows [row_begin, row_end) of the step at positions position, position +
 // 1, ...
 struct AttentionTask {
   const float* qkv = nullptr;
   int heads = 0, kv_heads = 0, head_dim = 0;
-  int kv_bits = 0;  // 32, 16, 8 or 4
   int page_tokens = 0;
-  int64_t page_bytes = 0, head_bytes = 0, row_bytes = 0, param_bytes = 0;
+  int64_t page_bytes = 0;
+  CacheSide sides[2];  // K, V
   uint8_t* pages = nullptr;
   const int32_t* page_table = nullptr;
   const float* rope_cos = nullptr;
   const float* rope_sin = nullptr;
   int hadamard = 0;                   // block length of the transform of Q and K; 0: none
   const float* key_offset = nullptr;  // [kv_heads, head_dim], subtracted from K then; may be null
-  float kv_clip = 1;                  // of an int4 cache
+  float kv_clip = 1;                  // of int4 sides
   // With open pages: the sequence's, and the step's rows in int8, [rows][K, V][kv_heads] of {codes [head_dim], lo,
   // step}; else null.
   uint8_t* open_page = nullptr;

@@ -24,7 +24,7 @@ class Cache {
  public:
   Cache(const AttentionArgs& args, const SequenceStep& sequence)
       : layout_(args.layout),
-        clip_(args.layout.kind == format::KvKind::kInt4 ? args.kv_clip : 1.0f),
+        clip_(args.kv_clip),
         pages_(static_cast<uint8_t*>(args.pages)),
         table_(sequence.page_table) {}
 
@@ -32,7 +32,6 @@ class Cache {
   static Cache open_page(const AttentionArgs& args, const SequenceStep& sequence) {
     Cache cache(args, sequence);
     cache.layout_ = args.layout.of_open_page();
-    cache.clip_ = 1.0f;
     cache.pages_ =
         static_cast<uint8_t*>(args.open_pages) + sequence.open_page * cache.layout_.page_bytes();
     cache.table_ = nullptr;
@@ -42,15 +41,16 @@ class Cache {
   // Writes x [head_dim] as the vector of one position and KV head.
   void store(Side side, int head, int position, std::span<const float> x) const {
     const Place place = find(side, head, position);
-    format::visit(layout_.kind, [&](auto kind) {
+    format::visit(format::kv_side(layout_.kind, side), [&](auto kind) {
       using Kv = decltype(kind);
       if constexpr (Kv::kInteger) {
-        const format::KvParams params = format::kv_params(x, Kv::kHigh, clip_);
+        const format::KvParams params =
+            format::kv_params(x, Kv::kHigh, Kv::kBits == 4 ? clip_ : 1.0f);
         const float lo = format::f16_to_f32(params.lo);
         const float inv_step = 1.0f / format::f16_to_f32(params.step);
         std::memcpy(place.params, &params.lo, 2);
         std::memcpy(place.params + 2, &params.step, 2);
-        std::memset(place.row, 0, static_cast<size_t>(layout_.row_bytes()));
+        std::memset(place.row, 0, static_cast<size_t>(layout_.row_bytes(side)));
         for (size_t i = 0; i < x.size(); ++i) {
           const auto code = static_cast<uint8_t>(format::kv_code(x[i], lo, inv_step, Kv::kHigh));
           if constexpr (Kv::kBits == 8)
@@ -74,7 +74,7 @@ class Cache {
   std::vector<float> load(Side side, int head, int position) const {
     const Place place = find(side, head, position);
     std::vector<float> x(static_cast<size_t>(layout_.head_dim));
-    format::visit(layout_.kind, [&](auto kind) {
+    format::visit(format::kv_side(layout_.kind, side), [&](auto kind) {
       using Kv = decltype(kind);
       if constexpr (Kv::kInteger) {
         format::KvParams params;
@@ -116,7 +116,7 @@ class Cache {
   }
 
   KvLayout layout_;
-  float clip_;
+  float clip_;  // of an int4 side
   uint8_t* pages_;
   const int32_t* table_;
 };

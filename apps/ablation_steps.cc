@@ -67,9 +67,14 @@ constexpr std::array kBest = {
                  [](Recipe& recipe, int) { recipe.open_page = true; }},
     AblationStep{"the same with groups of 64", [](Recipe& recipe, int) { recipe.group = 64; }},
     AblationStep{"the same with groups of 32", [](Recipe& recipe, int) { recipe.group = 32; }},
-    AblationStep{"method best with K in 8 bits, V in 4",
+    AblationStep{"method best with kept counts per site by measured error",
                  [](Recipe& recipe, int) {
                    recipe.group = 128;
+                   recipe.search_kept = recipe.kept != 0;
+                 }},
+    AblationStep{"method best with K in 8 bits, V in 4",
+                 [](Recipe& recipe, int) {
+                   recipe.search_kept = false;
                    recipe.kv = {format::KvKind::kInt8Int4};
                  }},
 };

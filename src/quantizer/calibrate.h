@@ -166,6 +166,7 @@ class Windows {
 
   const std::vector<int32_t>& starts() const { return starts_; }
   std::span<const float> hidden() const { return hidden_; }  // [samples * sequence, hidden]
+  void set_hidden(std::vector<float> hidden) { hidden_ = std::move(hidden); }
   int64_t tokens() const { return int64_t{samples_} * sequence_; }
 
  private:

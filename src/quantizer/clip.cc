@@ -47,10 +47,9 @@ float best_of_clips(std::span<const float> group, std::span<const float> importa
   return best;
 }
 
-// Rounding errors [rows, normal.size] of the normal segment of x [rows, k].
 template <typename Element>
-std::vector<float> rounding_errors(const float* x, int rows, int k, format::Segment normal,
-                                   float clip, bool signed_scales) {
+std::vector<float> errors_of(const float* x, int rows, int k, format::Segment normal, float clip,
+                             bool signed_scales) {
   const int group = format::group_size(normal.format, normal.size);
   std::vector<float> errors(static_cast<size_t>(rows) * static_cast<size_t>(normal.size));
   for (int r = 0; r < rows; ++r)
@@ -69,18 +68,25 @@ std::vector<float> rounding_errors(const float* x, int rows, int k, format::Segm
   return errors;
 }
 
-// The normal columns of the linears below each other.
-std::vector<float> stacked(const std::vector<const model::LinearTensors*>& linears, int normal) {
+}  // namespace
+
+std::vector<float> first_columns(const std::vector<const model::LinearTensors*>& linears,
+                                 int columns) {
   std::vector<float> out;
   for (const model::LinearTensors* linear : linears) {
     const std::vector<float> w = model::to_f32(*linear);
     for (int64_t r = 0; r < linear->n; ++r)
-      out.insert(out.end(), w.begin() + r * linear->k(), w.begin() + r * linear->k() + normal);
+      out.insert(out.end(), w.begin() + r * linear->k(), w.begin() + r * linear->k() + columns);
   }
   return out;
 }
 
-}  // namespace
+std::vector<float> rounding_errors(const float* x, int rows, int k, format::Segment normal,
+                                   float clip, bool signed_scales) {
+  const auto errors =
+      format::is_e2m1(normal.format) ? errors_of<format::E2M1> : errors_of<format::Int4>;
+  return errors(x, rows, k, normal, clip, signed_scales);
+}
 
 float searched_clip(std::span<const float> group, float unclipped,
                     std::span<const float> importance, bool both_signs) {
@@ -129,8 +135,7 @@ void InputSample::add(const ObservedInput& input) {
 }
 
 float InputSample::best_clip(SiteKind site, format::Segment normal, bool signed_scales,
-                             std::span<const std::vector<const model::LinearTensors*>> readers,
-                             Solver& solver) const {
+                             Readers readers, Solver& solver) const {
   constexpr int kFirst = 70, kStep = 5, kCount = 7;  // percent
   std::vector<double> error(kCount);
   bool any = false;
@@ -138,14 +143,12 @@ float InputSample::best_clip(SiteKind site, format::Segment normal, bool signed_
     if (rows.site != site || rows.rows == 0) continue;
     any = true;
     const auto& linears = readers[static_cast<size_t>(rows.expert)];
-    const std::vector<float> weight = stacked(linears, normal.size);
+    const std::vector<float> weight = first_columns(linears, normal.size);
     const int n = static_cast<int>(weight.size() / static_cast<size_t>(normal.size));
     for (int c = 0; c < kCount; ++c) {
       const float clip = static_cast<float>(kFirst + kStep * c) / 100.0f;
-      const auto errors = format::is_e2m1(normal.format) ? rounding_errors<format::E2M1>
-                                                         : rounding_errors<format::Int4>;
       const std::vector<float> dx =
-          errors(rows.x.data(), rows.rows, rows.k, normal, clip, signed_scales);
+          rounding_errors(rows.x.data(), rows.rows, rows.k, normal, clip, signed_scales);
       std::vector<float> gram(static_cast<size_t>(normal.size) * static_cast<size_t>(normal.size));
       solver.add_gram(dx.data(), rows.rows, normal.size, gram.data());
       solver.finish_gram(normal.size, gram.data());

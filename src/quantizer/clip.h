@@ -33,6 +33,17 @@ struct Fp4Group {
 };
 float searched_clip(const Fp4Group& group, std::span<const float> importance);
 
+// The linears that read a site: one list for a dense layer, or one for every expert.
+using Readers = std::span<const std::vector<const model::LinearTensors*>>;
+
+// The first `columns` columns of the linears, below each other: [sum of n, columns].
+std::vector<float> first_columns(const std::vector<const model::LinearTensors*>& linears,
+                                 int columns);
+
+// Errors [rows, normal.size] of rounding the first columns of x [rows, k] to int4 or e2m1 groups.
+std::vector<float> rounding_errors(const float* x, int rows, int k, format::Segment normal,
+                                   float clip, bool signed_scales);
+
 // Some rows of every input of a layer, in the order and basis of its linears.
 class InputSample {
  public:
@@ -40,17 +51,18 @@ class InputSample {
 
   // The clip in 0.7 .. 1 of an int4 or e2m1 input with the least |dx W^T|^2 over the sample, dx the rounding error of the
   // normal segment; `readers` are its linears, expert by expert (one list for a dense layer). 0: no rows.
-  float best_clip(SiteKind site, format::Segment normal, bool signed_scales,
-                  std::span<const std::vector<const model::LinearTensors*>> readers,
+  float best_clip(SiteKind site, format::Segment normal, bool signed_scales, Readers readers,
                   Solver& solver) const;
 
- private:
   struct Rows {
     SiteKind site;
     int expert = 0;
     int k = 0, rows = 0;
     std::vector<float> x;  // [rows, k]
   };
+  std::span<const Rows> inputs() const { return inputs_; }
+
+ private:
   std::vector<Rows> inputs_;
 };
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/log.h"
 #include "quantizer/calibrate.h"
 
 namespace atom::quantizer {
@@ -32,6 +33,25 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const model::ModelConfig& c
     out.second_moments = std::max(out.second_moments, Grams::bytes(config) + widest * widest * 12);
   }
   return out;
+}
+
+void release_layer(const checkpoint::ModelFiles& files, int layer) {
+  const std::string prefix = model::module_name(layer, "");
+  const auto& names = files.tensor_names();
+  for (auto it = std::lower_bound(names.begin(), names.end(), prefix);
+       it != names.end() && it->starts_with(prefix); ++it)
+    files.release(*it);
+}
+
+void log_memory(const Recipe& recipe, const model::ModelConfig& config, int64_t tokens) {
+  const auto mebibytes = [](int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); };
+  const MemoryEstimate memory = estimate_memory(recipe, config, tokens);
+  log_info(
+      "memory: about {:.0f} MiB of calibration activations, {:.0f} MiB for a layer or the "
+      "embedding, {:.0f} MiB of second moments, independent of the number of layers; {:.0f} MiB of "
+      "transforms",
+      mebibytes(memory.activations), mebibytes(memory.weights), mebibytes(memory.second_moments),
+      mebibytes(memory.transforms));
 }
 
 }  // namespace atom::quantizer

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "checkpoint/model_files.h"
 #include "model/config.h"
 #include "quantizer/recipe.h"
 
@@ -20,5 +21,9 @@ struct MemoryEstimate {
 // `tokens`: of all calibration windows, 0 when nothing is calibrated.
 MemoryEstimate estimate_memory(const Recipe& recipe, const model::ModelConfig& config,
                                int64_t tokens);
+
+// Gives back the memory in which the tensors of a layer were read.
+void release_layer(const checkpoint::ModelFiles& files, int layer);
+void log_memory(const Recipe& recipe, const model::ModelConfig& config, int64_t tokens);
 
 }  // namespace atom::quantizer

@@ -3,6 +3,8 @@
 #include <cblas.h>
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "base/error.h"
 #include "format/hadamard.h"
 #include "quantizer/equalize.h"
@@ -19,8 +21,8 @@ void add_mean(const Gram& gram, std::vector<double>& to) {
 
 }  // namespace
 
-std::vector<float> residual_basis(std::span<const double> second_moment, int hidden, int kept,
-                                  uint64_t seed) {
+std::vector<float> residual_basis(std::span<const double> second_moment, int hidden,
+                                  std::vector<int> kept, uint64_t seed) {
   const Eigen eigen = symmetric_eigen(second_moment, hidden);
   std::vector<float> basis(second_moment.size());
   const auto turn = [&](int begin, int size, uint64_t own_seed) {
@@ -35,9 +37,25 @@ std::vector<float> residual_basis(std::span<const double> second_moment, int hid
         basis[static_cast<size_t>(r * hidden + begin + c)] =
             static_cast<float>(columns[static_cast<size_t>(r * size + c)]);
   };
-  turn(0, hidden - kept, seed);
-  turn(hidden - kept, kept, seed + 1);
+  std::sort(kept.begin(), kept.end());
+  int last = 0;  // channels that are turned already, from the loudest on
+  uint64_t own_seed = seed;
+  for (const int count : kept) {
+    if (count == last) continue;
+    turn(hidden - count, count - last, ++own_seed);
+    last = count;
+  }
+  turn(0, hidden - last, seed);
   return basis;
+}
+
+std::vector<int> stream_kept(const model::Scheme& scheme, const model::ModelConfig& config) {
+  const auto kept = [&](const std::string& module) {
+    const model::LinearScheme* reader = scheme.find(module);
+    return reader != nullptr ? reader->kept : 0;
+  };
+  return {kept(model::module_name(0, "self_attn.q_proj")),
+          kept(model::expert_module_name(0, config.family->gate, 0))};
 }
 
 ModelTransform::ModelTransform(const Options& options, const model::ModelConfig& config,
@@ -96,10 +114,9 @@ void ModelTransform::add_key_offset(const model::LayerTensors& tensors,
     format::block_hadamard({transform.key_offset.data() + h, d}, options_.qk_hadamard);
 }
 
-void ModelTransform::finish() {
+void ModelTransform::finish(const std::vector<int>& kept) {
   if (!rotates_residual()) return;
-  basis_ = residual_basis(stream_moment_, config_.hidden, options_.kept, options_.seed);
-  stream_moment_.clear();
+  basis_ = residual_basis(stream_moment_, config_.hidden, kept, options_.seed);
 }
 
 void ModelTransform::apply(int layer, model::LayerTensors& tensors) const {

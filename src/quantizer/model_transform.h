@@ -1,10 +1,10 @@
 // The transforms of a whole model: measured layer by layer in floating point, then applied layer by layer.
 //
-//   ModelTransform transform({.which = recipe.transform, .stream = true, .kept = 128}, config, executor, solver);
+//   ModelTransform transform({.which = recipe.transform, .stream = true}, config, executor, solver);
 //   for each layer:  transform.fold(tensors);            // what calibration runs
 //                    transform.begin();  transform.add(observed inputs);
 //                    orders = transform.end(i, tensors);
-//   transform.finish();
+//   transform.finish({128});                              // kept channels of the residual stream
 //   for each layer:  transform.apply(i, tensors);         // what is rounded
 //
 // Holds a few matrices of head_dim per layer and one of the hidden size.
@@ -21,18 +21,21 @@
 
 namespace atom::quantizer {
 
-// Q [hidden, hidden], row-major: h' = h Q. Channels ascend by energy; the last `kept` and the ones before are each
-// turned by a random rotation, so that within both no channel is louder than another.
-std::vector<float> residual_basis(std::span<const double> second_moment, int hidden, int kept,
-                                  uint64_t seed);
+// Q [hidden, hidden], row-major: h' = h Q. Channels ascend by energy. `kept`: how many of the last ones its readers keep,
+// or may keep. The channels between two such counts, and those before and after all of them, are each turned by a
+// random rotation, so that within them no channel is louder than another.
+std::vector<float> residual_basis(std::span<const double> second_moment, int hidden,
+                                  std::vector<int> kept, uint64_t seed);
+
+// What the readers of the residual stream keep: q, k and v; gate and up. All layers alike.
+std::vector<int> stream_kept(const model::Scheme& scheme, const model::ModelConfig& config);
 
 class ModelTransform {
  public:
   struct Options {
     Transforms which;
     bool stream =
-        false;     // linears are quantized: gains are folded, the residual stream may be rotated
-    int kept = 0;  // kept channels of the residual stream
+        false;  // linears are quantized: gains are folded, the residual stream may be rotated
     uint64_t seed = 0;    // of random rotations
     int positions = 0;    // of the mean of K
     int qk_hadamard = 0;  // block length of the transform of Q and K at run time
@@ -55,7 +58,9 @@ class ModelTransform {
   void add(const ObservedInput& input) { moments_->add(input); }
   // `tensors` as they were run. The orders of the transformed layer.
   LayerOrders end(int layer, const model::LayerTensors& tensors);
-  void finish();
+  // Every layer has been measured. `kept` counts of residual_basis; may be called anew with others, until forget().
+  void finish(const std::vector<int>& kept);
+  void forget() { stream_moment_ = {}; }
 
   void apply(int layer, model::LayerTensors& tensors) const;
   std::span<const float> basis() const { return basis_; }

@@ -13,6 +13,7 @@
 #include "model/weights.h"
 #include "quantizer/calibrate.h"
 #include "quantizer/clip.h"
+#include "quantizer/kept_search.h"
 #include "quantizer/memory.h"
 #include "quantizer/model_transform.h"
 #include "quantizer/order.h"
@@ -27,8 +28,6 @@ namespace {
 using model::LayerTensors;
 using model::LinearScheme;
 using model::LinearTensors;
-
-double mebibytes(int64_t bytes) { return static_cast<double>(bytes) / (1 << 20); }
 
 // One run, in the order of its members.
 class Run {
@@ -55,16 +54,18 @@ class Run {
   }
   bool gptq_head() const { return gptq() && format::is_int4(options_.recipe.head); }
   bool measures() const {
-    return options_.recipe.transform.any() || (orders_channels() && options_.orders.empty());
+    return options_.recipe.transform.any() || options_.recipe.search_kept ||
+           (orders_channels() && options_.orders.empty());
   }
   bool needs_text() const { return measures() || (gptq() && quantizes_layers()) || gptq_head(); }
 
   void prepare();
+  Windows::Options window_options(int samples, std::function<void(double)> on_step) const;
   void make_windows();
-  void log_memory() const;
   WritePlan plan() const;
   void calibrate();
   void measure_layer(int index);
+  void search_kept();
   void solve();
   LayerTensors solve_layer(int index);
   void write_plain_layer(int index);
@@ -76,7 +77,7 @@ class Run {
   void finish();
 
   double seconds() const { return meter_->seconds(); }
-  void release(int layer) const;
+  void release(int layer) const { release_layer(files_, layer); }
 
   const QuantizeOptions& options_;
   Executor& executor_;
@@ -90,6 +91,7 @@ class Run {
   std::unique_ptr<Windows> windows_;
   std::unique_ptr<ModelTransform> transform_;
   std::vector<LayerOrders> orders_;
+  std::vector<KeptCounts> kept_;  // of every layer, when they are searched
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Grams> grams_;
   std::unique_ptr<Meter> meter_;
@@ -119,18 +121,16 @@ void Run::prepare() {
         "orders of another model");
   model::require_plain_tensors(files_, config_);
   folder_ = std::make_unique<checkpoint::OutputFolder>(options_.output, files_.folder());
-  const LinearScheme* reader = scheme_.find(model::module_name(0, "self_attn.q_proj"));
   Transforms which = options_.recipe.transform;
   which.center = scheme_.key_offset;
-  transform_ = std::make_unique<ModelTransform>(
-      ModelTransform::Options{.which = which,
-                              .stream = quantizes_layers(),
-                              .kept = reader != nullptr ? reader->kept : 0,
-                              .seed = options_.seed,
-                              .positions = options_.sequence,
-                              .qk_hadamard = scheme_.qk_hadamard,
-                              .keep_ends = scheme_.stream_basis},
-      config_, executor_, *solver_);
+  transform_ =
+      std::make_unique<ModelTransform>(ModelTransform::Options{.which = which,
+                                                               .stream = quantizes_layers(),
+                                                               .seed = options_.seed,
+                                                               .positions = options_.sequence,
+                                                               .qk_hadamard = scheme_.qk_hadamard,
+                                                               .keep_ends = scheme_.stream_basis},
+                                       config_, executor_, *solver_);
   if (scheme_.find("lm_head") == nullptr) transform_->tell_size(report_.notices);
   const CheckpointWriter dry(plan(), *folder_);  // finds out whether the disk has room
 }
@@ -145,34 +145,19 @@ WritePlan Run::plan() const {
   return plan;
 }
 
-void Run::log_memory() const {
-  const int64_t tokens = needs_text() ? int64_t{options_.samples} * options_.sequence : 0;
-  const MemoryEstimate memory = estimate_memory(options_.recipe, config_, tokens);
-  log_info(
-      "memory: about {:.0f} MiB of calibration activations, {:.0f} MiB for a layer or the "
-      "embedding, {:.0f} MiB of second moments, independent of the number of layers; {:.0f} MiB of "
-      "transforms",
-      mebibytes(memory.activations), mebibytes(memory.weights), mebibytes(memory.second_moments),
-      mebibytes(memory.transforms));
+Windows::Options Run::window_options(int samples, std::function<void(double)> on_step) const {
+  return {.ids = options_.calibration,
+          .samples = samples,
+          .sequence = options_.sequence,
+          .seed = options_.seed,
+          .on_step = std::move(on_step)};
 }
 
 void Run::make_windows() {
   if (!needs_text()) return;
   windows_ = std::make_unique<Windows>(
       config_, observing_,
-      Windows::Options{.ids = options_.calibration,
-                       .samples = options_.samples,
-                       .sequence = options_.sequence,
-                       .seed = options_.seed,
-                       .on_step = [this](double done) { meter_->share(done); }});
-}
-
-void Run::release(int layer) const {
-  const std::string prefix = model::module_name(layer, "");
-  for (auto it =
-           std::lower_bound(files_.tensor_names().begin(), files_.tensor_names().end(), prefix);
-       it != files_.tensor_names().end() && it->starts_with(prefix); ++it)
-    files_.release(*it);
+      window_options(options_.samples, [this](double done) { meter_->share(done); }));
 }
 
 void Run::calibrate() {
@@ -183,8 +168,10 @@ void Run::calibrate() {
   meter_->phase("calibrate");
   windows_->embed(files_);
   for (int i = 0; i < config_.layers; ++i) measure_layer(i);
-  transform_->finish();
   if (!orders_channels()) orders_.clear();
+  if (options_.recipe.search_kept) search_kept();
+  transform_->finish(stream_kept(scheme_, config_));
+  transform_->forget();
   report_.forward_seconds = seconds() - begin;
 }
 
@@ -205,6 +192,20 @@ void Run::measure_layer(int index) {
   windows_->run(*layer, plain_.kv[0], Windows::After::kAdvance);
   observing_.stop();
   orders_.push_back(transform_->any() ? transform_->end(index, tensors) : energies.orders(index));
+}
+
+// Chooses among the counts in a basis that is cut at all of them, by a few of the windows.
+void Run::search_kept() {
+  constexpr int kTokens = 2048;
+  const Recipe& recipe = options_.recipe;
+  transform_->finish(kept_candidates(recipe.kept.qkv, config_.hidden));
+  const int wanted = (kTokens + options_.sequence - 1) / options_.sequence;
+  Windows windows(config_, observing_, window_options(std::min(options_.samples, wanted), {}));
+  windows.embed(files_);
+  if (transform_->rotates_residual()) windows.rotate(transform_->basis(), *solver_);
+  kept_ = quantizer::search_kept({files_, config_, plain_, recipe, *transform_, orders_},
+                                 {observing_, windows, *solver_});
+  scheme_ = to_scheme(recipe, config_, report_.notices, kept_);
 }
 
 // Second moments of the inputs as the quantized model will see them: quantized inputs and KV-cache,
@@ -367,13 +368,15 @@ void Run::finish() {
   report_.json["backend"] = observing_.name();
   report_.json["threads"] = executor_.threads();
   report_.json["modules"] = std::move(modules_);
+  for (const KeptCounts& kept : kept_) report_.json["kept"].push_back(to_json(kept));
   write_file_atomically(folder_->path() / "report.json", report_.json.dump(2) + "\n");
   folder_->commit();
 }
 
 QuantizeReport Run::run() {
   prepare();
-  log_memory();
+  log_memory(options_.recipe, config_,
+             needs_text() ? int64_t{options_.samples} * options_.sequence : 0);
   make_windows();
   calibrate();
   writer_ = std::make_unique<CheckpointWriter>(plan(), *folder_);

@@ -20,21 +20,24 @@ constexpr std::array<std::string_view, 8> kPresets = {"w16a16", "w8a8", "w4a16",
                                                       "w4a4",   "fp4",  "mxfp4", "nvfp4"};
 constexpr float kBestKvClip = 0.95f;
 
-// The largest kept count that linears of k inputs can have.
-int kept_limit(int k) {
-  const int leaves_one = (k - 1) / 16 * 16;
-  return leaves_one == 0 && k % 16 == 0 ? k : leaves_one;
-}
-
 bool is_down(const std::string& module, const model::ModelConfig& config) {
   std::string_view down = config.family->down;
   if (const size_t at = down.find("{}"); at != std::string_view::npos) down = down.substr(at + 2);
   return module.ends_with(down);
 }
 
-int inputs_of(const std::string& module, const model::ModelConfig& config) {
-  if (module.ends_with("self_attn.o_proj")) return config.attention_size();
-  return is_down(module, config) ? config.intermediate : config.hidden;
+// Width of the linear's input, and the kept channels that are wanted of it.
+struct Input {
+  int k = 0;
+  int kept = 0;
+};
+
+Input input_of(const std::string& module, const KeptCounts& kept,
+               const model::ModelConfig& config) {
+  if (module.ends_with("self_attn.o_proj")) return {config.attention_size(), kept.out};
+  if (is_down(module, config)) return {config.intermediate, kept.down};
+  const bool attention = module.find(".self_attn.") != std::string::npos;
+  return {config.hidden, attention ? kept.qkv : kept.ffn};
 }
 
 model::LinearScheme linear_scheme(const Recipe& recipe, int kept) {
@@ -61,6 +64,11 @@ model::LinearScheme linear_scheme(const Recipe& recipe, int kept) {
 }
 
 }  // namespace
+
+int most_kept(int k) {
+  const int leaves_one = (k - 1) / 16 * 16;
+  return leaves_one == 0 && k % 16 == 0 ? k : leaves_one;
+}
 
 bool has_fixed_groups(const Recipe& recipe) {
   return recipe.preset == "mxfp4" || recipe.preset == "nvfp4";
@@ -119,11 +127,15 @@ void fit_best(Recipe& recipe, const Json& given) {
 }
 
 void refuse_contradictions(const Recipe& recipe, std::string_view source) {
-  if (recipe.kept % 16 != 0)
-    fail("{}: the field \"kept\" must be a multiple of 16, but is {}", source, recipe.kept);
-  if (!has_segments(recipe) && recipe.kept != 0)
-    fail("{}: the field \"kept\" must be 0 with preset {}, but is {}", source, recipe.preset,
-         recipe.kept);
+  for (const int kept : {recipe.kept.qkv, recipe.kept.out, recipe.kept.ffn, recipe.kept.down}) {
+    if (kept % 16 != 0)
+      fail("{}: the field \"kept\" must be a multiple of 16, but is {}", source, kept);
+    if (!has_segments(recipe) && kept != 0)
+      fail("{}: the field \"kept\" must be 0 with preset {}, but is {}", source, recipe.preset,
+           kept);
+  }
+  if (recipe.search_kept && recipe.kept == 0)
+    fail("{}: the field \"kept\" must search with a number of 16 or more, but has 0", source);
   if ((recipe.preset == "w4a8" || is_fp4(recipe)) && recipe.group == 0)
     fail("{}: the field \"group\" must be 32, 64 or 128 with preset {}, but is \"row\"", source,
          recipe.preset);
@@ -162,7 +174,7 @@ void refuse_contradictions(const Recipe& recipe, std::string_view source) {
         source, recipe.preset);
   if (recipe.transform.residual && recipe.preset == "w16a16")
     fail("{}: the field \"transform\" must not hold residual with preset w16a16", source);
-  if (recipe.transform.any() && recipe.kept > 0 && recipe.kept_format != format::kInt8)
+  if (recipe.transform.any() && recipe.kept != 0 && recipe.kept_format != format::kInt8)
     fail("{}: the field \"kept_format\" must be int8 beside transforms, but is f16", source);
   if (!has_four_bit_weights(recipe) && recipe.rounding == Rounding::kGptq)
     fail("{}: the field \"rounding\" must be rtn with preset {}, but is gptq", source,
@@ -191,7 +203,7 @@ Recipe preset(std::string_view name, Method method) {
 }
 
 model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
-                        std::vector<std::string>& notices) {
+                        std::vector<std::string>& notices, std::span<const KeptCounts> counts) {
   refuse_contradictions(recipe, "recipe");
   const int layers = config.layers;
   if (recipe.kv.size() != 1 && static_cast<int>(recipe.kv.size()) != layers)
@@ -201,13 +213,17 @@ model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
   scheme.kv = recipe.kv.size() == 1 ? std::vector<KvKind>(layers, recipe.kv[0]) : recipe.kv;
 
   if (recipe.preset != "w16a16") {
-    std::set<int> clamped;  // input widths
-    for (const std::string& module : model::linear_modules(config)) {
-      const int k = inputs_of(module, config);
-      const int kept = std::min(recipe.kept, kept_limit(k));
-      if (kept < recipe.kept && clamped.insert(k).second)
+    std::set<std::pair<int, int>> clamped;  // input widths and what was wanted
+    const std::vector<std::string> modules = model::linear_modules(config);
+    for (size_t i = 0; i < modules.size(); ++i) {
+      const std::string& module = modules[i];
+      const size_t layer = i * static_cast<size_t>(layers) / modules.size();
+      const auto [k, wanted] =
+          input_of(module, counts.empty() ? recipe.kept : counts[layer], config);
+      const int kept = std::min(wanted, most_kept(k));
+      if (kept < wanted && clamped.insert({k, wanted}).second)
         notices.push_back(fmt::format(
-            "kept channels of linears with {} inputs clamped from {} to {}", k, recipe.kept, kept));
+            "kept channels of linears with {} inputs clamped from {} to {}", k, wanted, kept));
       model::LinearScheme linear = linear_scheme(recipe, kept);
       if (recipe.transform.down && is_down(module, config)) linear.hadamard = Transforms::kBlock;
       scheme.linears.emplace(module, linear);

@@ -7,6 +7,7 @@
 //   const Json normalized = to_json(recipe);                        // goes into the checkpoint
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -38,6 +39,17 @@ struct Transforms {
   bool operator==(const Transforms&) const = default;
 };
 
+// Kept channels of the inputs of a layer: q, k and v; o_proj; gate and up; down_proj. A plain number speaks of all four.
+struct KeptCounts {
+  int qkv = 0, out = 0, ffn = 0, down = 0;
+
+  constexpr KeptCounts(int all) : qkv(all), out(all), ffn(all), down(all) {}
+  constexpr KeptCounts(int qkv, int out, int ffn, int down)
+      : qkv(qkv), out(out), ffn(ffn), down(down) {}
+  constexpr bool equal() const { return *this == KeptCounts(qkv); }
+  constexpr bool operator==(const KeptCounts&) const = default;
+};
+
 struct Recipe {
   // w16a16 | w8a8 | w4a16 | w4a8 | w4a4: bits of weights and inputs; fp4 | mxfp4 | nvfp4: both
   std::string preset = "w4a4";
@@ -49,7 +61,9 @@ struct Recipe {
   float clip_weights = 0.85f;     // (0, 1], of four-bit groups; 0: searched, group by group
   float clip_activations = 0.9f;  // (0, 1], of four-bit groups; 0: searched, site by site
   bool signed_scales = false;     // of int4 groups: the scale's sign is free (docs/formats.md)
-  int kept = 128;  // channels in kept_format, a multiple of 16; not with w16a16, w8a8 and w4a16
+  KeptCounts kept =
+      128;  // channels in kept_format, multiples of 16; not with w16a16, w8a8 and w4a16
+  bool search_kept = false;  // counts of every layer by measured error, at the cost of `kept`
   format::Format kept_format =
       format::kInt8;  // int8 or f16 (f16: weight as in the source, input unquantized)
   Order order = Order::kEnergy;
@@ -88,11 +102,16 @@ void refuse_contradictions(const Recipe& recipe, std::string_view source);
 // range.
 void apply_json(Recipe& recipe, const Json& json, std::string_view source);
 Json to_json(const Recipe& recipe);
+Json to_json(
+    const KeptCounts& kept);  // a number, or an object with the numbers of qkv, o, gate_up and down
 
-// The formats that the recipe gives the model. Kept channels are clamped per linear to what it has
-// (a multiple of 16 that leaves the normal segment at least one channel, or the whole input when
-// narrower than that): each clamp adds a sentence to `notices`. Error: kv list of the wrong length.
+// The largest kept count that linears of k inputs can have: a multiple of 16 that leaves the normal segment at least one
+// channel, or the whole input when it is narrower than that.
+int most_kept(int k);
+
+// The formats that the recipe gives the model. Kept channels are clamped per linear to most_kept(): each clamp adds a
+// sentence to `notices`. `kept`, if not empty, has the counts of every layer. Error: kv list of the wrong length.
 model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
-                        std::vector<std::string>& notices);
+                        std::vector<std::string>& notices, std::span<const KeptCounts> kept = {});
 
 }  // namespace atom::quantizer

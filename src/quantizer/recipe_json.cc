@@ -64,6 +64,33 @@ std::vector<KvKind> kv_of(const Json& value, std::string_view source) {
   return kinds;
 }
 
+constexpr std::pair<const char*, int KeptCounts::*> kSites[] = {{"qkv", &KeptCounts::qkv},
+                                                                {"o", &KeptCounts::out},
+                                                                {"gate_up", &KeptCounts::ffn},
+                                                                {"down", &KeptCounts::down}};
+
+// A number, {"search": number}, or an object with the number of every site.
+KeptCounts kept_of(const Json& json, std::string_view source) {
+  const auto count = [&](const Json& object, const char* key) {
+    return static_cast<int>(get_int(object, key, {.source = source, .min = 0, .max = kMaxKept}));
+  };
+  const Json& value = json.at("kept");
+  if (!value.is_object()) return count(json, "kept");
+  if (value.contains("search") && value.size() == 1) return count(value, "search");
+  KeptCounts out = 0;
+  for (const auto& [site, member] : kSites) {
+    if (!value.contains(site))
+      fail("{}: the field \"kept\" must name qkv, o, gate_up and down, but lacks {}", source, site);
+    out.*member = count(value, site);
+  }
+  for (const auto& [key, ignored] : value.items())
+    if (std::none_of(std::begin(kSites), std::end(kSites),
+                     [&](const auto& site) { return key == site.first; }))
+      fail("{}: the field \"kept\" must name qkv, o, gate_up and down, but names \"{}\"", source,
+           key.substr(0, 60));
+  return out;
+}
+
 constexpr std::pair<const char*, bool Transforms::*> kTransforms[] = {
     {"equalize", &Transforms::equalize},
     {"heads", &Transforms::heads},
@@ -106,8 +133,8 @@ void apply_field(Recipe& recipe, const Json& json, const std::string& key,
   } else if (key == "clip_activations") {
     recipe.clip_activations = clip_of(json, key, source);
   } else if (key == "kept") {
-    recipe.kept =
-        static_cast<int>(get_int(json, key, {.source = source, .min = 0, .max = kMaxKept}));
+    recipe.kept = kept_of(json, source);
+    recipe.search_kept = json.at(key).is_object() && json.at(key).contains("search");
   } else if (key == "kept_format") {
     recipe.kept_format = format::parse_format(word_of(json, key, source, {"f16", "int8"}));
   } else if (key == "order") {
@@ -171,6 +198,13 @@ void apply_json(Recipe& recipe, const Json& json, std::string_view source) {
   recipe = std::move(changed);
 }
 
+Json to_json(const KeptCounts& kept) {
+  if (kept.equal()) return kept.qkv;
+  Json json;
+  for (const auto& [site, member] : kSites) json[site] = kept.*member;
+  return json;
+}
+
 Json to_json(const Recipe& recipe) {
   // Shortest decimal that gives the f32 back: 0.85, not 0.8500000238418579.
   const auto clip = [](float value) {
@@ -187,7 +221,7 @@ Json to_json(const Recipe& recipe) {
   json["clip_weights"] = clip(recipe.clip_weights);
   json["clip_activations"] = clip(recipe.clip_activations);
   json["scales"] = recipe.signed_scales ? "signed" : "positive";
-  json["kept"] = recipe.kept;
+  json["kept"] = recipe.search_kept ? Json{{"search", recipe.kept.qkv}} : to_json(recipe.kept);
   json["kept_format"] = format::name(recipe.kept_format);
   json["order"] = recipe.order == Order::kEnergy ? "energy" : "none";
   json["transform"] = "none";

@@ -202,6 +202,21 @@ TEST(Recipe, WrongFieldsAreRefusedAndChangeNothing) {
   expect_error([] { parse(R"({"kept": 20})"); }, {"r.json", "kept", "16", "20"});
   expect_error([] { parse(R"({"kept": -16})"); }, {"r.json", "kept", "-16"});
   expect_error([] { parse(R"({"kept": 16.5})"); }, {"r.json", "kept", "16.5"});
+  expect_error([] { parse(R"({"kept": {"qkv": 16, "o": 16, "down": 16}})"); },
+               {"r.json", "kept", "lacks gate_up"});
+  expect_error([] { parse(R"({"kept": {"qkv": 16, "o": 16, "gate_up": 0, "down": 8}})"); },
+               {"r.json", "kept", "16", "8"});
+  expect_error([] { parse(R"({"kept": {"qkv": 0, "o": "x", "gate_up": 0, "down": 0}})"); },
+               {"r.json", "\"o\""});
+  expect_error([] { parse(R"({"kept": {"qkv": 0, "o": 0, "gate_up": 0, "down": 0, "up": 16}})"); },
+               {"r.json", "kept", "\"up\""});
+  expect_error(
+      [] { parse(R"({"preset": "w8a8", "kept": {"qkv": 0, "o": 16, "gate_up": 0, "down": 0}})"); },
+      {"r.json", "kept", "w8a8", "16"});
+  expect_error([] { parse(R"({"kept": {"search": 8}})"); }, {"r.json", "kept", "16", "8"});
+  expect_error([] { parse(R"({"kept": {"search": 0}})"); }, {"r.json", "kept", "0"});
+  expect_error([] { parse(R"({"kept": {"search": 16, "o": 16}})"); }, {"r.json", "kept"});
+  expect_error([] { parse(R"({"preset": "w8a8", "kept": {"search": 16}})"); }, {"kept", "w8a8"});
   expect_error([] { parse(R"({"kept_format": "bf16"})"); }, {"r.json", "kept_format", "bf16"});
   expect_error([] { parse(R"({"clip_weights": 0})"); }, {"r.json", "clip_weights", "0"});
   expect_error([] { parse(R"({"clip_weights": 1.01})"); }, {"r.json", "clip_weights", "1.01"});
@@ -254,6 +269,48 @@ TEST(Recipe, KeptChannelsAreClampedPerLinear) {
   notices.clear();
   EXPECT_EQ(to_scheme(recipe, llama(16, 88), notices).find("model.layers.0.mlp.up_proj")->kept, 16);
   EXPECT_TRUE(notices.empty());
+}
+
+TEST(Recipe, KeptChannelsOfEverySite) {
+  const Recipe recipe =
+      parse(R"({"method": "best", "kept": {"qkv": 32, "o": 16, "gate_up": 0, "down": 128}})");
+  EXPECT_EQ(recipe.kept, KeptCounts(32, 16, 0, 128));
+  EXPECT_TRUE(recipe.transform.residual);
+  EXPECT_EQ(to_json(recipe)["kept"],
+            parse_json(R"({"qkv": 32, "o": 16, "gate_up": 0, "down": 128})"));
+  EXPECT_EQ(to_json(parse(to_json(recipe).dump())), to_json(recipe));
+
+  std::vector<std::string> notices;
+  const model::Scheme scheme = to_scheme(recipe, llama(64, 88), notices);
+  for (const char* module : {"q_proj", "k_proj", "v_proj"})
+    EXPECT_EQ(scheme.find("model.layers.1.self_attn." + std::string(module))->kept, 32) << module;
+  EXPECT_EQ(scheme.find("model.layers.1.self_attn.o_proj")->kept, 16);
+  EXPECT_EQ(scheme.find("model.layers.0.mlp.up_proj")->kept, 0);
+  EXPECT_FALSE(format::is_integer(scheme.find("model.layers.0.mlp.gate_proj")->kept_weight));
+  EXPECT_EQ(scheme.find("model.layers.0.mlp.down_proj")->kept, 80);
+  ASSERT_EQ(notices.size(), 1u);
+  EXPECT_NE(notices[0].find("from 128 to 80"), std::string::npos) << notices[0];
+
+  const Recipe searched = parse(R"({"kept": {"search": 64}})");
+  EXPECT_TRUE(searched.search_kept);
+  EXPECT_EQ(searched.kept, 64);
+  EXPECT_EQ(to_json(searched)["kept"], parse_json(R"({"search": 64})"));
+  Recipe fixed = searched;
+  apply_json(fixed, parse_json(R"({"kept": 64})"), "r.json");
+  EXPECT_FALSE(fixed.search_kept);
+  const std::vector<KeptCounts> counts = {16, {16, 32, 48, 64}};
+  const model::Scheme by_layer = to_scheme(searched, llama(64, 88), notices, counts);
+  EXPECT_EQ(by_layer.find("model.layers.0.mlp.down_proj")->kept, 16);
+  EXPECT_EQ(by_layer.find("model.layers.1.self_attn.o_proj")->kept, 32);
+  EXPECT_EQ(by_layer.find("model.layers.1.mlp.up_proj")->kept, 48);
+  EXPECT_EQ(by_layer.find("model.layers.1.mlp.down_proj")->kept, 64);
+
+  // Four equal counts are one number, and 0 everywhere leaves method best as free as the number 0.
+  EXPECT_EQ(to_json(parse(R"({"kept": {"down": 48, "gate_up": 48, "o": 48, "qkv": 48}})"))["kept"],
+            48);
+  EXPECT_TRUE(parse(R"({"method": "best", "kept_format": "f16",
+                        "kept": {"qkv": 0, "o": 0, "gate_up": 0, "down": 0}})")
+                  .transform.any());
 }
 
 TEST(Recipe, SchemeOfEachPreset) {

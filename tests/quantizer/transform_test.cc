@@ -88,7 +88,6 @@ void expect_same_function(const RandomModel& shape, const Transforms& which) {
   Fixture f(shape);
   ModelTransform transform({.which = which,
                             .stream = true,
-                            .kept = 16,
                             .seed = 3,
                             .positions = 30,
                             .qk_hadamard = which.heads ? 16 : 0},
@@ -104,7 +103,7 @@ void expect_same_function(const RandomModel& shape, const Transforms& which) {
     f.run(tensors, source, [&](const ObservedInput& input) { transform.add(input); });
     orders.push_back(transform.end(i, tensors));
   }
-  transform.finish();
+  transform.finish({16});
   const model::Scheme scheme = float_scheme(f, which);
   if (which.residual) changed.rotate(transform.basis(), *f.solver);
   for (int i = 0; i < f.config.layers; ++i) {
@@ -286,7 +285,7 @@ TEST(Transform, ResidualBasisIsOrthogonalAndSortsTheLoudestLast) {
         moment[static_cast<size_t>(i * kHidden + j)] += std::pow(1.2, s) *
                                                         turn[static_cast<size_t>(s * kHidden + i)] *
                                                         turn[static_cast<size_t>(s * kHidden + j)];
-  const std::vector<float> q = residual_basis(moment, kHidden, kKept, 1);
+  const std::vector<float> q = residual_basis(moment, kHidden, {kKept}, 1);
   double kept = 0, all = 0;
   for (int a = 0; a < kHidden; ++a)
     for (int b = 0; b < kHidden; ++b) {
@@ -307,6 +306,27 @@ TEST(Transform, ResidualBasisIsOrthogonalAndSortsTheLoudestLast) {
   for (int s = kHidden - kKept; s < kHidden; ++s) loudest += std::pow(1.2, s);
   EXPECT_NEAR(kept, loudest, 1e-4 * loudest);  // exactly the leading subspace
   EXPECT_GT(all, kept);
+}
+
+// Two readers that keep different counts both get a leading subspace.
+TEST(Transform, ResidualBasisIsCutAtEveryCount) {
+  constexpr int kHidden = 48;
+  std::vector<double> moment(static_cast<size_t>(kHidden * kHidden));
+  for (int s = 0; s < kHidden; ++s) moment[static_cast<size_t>(s * kHidden + s)] = std::pow(1.2, s);
+  const std::vector<float> q = residual_basis(moment, kHidden, {32, 16, 32}, 1);
+  const auto block = [](int i) { return i < 16 ? 0 : i < 32 ? 1 : 2; };
+  for (int i = 0; i < kHidden; ++i) {
+    double norm = 0;
+    for (int a = 0; a < kHidden; ++a) {
+      const float value = q[static_cast<size_t>(i * kHidden + a)];
+      if (block(i) != block(a)) {
+        EXPECT_NEAR(value, 0, 1e-6) << i << " " << a;
+      }
+      norm += double{value} * value;
+    }
+    EXPECT_NEAR(norm, 1, 1e-5);
+  }
+  EXPECT_EQ(residual_basis(moment, kHidden, {16, 16}, 1), residual_basis(moment, kHidden, {16}, 1));
 }
 
 TEST(LinearAlgebra, EigenvectorsAndPowers) {

@@ -29,6 +29,7 @@ LEVELS = {
     "backend": 3,
     "backend/reference": 4,
     "backend/cpu": 4,
+    "backend/cuda": 4,
     "kv": 4,
     "model": 5,
     "quantizer": 6,
@@ -50,6 +51,7 @@ LIBRARIES = {
     "CLI/": {APPS},
     "cblas": {"quantizer"},
     "openblas": {"quantizer"},
+    "cuda_": {"backend/cuda"},
     "gtest/": set(),
     "benchmark/": set(),
 }

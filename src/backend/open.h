@@ -14,13 +14,16 @@ namespace atom::backend {
 struct OpenOptions {
   Executor* executor = nullptr;  // required by "cpu"; outlives the backend
   std::string isa;  // "cpu": "", or one of "baseline", "avx2", "avx512-vnni" to force it
+  std::string cuda_plugin;  // "cuda": path of libatom_cuda.so; "": beside the program or in its lib
 };
 
-// "reference" | "cpu". Error: another word, or an instruction set that this machine lacks.
+// "reference" | "cpu" | "cuda". Error: another word, an instruction set that this machine lacks, or no plug-in, driver
+// or device for "cuda".
 std::unique_ptr<Backend> open_backend(std::string_view name, const OpenOptions& options);
 
 // Makers, defined by the backends.
 std::unique_ptr<Backend> make_reference_backend();
 std::unique_ptr<Backend> make_cpu_backend(const OpenOptions& options);
+std::unique_ptr<Backend> make_cuda_backend(const OpenOptions& options);  // open_plugin.cc
 
 }  // namespace atom::backend

@@ -1,0 +1,119 @@
+// Attention: places of the step's rows, then store, attend, keep the open pages, quantize for the consumer.
+#include <cuda_runtime_api.h>
+
+#include <cstring>
+#include <vector>
+
+#include "backend/cuda/cuda_backend.h"
+#include "base/error.h"
+
+namespace atom::backend::cuda {
+namespace {
+
+KvView kv_view(const format::KvLayout& layout, void* pages) {
+  return {.pages = static_cast<uint8_t*>(pages),
+          .bits = format::kv_bits(layout.kind),
+          .tokens = layout.tokens,
+          .page_bytes = layout.page_bytes(),
+          .head_bytes = layout.head_bytes(),
+          .row_bytes = layout.row_bytes()};
+}
+
+bool is_device_memory(const void* data) {
+  cudaPointerAttributes attributes = {};
+  require(cudaPointerGetAttributes(&attributes, data), "looking at a page table");
+  return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
+}
+
+// Page tables in host memory, one after the other, of the pages that the step reads or writes.
+struct HostTables {
+  std::vector<int32_t> entries;
+  std::vector<size_t> first;  // of each sequence; kOnDevice: its table is device memory
+};
+constexpr size_t kOnDevice = ~size_t{0};
+
+HostTables host_tables(const AttentionArgs& args) {
+  HostTables tables;
+  for (const SequenceStep& s : args.sequences) {
+    if (s.row_begin == s.row_end || is_device_memory(s.page_table)) {
+      tables.first.push_back(kOnDevice);
+      continue;
+    }
+    const int last = s.position + s.row_end - s.row_begin - 1;
+    tables.first.push_back(tables.entries.size());
+    tables.entries.insert(tables.entries.end(), s.page_table,
+                          s.page_table + last / args.layout.tokens + 1);
+  }
+  return tables;
+}
+
+}  // namespace
+
+const RowPlace* CudaBackend::upload_places(const AttentionArgs& args) {
+  const HostTables tables = host_tables(args);
+  const size_t place_bytes = static_cast<size_t>(args.rows) * sizeof(RowPlace);
+  const size_t table_bytes = tables.entries.size() * sizeof(int32_t);
+  places_.reserve(place_bytes + table_bytes);
+  auto* device_tables = reinterpret_cast<int32_t*>(places_.as<char>() + place_bytes);
+  std::vector<char> bytes(place_bytes + table_bytes);
+  std::vector<RowPlace> places(static_cast<size_t>(args.rows));
+  size_t covered = 0;
+  for (size_t i = 0; i < args.sequences.size(); ++i) {
+    const SequenceStep& s = args.sequences[i];
+    RowPlace place{
+        .page_table = tables.first[i] == kOnDevice ? s.page_table : device_tables + tables.first[i],
+        .position = s.position,
+        .first_row = s.row_begin,
+        .first_position = s.position,
+        .last_position = s.position + s.row_end - s.row_begin - 1,
+        .open_page = s.open_page};
+    check(s.row_begin >= 0 && s.row_end <= args.rows, "a sequence's rows are those of the step");
+    for (int row = s.row_begin; row < s.row_end; ++row, ++place.position, ++covered)
+      places[static_cast<size_t>(row)] = place;
+  }
+  check(covered == places.size(), "the sequences cover the rows of the step");
+  std::memcpy(bytes.data(), places.data(), place_bytes);
+  if (table_bytes > 0) std::memcpy(bytes.data() + place_bytes, tables.entries.data(), table_bytes);
+  staging_.copy(places_.as<char>(), bytes.data(), bytes.size(), stream_);
+  return places_.as<RowPlace>();
+}
+
+void CudaBackend::attention(const AttentionArgs& args) {
+  const format::KvLayout& layout = args.layout;
+  check(layout.head_dim % 2 == 0 && args.heads % layout.kv_heads == 0,
+        "attention: heads is a multiple of kv_heads and head_dim is even");
+  if (args.rows == 0) return;
+  AttentionTask task{.qkv = args.qkv,
+                     .rows = args.rows,
+                     .heads = args.heads,
+                     .kv_heads = layout.kv_heads,
+                     .head_dim = layout.head_dim,
+                     .rope_cos = args.rope_cos,
+                     .rope_sin = args.rope_sin,
+                     .hadamard = args.hadamard,
+                     .key_offset = args.key_offset,
+                     .kv_clip = args.kv_clip,
+                     .places = upload_places(args),
+                     .cache = kv_view(layout, args.pages),
+                     .has_open_page = layout.open_page ? 1 : 0,
+                     .open = kv_view(layout.of_open_page(), args.open_pages),
+                     .y = rows_scratch(args.rows, args.heads * layout.head_dim)};
+  if (layout.open_page) {
+    task.fresh_bytes = int64_t{layout.head_dim} + 4;
+    fresh_.reserve(static_cast<size_t>(task.fresh_bytes) * 2 *
+                   static_cast<size_t>(args.rows * layout.kv_heads));
+    task.fresh = fresh_.as<uint8_t>();
+  }
+  const size_t shared = attend_shared_bytes(task);
+  if (shared > device_.most_shared)
+    fail(
+        "cuda: attention with {} query heads a KV head and head_dim {} needs {} bytes of shared "
+        "memory, {} has {}",
+        args.heads / layout.kv_heads, layout.head_dim, shared, device_.name, device_.most_shared);
+  require(launch_store_kv(task, stream_), "storing K and V");
+  require(launch_attend(task, stream_), "attention");
+  if (layout.open_page) require(launch_keep_open_pages(task, stream_), "keeping open pages");
+  quantize_rows(task.y, args.y);
+}
+
+}  // namespace atom::backend::cuda

@@ -1,0 +1,76 @@
+// The device operations on an NVIDIA GPU: plain kernels, one for each operation, on one stream. Codes, scales and
+// what attention stores have the bits of `reference`; a row's result does not depend on the batch.
+//
+//   const auto backend = open_backend("cuda", {});   // the plug-in's atom_make_backend()
+//
+// Calls enqueue and return; only download(), synchronize(), sample() and pack() wait, and what grows a scratch.
+// Errors of a kernel appear at the next of them.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "backend/backend.h"
+#include "backend/cuda/runtime.h"
+#include "backend/cuda/tasks.h"
+
+namespace atom::backend::cuda {
+
+class CudaBackend final : public Backend {
+ public:
+  CudaBackend();  // Error: as open_device()
+  ~CudaBackend() override;
+  CudaBackend(const CudaBackend&) = delete;
+  CudaBackend& operator=(const CudaBackend&) = delete;
+
+  std::string name() const override { return "cuda"; }
+  std::string description() const override;
+  std::vector<std::string> fallbacks() const override { return fallbacks_; }
+
+  void upload(void* device, const void* host, size_t bytes) override;
+  void download(void* host, const void* device, size_t bytes) override;
+  void synchronize() override;
+
+  std::unique_ptr<PackedLinear> pack(std::span<const LinearWeight> parts,
+                                     const format::Segments& input) override;
+  size_t activation_bytes(const InputSpec& spec, int rows) const override;
+
+  void embed(const EmbedArgs& args) override;
+  void norm(const NormArgs& args) override;
+  void quantize(const QuantizeArgs& args) override;
+  void linear(const LinearArgs& args) override;
+  void attention(const AttentionArgs& args) override;
+  void gate(const GateArgs& args) override;
+  void route(const RouteArgs& args) override;
+  void combine(const CombineArgs& args) override;
+  void sample(const SampleArgs& args) override;
+
+  void dequantize(const Activation& x, float* y) override;
+  void export_codes(const Activation& x, int8_t* codes, float* scales) override;
+
+ protected:
+  void* allocate_bytes(size_t bytes) override { return allocate_device(bytes); }
+  void free_bytes(void* data, size_t) override { free_device(data); }
+
+ private:
+  void quantize_rows(const float* x, const Activation& y);
+  const RowPlace* upload_places(const AttentionArgs& args);
+  float* rows_scratch(int rows, int width);
+  void note(const std::string& fallback);
+
+  Device device_;
+  Stream stream_ = nullptr;
+  Staging staging_;
+  // Scratch, in stream order: each call overwrites what the one before has read.
+  DeviceMemory rows_;     // f32 rows of a producer before they are quantized
+  DeviceMemory ordered_;  // QuantizeTask::ordered
+  DeviceMemory fresh_;    // AttentionTask::fresh
+  DeviceMemory places_;   // RowPlace [rows], then page tables that came from the host
+  DeviceMemory chosen_;   // RouteTask::chosen
+  DeviceMemory masses_, draws_;
+  std::vector<std::string> fallbacks_;
+};
+
+}  // namespace atom::backend::cuda

@@ -1,0 +1,181 @@
+#include "backend/cuda/packed_linear.h"
+
+#include <cuda_runtime_api.h>
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "base/error.h"
+#include "format/list.h"
+
+namespace atom::backend::cuda {
+namespace {
+
+using format::Format;
+
+constexpr int64_t kRowAlignment = 16;
+
+Element element_of(Format format) {
+  return format::visit(format, [](auto f) {
+    using F = decltype(f);
+    if constexpr (F::kInteger) {
+      if constexpr (F::kE2M1) return Element::kE2M1;
+      return F::kBits == 8 ? Element::kInt8 : Element::kInt4;
+    } else {
+      if constexpr (F::kBits == 32) return Element::kF32;
+      return F::kTag == format::kF16.kind ? Element::kF16 : Element::kBF16;
+    }
+  });
+}
+
+bool is_computable(Format weight, Format input) {
+  if (format::is_progressive(input)) return false;  // of weights only
+  if (!format::is_integer(weight) || !format::is_integer(input)) return true;
+  if (format::bits(input) == 4 || format::is_e2m1(weight)) return weight == input;
+  return true;  // an int8 input has one scale, which serves every group of the weight
+}
+
+void check_parts(std::span<const LinearWeight> parts, const format::Segments& input) {
+  check(!parts.empty(), "a linear has at least one part");
+  const format::Segments& first = parts[0].segments;
+  for (const LinearWeight& part : parts)
+    if (part.segments != first) fail("the parts of a linear have different segments");
+  for (size_t i = 0; i < input.at.size(); ++i) {
+    const format::Segment w = first.at[i], x = input.at[i];
+    if (w.size != x.size)
+      fail("segment {} of a linear has {} weight columns ({}) but {} input channels ({})", i,
+           w.size, format::name(w.format), x.size, format::name(x.format));
+    if (w.size > 0 && !is_computable(w.format, x.format))
+      fail("the cuda backend cannot multiply a weight of {} with an input of {}",
+           format::name(w.format), format::name(x.format));
+  }
+}
+
+// Pageable memory has been read when this returns.
+void upload(void* device, const void* host, size_t bytes, Stream stream) {
+  if (bytes > 0)
+    require(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream),
+            "packing a weight");
+}
+
+// The values of one code of row `row`, one per stored scale.
+std::vector<float> row_steps(const LinearWeight::Part& part, const format::Segment& segment,
+                             int row) {
+  const int count = format::weight_scales(segment.format, segment.size);
+  std::vector<float> steps(static_cast<size_t>(count));
+  format::visit(segment.format, [&](auto f) {
+    using F = decltype(f);
+    if constexpr (F::kInteger) {
+      const char* from =
+          static_cast<const char*>(part.scales) + int64_t{row} * count * F::kWeightScaleBytes;
+      for (size_t g = 0; g < steps.size(); ++g) {
+        typename F::Scale scale;
+        static_assert(sizeof scale == F::kWeightScaleBytes);
+        std::memcpy(&scale, from + g * sizeof scale, sizeof scale);
+        steps[g] = F::step(scale);
+        if constexpr (F::kGlobal) steps[g] /= *part.global_scale;
+      }
+    }
+  });
+  return steps;
+}
+
+}  // namespace
+
+CudaLinear::CudaLinear(std::span<const LinearWeight> parts, const format::Segments& input,
+                       Stream stream)
+    : input_(input) {
+  check_parts(parts, input);
+  for (const LinearWeight& part : parts) n_ += part.n;
+  k_ = input.k();
+  view_.n = n_;
+  for (int i = 0; i < 2; ++i) {
+    const format::Segment w = parts[0].segments.at[static_cast<size_t>(i)];
+    const Format x = input.at[static_cast<size_t>(i)].format;
+    if (w.size == 0) continue;
+    if (!format::is_integer(w.format) && format::is_integer(x))
+      notice_ =
+          "linear " + format::name(w.format) + " x " + format::name(x) + ": input dequantized";
+    pack_codes(parts, i, stream);
+    if (format::is_integer(w.format)) pack_scales(parts, i, stream);
+  }
+  pack_bias(parts, stream);
+}
+
+void CudaLinear::pack_codes(std::span<const LinearWeight> parts, int index, Stream stream) {
+  const format::Segment segment = parts[0].segments.at[static_cast<size_t>(index)];
+  const int64_t stored = format::row_bytes(segment.format, segment.size);
+  WeightSegment& w = view_.at[index];
+  w.size = segment.size;
+  w.element = element_of(segment.format);
+  w.row_bytes = (stored + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
+  const size_t bytes = static_cast<size_t>(w.row_bytes) * static_cast<size_t>(n_);
+  codes_[index].reserve(bytes);
+  auto* to = codes_[index].as<uint8_t>();
+  w.codes = to;
+  if (stored != w.row_bytes) require(cudaMemsetAsync(to, 0, bytes, stream), "packing a weight");
+  for (const LinearWeight& part : parts) {
+    const auto rows = static_cast<size_t>(part.n);
+    const void* from = part.part[index].codes;
+    if (stored == w.row_bytes)
+      upload(to, from, rows * static_cast<size_t>(stored), stream);
+    else if (rows > 0)
+      require(
+          cudaMemcpy2DAsync(to, static_cast<size_t>(w.row_bytes), from, static_cast<size_t>(stored),
+                            static_cast<size_t>(stored), rows, cudaMemcpyHostToDevice, stream),
+          "packing a weight");
+    to += w.row_bytes * part.n;
+  }
+  require(cudaStreamSynchronize(stream), "packing a weight");
+}
+
+void CudaLinear::pack_scales(std::span<const LinearWeight> parts, int index, Stream stream) {
+  const format::Segment segment = parts[0].segments.at[static_cast<size_t>(index)];
+  const auto n = static_cast<size_t>(n_);
+  const auto groups = static_cast<size_t>(format::groups(segment.format, segment.size));
+  const auto count = static_cast<size_t>(format::weight_scales(segment.format, segment.size));
+  WeightSegment& w = view_.at[index];
+  w.group = format::group_size(segment.format, segment.size);
+  w.groups = static_cast<int>(groups);
+  w.progressive = format::is_progressive(segment.format) ? 1 : 0;
+  std::vector<float> steps(count * n);  // [scales, n]
+  std::vector<int8_t> multipliers(w.progressive != 0 ? groups * n : 0);
+  size_t output = 0;
+  for (const LinearWeight& part : parts)
+    for (int row = 0; row < part.n; ++row, ++output) {
+      const std::vector<float> of_row = row_steps(part.part[index], segment, row);
+      for (size_t g = 0; g < count; ++g) steps[g * n + output] = of_row[g];
+      for (size_t g = 0; w.progressive != 0 && g < groups; ++g)
+        multipliers[g * n + output] =
+            part.part[index].multipliers[static_cast<size_t>(row) * groups + g];
+    }
+  steps_[index].reserve(steps.size() * sizeof(float));
+  upload(steps_[index].as<float>(), steps.data(), steps.size() * sizeof(float), stream);
+  w.steps = steps_[index].as<float>();
+  if (w.progressive != 0) {
+    multipliers_[index].reserve(multipliers.size());
+    upload(multipliers_[index].as<int8_t>(), multipliers.data(), multipliers.size(), stream);
+    w.multipliers = multipliers_[index].as<int8_t>();
+  }
+  require(cudaStreamSynchronize(stream), "packing a weight");
+}
+
+void CudaLinear::pack_bias(std::span<const LinearWeight> parts, Stream stream) {
+  const bool any = std::any_of(parts.begin(), parts.end(),
+                               [](const LinearWeight& part) { return part.bias != nullptr; });
+  if (!any) return;
+  std::vector<float> bias;
+  for (const LinearWeight& part : parts) {
+    if (part.bias != nullptr)
+      bias.insert(bias.end(), part.bias, part.bias + part.n);
+    else
+      bias.resize(bias.size() + static_cast<size_t>(part.n), 0.0f);
+  }
+  bias_.reserve(bias.size() * sizeof(float));
+  upload(bias_.as<float>(), bias.data(), bias.size() * sizeof(float), stream);
+  require(cudaStreamSynchronize(stream), "packing a weight");
+  view_.bias = bias_.as<float>();
+}
+
+}  // namespace atom::backend::cuda

@@ -1,0 +1,221 @@
+// Rows of f32 to the input of a linear, and back: order, block Hadamard transform, scales, codes. A block takes a
+// row. Every result has the bits of format/quantize.h.
+#include "backend/cuda/numbers.cuh"
+#include "backend/cuda/tasks.h"
+#include "backend/cuda/team.cuh"
+
+namespace atom::backend::cuda {
+namespace {
+
+constexpr int kThreads = 256, kWarps = kThreads / kWarp;
+constexpr int kLongestBlock = 128;  // of the Hadamard transform
+constexpr int kWarpGroup = 128;     // groups of up to this many values are taken by a warp each
+
+struct QuantizeShared {
+  uint32_t partial[kWarps];
+  float blocks[kWarps][kLongestBlock];
+};
+
+// Threads that share a group: their number, this one's place, and reductions over them.
+struct WarpTeam {
+  __device__ int rank() const { return static_cast<int>(threadIdx.x) % kWarp; }
+  __device__ int size() const { return kWarp; }
+  __device__ uint32_t max(uint32_t value) const { return warp_reduce(value, Max()); }
+  __device__ bool any(bool flag) const { return __any_sync(kAllLanes, flag) != 0; }
+};
+struct BlockTeam {
+  uint32_t* partial;
+  __device__ int rank() const { return static_cast<int>(threadIdx.x); }
+  __device__ int size() const { return kThreads; }
+  __device__ uint32_t max(uint32_t value) const { return block_reduce(value, Max(), partial); }
+  __device__ bool any(bool flag) const { return __syncthreads_or(flag) != 0; }
+};
+
+// Largest magnitude of x [size]; NaN when any value is NaN or infinite.
+template <typename Team>
+__device__ float absmax(const float* x, int size, const Team& team) {
+  uint32_t largest = 0;  // magnitudes of floats order like their bits
+  for (int i = team.rank(); i < size; i += team.size())
+    largest = max(largest, magnitude_bits(x[i]));
+  largest = team.max(largest);
+  return largest >= kInfinityBits ? quiet_nan() : __uint_as_float(largest);
+}
+
+// The value of largest magnitude, the positive one where both signs have it.
+template <typename Team>
+__device__ float extreme(const float* x, int size, float largest, const Team& team) {
+  bool positive = false;
+  for (int i = team.rank(); i < size; i += team.size()) positive |= x[i] == largest;
+  return team.any(positive) ? largest : -largest;
+}
+
+__device__ float nvfp4_global(float absmax) {
+  if (isnan(absmax)) return absmax;
+  return absmax == 0.0f ? 1.0f : 2688.0f / fmaxf(absmax, 0x1p-114f);
+}
+
+// format::input_step
+__device__ float input_step(Scaling scaling, float absmax, float clip, float global) {
+  if (isnan(absmax) || isnan(global)) return quiet_nan();
+  switch (scaling) {
+    case Scaling::kInt8:
+      return absmax == 0.0f ? 1.0f : absmax / 127.0f;
+    case Scaling::kE2M1:
+      return absmax == 0.0f ? 0.5f : absmax * (clip / 12.0f);
+    case Scaling::kMxfp4:
+      return absmax == 0.0f ? 0.5f : 0.5f * mxfp4_scale(absmax);
+    case Scaling::kNvfp4: {
+      constexpr uint32_t kOne = 0x38;
+      const uint32_t bits = absmax == 0.0f ? kOne : max(f32_to_e4m3(absmax / 6.0f * global), 1u);
+      return 0.5f * e4m3_to_f32(bits) / global;
+    }
+    case Scaling::kInt4:
+    case Scaling::kInt4Signed:
+      break;
+  }
+  return absmax == 0.0f ? 1.0f : absmax * (clip / 7.0f);
+}
+
+__device__ int input_code(Scaling scaling, float x, float inv) {
+  switch (scaling) {
+    case Scaling::kInt8:
+      return clamped_code(x, inv, -127.0f, 127.0f);
+    case Scaling::kInt4:
+    case Scaling::kInt4Signed:
+      return clamped_code(x, inv, -8.0f, 7.0f);
+    default:
+      return e2m1_code(x * inv);
+  }
+}
+
+struct Group {
+  const float* x;
+  int size;
+  Scaling scaling;
+  float clip, global;
+  int8_t* codes;
+  float* scale;
+};
+template <typename Team>
+__device__ void quantize_group(const Group& g, const Team& team) {
+  const float largest = absmax(g.x, g.size, team);
+  float step;
+  if (g.scaling == Scaling::kInt4Signed) {
+    const float value = extreme(g.x, g.size, largest, team);
+    step = value == 0.0f ? 1.0f : value * (g.clip / -8.0f);
+  } else {
+    step = input_step(g.scaling, largest, g.clip, g.global);
+  }
+  const float inv = 1.0f / step;
+  for (int i = team.rank(); i < g.size; i += team.size())
+    g.codes[i] = static_cast<int8_t>(input_code(g.scaling, g.x[i], inv));
+  if (team.rank() == 0) *g.scale = step;
+}
+
+// x [size] are the segment's values; `row` begins the record that is written.
+__device__ void write_segment(const InputSegment& s, const float* x, float clip, uint8_t* row,
+                              QuantizeShared& shared) {
+  if (s.group == 0) {
+    auto* values = reinterpret_cast<float*>(row + s.values_at);
+    for (int i = static_cast<int>(threadIdx.x); i < s.size; i += kThreads) values[i] = x[i];
+    return;
+  }
+  auto* codes = reinterpret_cast<int8_t*>(row + s.codes_at);
+  auto* scales = reinterpret_cast<float*>(row + s.scales_at);
+  const BlockTeam block{shared.partial};
+  const float global = s.scaling == Scaling::kNvfp4 ? nvfp4_global(absmax(x, s.size, block)) : 1.0f;
+  if (s.group > kWarpGroup) {
+    for (int g = 0; g < s.groups; ++g) {
+      const int begin = g * s.group;
+      quantize_group<BlockTeam>({x + begin, min(s.group, s.size - begin), s.scaling, clip, global,
+                                 codes + begin, scales + g},
+                                block);
+    }
+  } else {
+    for (int g = static_cast<int>(threadIdx.x) / kWarp; g < s.groups; g += kWarps) {
+      const int begin = g * s.group;
+      quantize_group<WarpTeam>({x + begin, min(s.group, s.size - begin), s.scaling, clip, global,
+                                codes + begin, scales + g},
+                               WarpTeam());
+    }
+  }
+  const int padded = (s.size + kCodeRun - 1) / kCodeRun * kCodeRun;
+  if (static_cast<int>(threadIdx.x) < padded - s.size) codes[s.size + threadIdx.x] = 0;
+}
+
+// format::block_hadamard of x [size] in global memory; each warp takes every eighth block.
+__device__ void transform(float* x, int size, int block, QuantizeShared& shared) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp,
+            warp = static_cast<int>(threadIdx.x) / kWarp;
+  float* values = shared.blocks[warp];
+  for (int at = 0, index = 0; at < size; ++index) {
+    const int length = hadamard_length(size - at, block);
+    if (index % kWarps == warp) {
+      for (int i = lane; i < length; i += kWarp) values[i] = x[at + i];
+      warp_hadamard(values, length);
+      for (int i = lane; i < length; i += kWarp) x[at + i] = values[i];
+      __syncwarp();
+    }
+    at += length;
+  }
+}
+
+__global__ void quantize_kernel(QuantizeTask t) {
+  __shared__ QuantizeShared shared;
+  const int k = t.y.at[0].size + t.y.at[1].size;
+  const int64_t row = blockIdx.x;
+  const float* x = t.x + row * k;
+  if (t.ordered != nullptr) {
+    float* ordered = t.ordered + row * k;
+    for (int i = static_cast<int>(threadIdx.x); i < k; i += kThreads)
+      ordered[i] = x[t.order != nullptr ? t.order[i] : i];
+    __syncthreads();
+    if (t.hadamard != 0) {
+      transform(ordered, t.y.at[0].size, t.hadamard, shared);
+      __syncthreads();
+    }
+    x = ordered;
+  }
+  uint8_t* to = t.y.data + row * t.y.row_bytes;
+  for (const InputSegment& s : t.y.at) {
+    if (s.size == 0) continue;
+    write_segment(s, x, t.clip, to, shared);
+    x += s.size;
+  }
+}
+
+__global__ void dequantize_kernel(InputView x, float* y) {
+  const int k = x.at[0].size + x.at[1].size;
+  const int64_t row = blockIdx.x;
+  const uint8_t* from = x.data + row * x.row_bytes;
+  float* to = y + row * k;
+  for (const InputSegment& s : x.at) {
+    const auto* values = reinterpret_cast<const float*>(from + s.values_at);
+    const auto* codes = reinterpret_cast<const int8_t*>(from + s.codes_at);
+    const auto* scales = reinterpret_cast<const float*>(from + s.scales_at);
+    for (int i = static_cast<int>(threadIdx.x); i < s.size; i += kThreads)
+      to[i] = s.group == 0 ? values[i] : scales[i / s.group] * static_cast<float>(codes[i]);
+    to += s.size;
+  }
+}
+
+}  // namespace
+
+Status launch_quantize(const QuantizeTask& task, Stream stream) {
+  if (task.y.rows == 0) return 0;
+  quantize_kernel<<<task.y.rows, kThreads, 0, stream>>>(task);
+  return cudaGetLastError();
+}
+
+Status launch_dequantize(const InputView& x, float* y, Stream stream) {
+  if (x.rows == 0) return 0;
+  dequantize_kernel<<<x.rows, kThreads, 0, stream>>>(x, y);
+  return cudaGetLastError();
+}
+
+Status probe_kernels() {
+  cudaFuncAttributes attributes;
+  return cudaFuncGetAttributes(&attributes, quantize_kernel);
+}
+
+}  // namespace atom::backend::cuda

@@ -1,0 +1,83 @@
+// Operations on single rows in f32: embedding, norm, gate, and the sum over a token's experts.
+#include "backend/cuda/numbers.cuh"
+#include "backend/cuda/tasks.h"
+#include "backend/cuda/team.cuh"
+
+namespace atom::backend::cuda {
+namespace {
+
+constexpr int kThreads = 256;
+
+__global__ void embed_kernel(EmbedTask t) {
+  const int id = t.ids[blockIdx.x];
+  const bool known = id >= 0 && id < t.count;
+  const int64_t from = int64_t{known ? id : 0} * t.width;
+  float* y = t.y + int64_t{blockIdx.x} * t.width;
+  for (int i = static_cast<int>(threadIdx.x); i < t.width; i += kThreads)
+    y[i] = known ? value_at(t.table, from + i, t.element) : quiet_nan();
+}
+
+// The sum of squares is f64, so that the factor of the row has one rounding.
+__global__ void norm_kernel(NormTask t) {
+  __shared__ double partial[kThreads / kWarp];
+  const float* x = t.x + int64_t{blockIdx.x} * t.k;
+  float* y = t.y + int64_t{blockIdx.x} * t.k;
+  double squares = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < t.k; i += kThreads) {
+    const double v = x[i];
+    squares += v * v;
+  }
+  squares = block_reduce(squares, Sum(), partial);
+  const auto inv = static_cast<float>(1.0 / sqrt(squares / t.k + static_cast<double>(t.epsilon)));
+  for (int i = static_cast<int>(threadIdx.x); i < t.k; i += kThreads)
+    y[i] = (x[i] * inv) * t.gain[i];
+}
+
+// silu(gate) * up, with silu in f64: one rounding as in the definition.
+__global__ void gate_kernel(GateTask t) {
+  const float* x = t.x + int64_t{blockIdx.x} * 2 * t.k;
+  float* y = t.y + int64_t{blockIdx.x} * t.k;
+  for (int i = static_cast<int>(threadIdx.x); i < t.k; i += kThreads) {
+    const double gate = x[i];
+    y[i] = static_cast<float>(gate / (1.0 + exp(-gate))) * x[t.k + i];
+  }
+}
+
+__global__ void combine_kernel(CombineTask t) {
+  const int32_t* slots = t.slots + int64_t{blockIdx.x} * t.top_k;
+  const float* weights = t.weights + int64_t{blockIdx.x} * t.top_k;
+  float* y = t.y + int64_t{blockIdx.x} * t.n;
+  for (int i = static_cast<int>(threadIdx.x); i < t.n; i += kThreads) {
+    float sum = 0;
+    for (int j = 0; j < t.top_k; ++j) sum = fmaf(weights[j], t.x[int64_t{slots[j]} * t.n + i], sum);
+    y[i] += sum;
+  }
+}
+
+}  // namespace
+
+Status launch_embed(const EmbedTask& task, Stream stream) {
+  if (task.rows == 0) return 0;
+  embed_kernel<<<task.rows, kThreads, 0, stream>>>(task);
+  return cudaGetLastError();
+}
+
+Status launch_norm(const NormTask& task, Stream stream) {
+  if (task.rows == 0) return 0;
+  norm_kernel<<<task.rows, kThreads, 0, stream>>>(task);
+  return cudaGetLastError();
+}
+
+Status launch_gate(const GateTask& task, Stream stream) {
+  if (task.rows == 0) return 0;
+  gate_kernel<<<task.rows, kThreads, 0, stream>>>(task);
+  return cudaGetLastError();
+}
+
+Status launch_combine(const CombineTask& task, Stream stream) {
+  if (task.rows == 0) return 0;
+  combine_kernel<<<task.rows, kThreads, 0, stream>>>(task);
+  return cudaGetLastError();
+}
+
+}  // namespace atom::backend::cuda

@@ -39,6 +39,21 @@ std::vector<Level> isa_levels(Executor& executor) {
   return levels;
 }
 
+// The GPU, or why there is none.
+struct Cuda {
+  std::string device;
+  std::string problem;  // empty: it can be used
+};
+
+Cuda find_cuda(Executor& executor, const CommonOptions& options) {
+  try {
+    const BackendChoice choice = {.name = "cuda", .isa = "", .cuda_plugin = options.cuda_plugin};
+    return {.device = open_backend(choice, executor)->description(), .problem = ""};
+  } catch (const Error& error) {
+    return {.device = "", .problem = error.what()};
+  }
+}
+
 struct Pair {
   const char* preset;
   format::Format weight, input;
@@ -63,9 +78,7 @@ std::string served_by(Executor& executor, const CommonOptions& options, const Pa
   const int normal = kInputs - pair.kept;
   const format::Segments weights = {{{{pair.weight, normal}, {kept, pair.kept}}}};
   const format::Segments inputs = {{{{pair.input, normal}, {kept, pair.kept}}}};
-  const BackendChoice choice = backend_choice(options);
-  const auto backend =
-      backend::open_backend(choice.name, {.executor = &executor, .isa = choice.isa});
+  const auto backend = open_backend(backend_choice(options), executor);
   std::vector<std::byte> memory[4];
   const std::vector<int8_t> multipliers(kOutputs * kInputs, 1);
   const float global = 1;
@@ -165,12 +178,13 @@ std::vector<Fact> machine_facts(const Machine& machine, int threads) {
 }
 
 void print_doctor(const Options& options, Runtime& runtime, const Machine& machine,
-                  const std::vector<Level>& levels) {
+                  const std::vector<Level>& levels, const Cuda& cuda) {
   print_heading("atom " ATOM_VERSION);
   std::vector<Fact> facts = {{"build", build_text()}};
   for (Fact& fact : machine_facts(machine, runtime.executor().threads()))
     facts.push_back(std::move(fact));
-  facts.push_back({"backends", "cpu, reference"});
+  facts.push_back({"backends", cuda.problem.empty() ? "cpu, cuda, reference" : "cpu, reference"});
+  facts.push_back({"GPU", cuda.problem.empty() ? cuda.device : "none: " + cuda.problem});
   for (size_t i = 0; i < levels.size(); ++i)
     facts.push_back({i == 0 ? "ISA levels" : "",
                      levels[i].name + (levels[i].problem.empty() ? ": yes" : ": no")});
@@ -186,7 +200,9 @@ void print_doctor(const Options& options, Runtime& runtime, const Machine& machi
 }
 
 Json doctor_json(const Options& options, Runtime& runtime, const Machine& machine,
-                 const std::vector<Level>& levels) {
+                 const std::vector<Level>& levels, const Cuda& cuda) {
+  Json backends = {"cpu", "reference"};
+  if (cuda.problem.empty()) backends.push_back("cuda");
   Json isa = Json::array();
   for (const Level& level : levels)
     isa.push_back(
@@ -197,23 +213,26 @@ Json doctor_json(const Options& options, Runtime& runtime, const Machine& machin
                        {"weights", word(pair, pair.weight)},
                        {"inputs", word(pair, pair.input)},
                        {"computed_by", served_by(runtime.executor(), options.common, pair)}});
-  return {{"version", ATOM_VERSION},
-          {"build", build_text()},
-          {"cpu", machine.cpu},
-          {"system", machine.system},
-          {"threads", runtime.executor().threads()},
-          {"cpus_online", machine.cpus_online},
-          {"cpus_allowed", machine.cpus_allowed},
-          {"cgroup_cpu_quota", machine.quota ? Json(*machine.quota) : Json(nullptr)},
-          {"memory_total", machine.memory_total},
-          {"memory_available", machine.memory_available},
-          {"cgroup_memory_max", machine.memory_limit},
-          {"huge_pages", machine.huge_pages},
-          {"backends", {"cpu", "reference"}},
-          {"isa_levels", std::move(isa)},
-          {"backend", runtime.backend().description()},
-          {"linears", std::move(linears)},
-          {"architectures", model::supported_architectures()}};
+  return {
+      {"version", ATOM_VERSION},
+      {"build", build_text()},
+      {"cpu", machine.cpu},
+      {"system", machine.system},
+      {"threads", runtime.executor().threads()},
+      {"cpus_online", machine.cpus_online},
+      {"cpus_allowed", machine.cpus_allowed},
+      {"cgroup_cpu_quota", machine.quota ? Json(*machine.quota) : Json(nullptr)},
+      {"memory_total", machine.memory_total},
+      {"memory_available", machine.memory_available},
+      {"cgroup_memory_max", machine.memory_limit},
+      {"huge_pages", machine.huge_pages},
+      {"backends", std::move(backends)},
+      {"cuda",
+       {{"available", cuda.problem.empty()}, {"device", cuda.device}, {"problem", cuda.problem}}},
+      {"isa_levels", std::move(isa)},
+      {"backend", runtime.backend().description()},
+      {"linears", std::move(linears)},
+      {"architectures", model::supported_architectures()}};
 }
 
 int run(const Options& options) {
@@ -221,10 +240,11 @@ int run(const Options& options) {
   Runtime runtime(options.common);
   const Machine machine = read_machine();
   const std::vector<Level> levels = isa_levels(runtime.executor());
+  const Cuda cuda = find_cuda(runtime.executor(), options.common);
   if (options.common.json)
-    print_json(doctor_json(options, runtime, machine, levels));
+    print_json(doctor_json(options, runtime, machine, levels, cuda));
   else
-    print_doctor(options, runtime, machine, levels);
+    print_doctor(options, runtime, machine, levels, cuda);
   return kSuccess;
 }
 
@@ -237,10 +257,9 @@ void add_doctor(Program& program) {
        .text = "Show what this build and this machine offer",
        .footer =
            "JSON keys: version, build, cpu, system, threads, cpus_online, cpus_allowed,\n"
-           "cgroup_cpu_quota, memory_total, memory_available, cgroup_memory_max, huge_pages, "
-           "backends,\n"
-           "isa_levels [{name, available, problem}], backend, linears [{preset, weights, inputs,\n"
-           "computed_by}], architectures"});
+           "cgroup_cpu_quota, memory_total, memory_available, cgroup_memory_max, huge_pages,\n"
+           "backends, cuda {available, device, problem}, isa_levels [{name, available, problem}],\n"
+           "backend, linears [{preset, weights, inputs, computed_by}], architectures"});
   const auto options = std::make_shared<Options>();
   add_compute_options(verb, options->common);
   add_output_options(verb, options->common);

@@ -57,13 +57,15 @@ void add_output_options(CLI::App& verb, CommonOptions& options) {
 
 void add_compute_options(CLI::App& verb, CommonOptions& options) {
   CLI::Option* backend =
-      choice_option(verb, "--backend", options.backend, {"cpu", "reference"},
-                    {"NAME", "cpu, or reference: the slow definition [cpu]", kComputeGroup});
+      choice_option(verb, "--backend", options.backend, {"cpu", "cuda", "reference"},
+                    {"NAME", "cpu, cuda, or reference: the slow definition [cpu]", kComputeGroup});
   note_source(verb, backend, options.backend_given);
   CLI::Option* isa = choice_option(
       verb, "--isa", options.isa, {"baseline", "avx2", "avx512-vnni"},
       {"LEVEL", "Force baseline, avx2 or avx512-vnni [best of the machine]", kComputeGroup});
   note_source(verb, isa, options.isa_given);
+  text_option(verb, "--cuda-plugin", options.cuda_plugin,
+              {"FILE", "libatom_cuda.so [beside the program, or in its lib]", kComputeGroup});
   whole_option(verb, "--threads", options.threads, {.min = 0, .max = 1024},
                {"N", "Threads [0: all CPUs this process may use]", kComputeGroup});
   flag_option(verb, "--pin", options.pin, {"", "Pin every thread to a CPU", kComputeGroup});
@@ -103,7 +105,8 @@ void check_interrupted() {
 }
 
 BackendChoice backend_choice(const CommonOptions& options) {
-  BackendChoice choice = {.name = options.backend, .isa = options.isa};
+  BackendChoice choice = {
+      .name = options.backend, .isa = options.isa, .cuda_plugin = options.cuda_plugin};
   if (choice.name == "cpu" || choice.isa.empty()) return choice;
   if (options.backend_given == options.isa_given)
     usage_fail("--isa: the {} backend has no instruction sets to choose", options.backend);
@@ -114,11 +117,14 @@ BackendChoice backend_choice(const CommonOptions& options) {
   return choice;
 }
 
-Runtime::Runtime(const CommonOptions& options)
-    : executor_({.threads = options.threads, .pin = options.pin}) {
-  const BackendChoice choice = backend_choice(options);
-  backend_ = backend::open_backend(choice.name, {.executor = &executor_, .isa = choice.isa});
+std::unique_ptr<backend::Backend> open_backend(const BackendChoice& choice, Executor& executor) {
+  return backend::open_backend(
+      choice.name, {.executor = &executor, .isa = choice.isa, .cuda_plugin = choice.cuda_plugin});
 }
+
+Runtime::Runtime(const CommonOptions& options)
+    : executor_({.threads = options.threads, .pin = options.pin}),
+      backend_(open_backend(backend_choice(options), executor_)) {}
 
 int window_length(std::string_view option, std::optional<int> wanted,
                   const model::ModelConfig& config) {

@@ -24,6 +24,7 @@ namespace atom::app {
 struct CommonOptions {
   std::string backend = "cpu";
   std::string isa;
+  std::string cuda_plugin;
   bool backend_given = false;  // on the command line, not by the environment
   bool isa_given = false;
   int threads = 0;
@@ -34,7 +35,7 @@ struct CommonOptions {
 };
 void add_output_options(CLI::App& verb, CommonOptions& options);  // --json --quiet --no-color
 void add_compute_options(CLI::App& verb,
-                         CommonOptions& options);  // --backend --isa --threads --pin
+                         CommonOptions& options);  // --backend --isa --cuda-plugin --threads --pin
 
 // Configures the console and the log. First call of every verb.
 void start(const CommonOptions& options);
@@ -60,8 +61,10 @@ void check_interrupted();  // throws Interrupted
 struct BackendChoice {
   std::string name;
   std::string isa;
+  std::string cuda_plugin;
 };
 BackendChoice backend_choice(const CommonOptions& options);
+std::unique_ptr<backend::Backend> open_backend(const BackendChoice& choice, Executor& executor);
 
 // Threads and the backend on them. Not movable: the backend keeps a pointer to the executor.
 class Runtime {

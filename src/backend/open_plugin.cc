@@ -28,7 +28,7 @@ fs::path find_library(const std::string& wanted) {
   std::error_code error;
   if (!wanted.empty()) {
     if (!fs::exists(wanted, error)) fail("backend 'cuda': {} does not exist", wanted);
-    return wanted;
+    return fs::absolute(wanted);  // a bare name would be looked up elsewhere
   }
   std::string looked;
   for (const fs::path& place : places()) {

@@ -122,7 +122,7 @@ struct SequenceStep {
   int row_begin = 0;
   int row_end = 0;
   int position = 0;
-  const int32_t* page_table = nullptr;
+  const int32_t* page_table = nullptr;  // memory of the backend or of the host
   int open_page = 0;  // the sequence's, where the layout has open pages
 };
 

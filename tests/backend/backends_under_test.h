@@ -6,12 +6,14 @@
 //   y.as<float>()}); } INSTANTIATE_TEST_SUITE_P(All, Linear, ::testing::ValuesIn(candidates()),
 //   candidate_name);
 //
-// Every test runs for `reference` and for `cpu` with each instruction set that the machine has.
+// Every test runs for `reference`, for `cpu` with each instruction set that the machine has, and for `cuda`, where it is
+// skipped with the reason when there is no plug-in or no device.
 #pragma once
 
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <ostream>
@@ -39,17 +41,37 @@ struct Candidate {
   friend void PrintTo(const Candidate& c, std::ostream* out) { *out << c.word(); }
 };
 
-// "cpu" without a forced instruction set has to open; forced ones may be missing here.
+inline std::unique_ptr<Backend> open_candidate(const Candidate& candidate, Executor& executor) {
+  const char* plugin = std::getenv("ATOM_CUDA_PLUGIN");
+  return open_backend(candidate.name, {.executor = &executor,
+                                       .isa = candidate.isa,
+                                       .cuda_plugin = plugin == nullptr ? "" : plugin});
+}
+
+// Why a candidate cannot be opened; empty: it can.
+inline std::string problem_of(const Candidate& candidate) {
+  try {
+    open_candidate(candidate, three_threads());
+    return "";
+  } catch (const Error& error) {
+    return error.what();
+  }
+}
+
+// "cpu" without a forced instruction set has to open; forced ones may be missing here, and so may "cuda", whose tests
+// are listed all the same.
 inline std::vector<Candidate> candidates() {
   std::vector<Candidate> result = {{"reference", ""}, {"cpu", ""}};
-  for (const char* isa : {"baseline", "avx2", "avx512-vnni"}) {
-    try {
-      open_backend("cpu", {.executor = &three_threads(), .isa = isa});
-      result.push_back({"cpu", isa});
-    } catch (const Error&) {
-    }
-  }
+  for (const char* isa : {"baseline", "avx2", "avx512-vnni"})
+    if (problem_of({"cpu", isa}).empty()) result.push_back({"cpu", isa});
+  result.push_back({"cuda", ""});
   return result;
+}
+
+// Of "cuda"; asked once.
+inline const std::string& cuda_problem() {
+  static const std::string problem = problem_of({"cuda", ""});
+  return problem;
 }
 
 inline std::string candidate_name(const ::testing::TestParamInfo<Candidate>& info) {
@@ -61,8 +83,12 @@ inline std::string candidate_name(const ::testing::TestParamInfo<Candidate>& inf
 
 class BackendTest : public ::testing::TestWithParam<Candidate> {
  protected:
+  void SetUp() override {
+    if (backend == nullptr) GTEST_SKIP() << cuda_problem();
+  }
   static std::unique_ptr<Backend> open(Executor& executor) {
-    return open_backend(GetParam().name, {.executor = &executor, .isa = GetParam().isa});
+    if (GetParam().name == "cuda" && !cuda_problem().empty()) return nullptr;
+    return open_candidate(GetParam(), executor);
   }
   // Bounds of f32 sums, made strict for `reference`: its sums are f64, so that it is off by one
   // rounding.

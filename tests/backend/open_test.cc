@@ -10,11 +10,29 @@
 namespace atom::backend {
 namespace {
 
-TEST(OpenBackend, KnowsTwoNames) {
+TEST(OpenBackend, KnowsThreeNames) {
   EXPECT_EQ(open_backend("reference", {})->name(), "reference");
   EXPECT_EQ(open_backend("cpu", {.executor = &three_threads(), .isa = ""})->name(), "cpu");
-  atom::testing::expect_error([] { open_backend("cuda", {}); }, {"'cuda'", "reference", "cpu"});
-  atom::testing::expect_error([] { open_backend("", {}); }, {"''", "reference", "cpu"});
+  for (const char* other : {"", "gpu", "cuda:0"})
+    atom::testing::expect_error([&] { open_backend(other, {}); },
+                                {fmt::format("'{}'", other), "reference", "cpu", "cuda"});
+}
+
+TEST(OpenBackend, SaysWhyThereIsNoCuda) {
+  if (cuda_problem().empty()) {
+    EXPECT_EQ(open_candidate({"cuda", ""}, three_threads())->name(), "cuda");
+  } else {
+    EXPECT_EQ(cuda_problem().find('\n'), std::string::npos);
+    EXPECT_NE(cuda_problem().find("cuda"), std::string::npos) << cuda_problem();
+  }
+}
+
+TEST(OpenBackend, RefusesWhatIsNoPlugin) {
+  const auto with = [](const std::string& path) { open_backend("cuda", {.cuda_plugin = path}); };
+  atom::testing::expect_error([&] { with("/nowhere/libatom_cuda.so"); },
+                              {"'cuda'", "/nowhere/libatom_cuda.so", "does not exist"});
+  atom::testing::expect_error([&] { with(ATOM_TEST_DATA "/format/golden.json"); },
+                              {"'cuda'", "golden.json"});
 }
 
 TEST(OpenBackend, RefusesUnknownInstructionSets) {
@@ -24,7 +42,8 @@ TEST(OpenBackend, RefusesUnknownInstructionSets) {
 
 TEST(OpenBackend, DescribesTheDevice) {
   for (const Candidate& c : candidates()) {
-    const auto backend = open_backend(c.name, {.executor = &three_threads(), .isa = c.isa});
+    if (c.name == "cuda" && !cuda_problem().empty()) continue;
+    const auto backend = open_candidate(c, three_threads());
     EXPECT_FALSE(backend->description().empty());
     EXPECT_NE(backend->description().find(c.isa), std::string::npos);
     EXPECT_TRUE(backend->fallbacks().empty());

@@ -3,7 +3,8 @@
 //
 //   const auto backend = open_backend("cuda", {});   // the plug-in's atom_make_backend()
 //
-// Calls enqueue and return; only download(), synchronize(), sample() and pack() wait, and what grows a scratch.
+// Calls enqueue and return; only download(), synchronize(), sample(), pack(), uploads of more than a MiB, free and what
+// grows a scratch wait.
 // Errors of a kernel appear at the next of them.
 #pragma once
 

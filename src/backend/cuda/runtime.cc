@@ -98,8 +98,9 @@ Staging::~Staging() {
 
 void Staging::copy(void* device, const void* host, size_t bytes, Stream stream) {
   if (bytes == 0) return;
-  if (bytes > kMostBytes) {  // the runtime has read pageable memory when it returns
+  if (bytes > kMostBytes) {
     require(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream), "upload");
+    require(cudaStreamSynchronize(stream), "upload");  // `host` may change now
     return;
   }
   Slot& slot = slots_[next_];

@@ -72,7 +72,7 @@ class Staging {
     CUevent_st* copied = nullptr;
   };
   static constexpr size_t kSlots = 32;
-  static constexpr size_t kMostBytes = size_t{1} << 20;  // larger ones go directly
+  static constexpr size_t kMostBytes = size_t{1} << 20;  // larger ones go directly, and wait
 
   Slot slots_[kSlots];
   size_t next_ = 0;

@@ -110,7 +110,7 @@ struct LinearArgs {
   Activation x;
   std::span<const PackedLinear* const> weights;  // 1, or one per expert
   const int32_t* row_ends = nullptr;             // [experts]; null: dense
-  const int32_t* row_index = nullptr;            // [row_ends[experts - 1]]; null: identity
+  const int32_t* row_index = nullptr;  // [row_ends[experts - 1]], at most x.rows * experts; null: identity
   float* y = nullptr;                            // [rows, n]
   Then then = Then::kStore;
 };

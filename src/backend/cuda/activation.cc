@@ -44,6 +44,10 @@ InputView input_view(const InputSpec& spec) {
       at += aligned((size + kCodeRun - 1) / kCodeRun * kCodeRun);
       s.scales_at = at;
       at += aligned(s.groups * static_cast<int>(sizeof(float)));
+      if (s.scaling == Scaling::kInt8) {
+        s.sum_at = at;
+        at += aligned(sizeof(int32_t));
+      }
     } else {
       s.values_at = at;
       at += aligned(size * static_cast<int>(sizeof(float)));

@@ -22,8 +22,9 @@ CudaBackend::~CudaBackend() {
 
 std::string CudaBackend::description() const {
   return fmt::format(
-      "cuda: {}, compute capability {}.{}, {} multiprocessors, {} MiB, plain kernels", device_.name,
-      device_.major, device_.minor, device_.multiprocessors, device_.memory >> 20);
+      "cuda: {}, compute capability {}.{}, {} multiprocessors, {} MiB, {}", device_.name,
+      device_.major, device_.minor, device_.multiprocessors, device_.memory >> 20,
+      is_hopper() ? "Hopper kernels for w4a8 and w8a8, plain ones for the rest" : "plain kernels");
 }
 
 void CudaBackend::upload(void* device, const void* host, size_t bytes) {
@@ -42,7 +43,7 @@ void CudaBackend::synchronize() {
 
 std::unique_ptr<PackedLinear> CudaBackend::pack(std::span<const LinearWeight> parts,
                                                 const format::Segments& input) {
-  return std::make_unique<CudaLinear>(parts, input, stream_);
+  return std::make_unique<CudaLinear>(parts, input, is_hopper(), stream_);
 }
 
 size_t CudaBackend::activation_bytes(const InputSpec& spec, int rows) const {
@@ -100,6 +101,10 @@ void CudaBackend::export_codes(const Activation& x, int8_t* codes, float* scales
 void CudaBackend::linear(const LinearArgs& args) {
   const bool by_expert = args.row_ends != nullptr;
   check(by_expert || args.weights.size() == 1, "a dense linear has one weight");
+  const auto is_fast = [](const PackedLinear* w) {
+    return dynamic_cast<const CudaLinear&>(*w).is_fast();
+  };
+  if (std::all_of(args.weights.begin(), args.weights.end(), is_fast)) return fast_linear(args);
   LinearTask task{.x = input_view(args.x),
                   .row_ends = args.row_ends,
                   .row_index = args.row_index,
@@ -112,6 +117,37 @@ void CudaBackend::linear(const LinearArgs& args) {
     task.w = linear.view();
     task.expert = static_cast<int>(e);
     require(launch_linear(task, stream_), "linear");
+  }
+}
+
+// All experts' weights are packed alike.
+void CudaBackend::fast_linear(const LinearArgs& args) {
+  hopper::Task task{.x = input_view(args.x),
+                    .row_ends = args.row_ends,
+                    .add = args.then == Then::kAdd ? 1 : 0,
+                    .y = args.y,
+                    .dependent = 1};
+  const int rows = args.x.rows;
+  if (args.row_index != nullptr && rows > 0) {
+    const int experts = static_cast<int>(args.weights.size());
+    InputView gathered = task.x;
+    gathered.rows = rows * experts;
+    gathered_.reserve(static_cast<size_t>(gathered.row_bytes) * static_cast<size_t>(gathered.rows));
+    gathered.data = gathered_.as<uint8_t>();
+    require(launch_gather(task.x, args.row_index, args.row_ends + experts - 1, gathered, stream_),
+            "gathering rows");
+    task.x = gathered;
+  }
+  for (size_t e = 0; e < args.weights.size(); ++e) {
+    const auto& linear = dynamic_cast<const CudaLinear&>(*args.weights[e]);
+    check(linear.input() == args.x.spec->segments, "the weight was packed for another input");
+    task.w = linear.fast();
+    task.segment4 = linear.segment4();
+    task.segment8 = linear.segment8();
+    task.expert = static_cast<int>(e);
+    const hopper::Plan plan =
+        hopper::plan(rows, task.w, args.row_ends != nullptr, device_.multiprocessors);
+    require(hopper::launch_linear(task, plan, device_.multiprocessors, stream_), "linear");
   }
 }
 

@@ -1,4 +1,5 @@
-// The device operations on an NVIDIA GPU: plain kernels, one for each operation, on one stream. Codes, scales and
+// The device operations on an NVIDIA GPU: plain kernels, one for each operation, and fast
+// ones where hopper_linear.h has them, on one stream. Codes, scales and
 // what attention stores have the bits of `reference`; a row's result does not depend on the batch.
 //
 //   const auto backend = open_backend("cuda", {});   // the plug-in's atom_make_backend()
@@ -57,6 +58,8 @@ class CudaBackend final : public Backend {
 
  private:
   void quantize_rows(const float* x, const Activation& y);
+  void fast_linear(const LinearArgs& args);
+  bool is_hopper() const { return device_.major == 9 && device_.minor == 0; }
   const RowPlace* upload_places(const AttentionArgs& args);
   float* rows_scratch(int rows, int width);
   void note(const std::string& fallback);
@@ -65,11 +68,12 @@ class CudaBackend final : public Backend {
   Stream stream_ = nullptr;
   Staging staging_;
   // Scratch, in stream order: each call overwrites what the one before has read.
-  DeviceMemory rows_;     // f32 rows of a producer before they are quantized
-  DeviceMemory ordered_;  // QuantizeTask::ordered
-  DeviceMemory fresh_;    // AttentionTask::fresh
-  DeviceMemory places_;   // RowPlace [rows], then page tables that came from the host
-  DeviceMemory chosen_;   // RouteTask::chosen
+  DeviceMemory rows_;      // f32 rows of a producer before they are quantized
+  DeviceMemory ordered_;   // QuantizeTask::ordered
+  DeviceMemory fresh_;     // AttentionTask::fresh
+  DeviceMemory places_;    // RowPlace [rows], then page tables that came from the host
+  DeviceMemory gathered_;  // rows of a linear's input, expert by expert
+  DeviceMemory chosen_;    // RouteTask::chosen
   DeviceMemory masses_, draws_;
   std::vector<std::string> fallbacks_;
 };

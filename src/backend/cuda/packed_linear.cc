@@ -52,6 +52,21 @@ void check_parts(std::span<const LinearWeight> parts, const format::Segments& in
   }
 }
 
+// "int4.g128 + int8 x int4.g128 + int8"
+std::string pair_name(const format::Segments& weight, const format::Segments& input) {
+  std::string words;
+  for (const format::Segments* side : {&weight, &input}) {
+    if (side == &input) words += " x ";
+    bool more = false;
+    for (const format::Segment& s : side->at) {
+      if (s.size == 0) continue;
+      words += (more ? " + " : "") + format::name(s.format);
+      more = true;
+    }
+  }
+  return words;
+}
+
 // Pageable memory has been read when this returns.
 void upload(void* device, const void* host, size_t bytes, Stream stream) {
   if (bytes > 0)
@@ -84,7 +99,7 @@ std::vector<float> row_steps(const LinearWeight::Part& part, const format::Segme
 }  // namespace
 
 CudaLinear::CudaLinear(std::span<const LinearWeight> parts, const format::Segments& input,
-                       Stream stream)
+                       bool hopper, Stream stream)
     : input_(input) {
   check_parts(parts, input);
   for (const LinearWeight& part : parts) n_ += part.n;
@@ -101,6 +116,60 @@ CudaLinear::CudaLinear(std::span<const LinearWeight> parts, const format::Segmen
     if (format::is_integer(w.format)) pack_scales(parts, i, stream);
   }
   pack_bias(parts, stream);
+  if (!hopper) return;
+  if (find_segments(parts[0].segments))
+    pack_slots(stream);
+  else if (notice_.empty())
+    notice_ = fmt::format("linear {}: plain kernel", pair_name(parts[0].segments, input));
+}
+
+// Which segments the Hopper kernels would take; false: they do not compute this pair.
+bool CudaLinear::find_segments(const format::Segments& weight) {
+  constexpr int kGroup = 128;
+  if (n_ == 0) return false;
+  for (int i = 0; i < 2; ++i) {
+    const format::Segment w = weight.at[static_cast<size_t>(i)];
+    if (w.size == 0) continue;
+    if (input_.at[static_cast<size_t>(i)].format != format::kInt8) return false;
+    int& segment = format::is_progressive(w.format) ? segment4_ : segment8_;
+    const bool known = w.format == format::kInt8 || w.format == format::int4_progressive(kGroup);
+    if (!known || segment >= 0) return false;
+    segment = i;
+  }
+  return segment4_ < 0 || segment8_ < 0 || segment4_ < segment8_;
+}
+
+void CudaLinear::pack_slots(Stream stream) {
+  const auto slots_of = [&](int segment, int inputs) {
+    return segment < 0 ? 0 : (view_.at[segment].size + inputs - 1) / inputs;
+  };
+  const auto blocks = static_cast<size_t>(hopper::packed_blocks(n_));
+  const size_t outputs = blocks * hopper::kBlockOutputs;
+  hopper::Packing to{.slots4 = slots_of(segment4_, hopper::kSlotInputs4),
+                     .slots8 = slots_of(segment8_, hopper::kSlotInputs8)};
+  slots_.reserve(blocks * static_cast<size_t>(to.slots4 + to.slots8) * hopper::kSlotBytes);
+  steps4_.reserve(outputs * sizeof(float));
+  steps8_.reserve(outputs * sizeof(float));
+  to.slots = slots_.as<uint8_t>();
+  to.steps4 = steps4_.as<float>();
+  to.steps8 = steps8_.as<float>();
+  require(hopper::launch_pack(view_, segment4_, segment8_, to, stream), "packing a weight");
+  require(cudaStreamSynchronize(stream), "packing a weight");
+  fast_ = {.n = n_,
+           .slots4 = to.slots4,
+           .slots8 = to.slots8,
+           .slots = to.slots,
+           .steps4 = to.steps4,
+           .steps8 = to.steps8,
+           .bias = view_.bias};
+  for (int i = 0; i < 2; ++i) {  // the slots have it all
+    codes_[i] = DeviceMemory();
+    steps_[i] = DeviceMemory();
+    multipliers_[i] = DeviceMemory();
+    view_.at[i].codes = nullptr;
+    view_.at[i].steps = nullptr;
+    view_.at[i].multipliers = nullptr;
+  }
 }
 
 void CudaLinear::pack_codes(std::span<const LinearWeight> parts, int index, Stream stream) {

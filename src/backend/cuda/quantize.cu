@@ -141,6 +141,12 @@ __device__ void write_segment(const InputSegment& s, const float* x, float clip,
   }
   const int padded = (s.size + kCodeRun - 1) / kCodeRun * kCodeRun;
   if (static_cast<int>(threadIdx.x) < padded - s.size) codes[s.size + threadIdx.x] = 0;
+  if (s.scaling != Scaling::kInt8) return;
+  __syncthreads();  // the codes are written
+  int sum = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < s.size; i += kThreads) sum += codes[i];
+  const uint32_t total = block_reduce(static_cast<uint32_t>(sum), Sum(), shared.partial);
+  if (threadIdx.x == 0) *reinterpret_cast<int32_t*>(row + s.sum_at) = static_cast<int32_t>(total);
 }
 
 // format::block_hadamard of x [size] in global memory; each warp takes every eighth block.
@@ -199,7 +205,27 @@ __global__ void dequantize_kernel(InputView x, float* y) {
   }
 }
 
+// Records are whole 16-byte pieces.
+__global__ void gather_kernel(InputView from, const int32_t* row_index, const int32_t* count,
+                              InputView to) {
+  const int rows = min(*count, to.rows);
+  for (int row = static_cast<int>(blockIdx.x); row < rows; row += static_cast<int>(gridDim.x)) {
+    const auto* source = reinterpret_cast<const int4*>(from.data + row_index[row] * from.row_bytes);
+    auto* target = reinterpret_cast<int4*>(to.data + row * to.row_bytes);
+    for (int i = static_cast<int>(threadIdx.x); i < from.row_bytes / 16; i += kThreads)
+      target[i] = source[i];
+  }
+}
+
 }  // namespace
+
+Status launch_gather(const InputView& from, const int32_t* row_index, const int32_t* count,
+                     const InputView& to, Stream stream) {
+  if (to.rows == 0) return 0;
+  constexpr int kMostBlocks = 4096;
+  gather_kernel<<<min(to.rows, kMostBlocks), kThreads, 0, stream>>>(from, row_index, count, to);
+  return cudaGetLastError();
+}
 
 Status launch_quantize(const QuantizeTask& task, Stream stream) {
   if (task.y.rows == 0) return 0;

@@ -33,6 +33,7 @@ struct InputSegment {
   int groups = 0;
   int codes_at = 0;   // s8 [size, up to a multiple of kCodeRun], integer only
   int scales_at = 0;  // f32 [groups], of one code (FP4: half the scale), integer only
+  int sum_at = 0;     // s32: the sum of the row's codes, kInt8 only
   int values_at = 0;  // f32 [size], floating point only
   Scaling scaling = Scaling::kInt8;
 };
@@ -76,6 +77,10 @@ struct LinearTask {
   float* y = nullptr;  // [rows, n]
 };
 Status launch_linear(const LinearTask& task, Stream stream);
+
+// Record i of `to` becomes record row_index[i] of `from`, for i < *count, which is on the device and at most to.rows.
+Status launch_gather(const InputView& from, const int32_t* row_index, const int32_t* count,
+                     const InputView& to, Stream stream);
 
 // Orders, transforms and quantizes rows.
 struct QuantizeTask {

@@ -1,0 +1,277 @@
+// Times the Hopper linear against cuBLASLt in f16 on the shapes of LLaMA-7B and 70B: microseconds in CUDA graphs of
+// chained launches over more weights than the L2 cache holds; weights, inputs and outputs count as bytes.
+//   linear_bench [few] [many] [layer] [sweep] [7b] [70b]
+#include <cublasLt.h>
+
+#include <cstring>
+#include <string>
+
+#include "bench/cuda/linear_data.cuh"
+
+namespace atom::bench {
+namespace {
+
+struct Named {
+  const char* name;
+  LinearShape shape;
+};
+constexpr int kLayer = 4;
+constexpr Named k7b[kLayer] = {{"7B qkv", {12288, 4096, 128}},
+                               {"7B o", {4096, 4096, 128}},
+                               {"7B gate+up", {22016, 4096, 128}},
+                               {"7B down", {4096, 11008, 128}}};
+constexpr Named k70b[kLayer] = {{"70B qkv", {10240, 8192, 128}},
+                                {"70B o", {8192, 8192, 128}},
+                                {"70B gate+up", {57344, 8192, 128}},
+                                {"70B down", {8192, 28672, 128}}};
+constexpr int kMostRows = 8192;
+constexpr double kRotatedBytes = 4.5e8;  // of weights, several times the L2 cache
+
+int multiprocessors = 0;
+cublasLtHandle_t library;
+void* workspace;
+constexpr size_t kWorkspace = size_t{64} << 20;
+
+// Weights and inputs of a shape, ours and the library's.
+struct Linear {
+  Named named;
+  std::vector<hopper::Weight> weights;
+  std::vector<__half*> halves;
+  uint8_t* x = nullptr;
+  __half* x_half = nullptr;
+};
+float* y;
+__half* y_half;
+
+Linear make_linear(const Named& named, bool with_library) {
+  Linear l{named, {}, {}, nullptr, nullptr};
+  const LinearShape& s = named.shape;
+  const cuda::WeightView view = random_weight(s, 3);
+  const int copies = std::max(2, static_cast<int>(kRotatedBytes / s.packed_bytes()));
+  l.weights.push_back(packed(view, s));
+  for (int i = 1; i < copies; ++i) {
+    hopper::Weight w = l.weights[0];
+    auto* slots = device_array<uint8_t>(s.packed_bytes());
+    ATOM_REQUIRE(cudaMemcpy(slots, w.slots, s.packed_bytes(), cudaMemcpyDeviceToDevice));
+    w.slots = slots;
+    l.weights.push_back(w);
+  }
+  const cuda::InputView x = random_input(s, kMostRows, 4);
+  l.x = x.data;
+  if (!with_library) return l;
+  l.x_half = device_array<__half>(size_t{1} * kMostRows * s.k);
+  fill(l.x_half, size_t{1} * kMostRows * s.k, Fill::kHalf, 6);
+  const double bytes = 2.0 * s.n * s.k;
+  for (int i = 0; i < std::max(2, static_cast<int>(kRotatedBytes / bytes)); ++i) {
+    l.halves.push_back(device_array<__half>(size_t{1} * s.n * s.k));
+    fill(l.halves.back(), size_t{1} * s.n * s.k, Fill::kHalf, 7 + i);
+  }
+  return l;
+}
+
+hopper::Task task_for(const Linear& l, int rows, int copy) {
+  cuda::InputView x = input_layout(l.named.shape, rows);
+  x.data = l.x;
+  hopper::Task t = task_of(x, l.weights[copy % l.weights.size()], y);
+  t.dependent = 1;
+  return t;
+}
+
+// y = x w^T in f16 with f32 sums, by one of the library's algorithms.
+struct LibraryCall {
+  cublasLtMatmulDesc_t operation;
+  cublasLtMatrixLayout_t a, b, c;
+  cublasLtMatmulAlgo_t algorithm;
+  void run(const Linear& l, int copy, cudaStream_t stream) const {
+    const float one = 1, zero = 0;
+    ATOM_REQUIRE(cublasLtMatmul(library, operation, &one, l.halves[copy % l.halves.size()], a,
+                                l.x_half, b, &zero, y_half, c, y_half, c, &algorithm, workspace,
+                                kWorkspace, stream));
+  }
+};
+
+LibraryCall pick_library(const Linear& l, int rows, int nodes) {
+  const LinearShape& s = l.named.shape;
+  LibraryCall call{};
+  const cublasOperation_t transposed = CUBLAS_OP_T;
+  ATOM_REQUIRE(cublasLtMatmulDescCreate(&call.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
+  ATOM_REQUIRE(cublasLtMatmulDescSetAttribute(call.operation, CUBLASLT_MATMUL_DESC_TRANSA,
+                                              &transposed, sizeof transposed));
+  ATOM_REQUIRE(cublasLtMatrixLayoutCreate(&call.a, CUDA_R_16F, s.k, s.n, s.k));
+  ATOM_REQUIRE(cublasLtMatrixLayoutCreate(&call.b, CUDA_R_16F, s.k, rows, s.k));
+  ATOM_REQUIRE(cublasLtMatrixLayoutCreate(&call.c, CUDA_R_16F, s.n, rows, s.n));
+  cublasLtMatmulPreference_t preference;
+  ATOM_REQUIRE(cublasLtMatmulPreferenceCreate(&preference));
+  ATOM_REQUIRE(cublasLtMatmulPreferenceSetAttribute(
+      preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace, sizeof kWorkspace));
+  cublasLtMatmulHeuristicResult_t found[5];
+  int count = 0;
+  ATOM_REQUIRE(cublasLtMatmulAlgoGetHeuristic(library, call.operation, call.a, call.b, call.c,
+                                              call.c, preference, 5, found, &count));
+  float least = 1e30f;
+  for (int i = 0; i < count; ++i) {
+    LibraryCall candidate = call;
+    candidate.algorithm = found[i].algo;
+    const float time = graph_microseconds(
+        std::max(2, nodes / 4), [&](int j, cudaStream_t stream) { candidate.run(l, j, stream); },
+        2);
+    if (time < least) least = time, call.algorithm = found[i].algo;
+  }
+  return call;
+}
+
+int nodes_for(double microseconds_each) {
+  return std::max(2, std::min(60, static_cast<int>(6000 / microseconds_each)));
+}
+
+std::string plan_name(const hopper::Plan& p) {
+  char name[64];
+  std::snprintf(name, sizeof name, p.many ? "many %d" : "%d/%d/%d x%d", p.rows, p.blocks, p.groups,
+                p.cluster);
+  return name;
+}
+
+float time_plan(const Linear& l, int rows, const hopper::Plan& p, int nodes, int replays) {
+  return graph_microseconds(
+      nodes,
+      [&](int i, cudaStream_t stream) {
+        hopper::Task t = task_for(l, rows, i);
+        t.dependent = i > 0;
+        ATOM_REQUIRE(hopper::launch_linear(t, p, multiprocessors, stream));
+      },
+      replays);
+}
+
+std::vector<hopper::Plan> candidates(int rows) {
+  std::vector<hopper::Plan> plans;
+  for (const int tile : {8, 16, 32, 64, 128})
+    for (const auto& [blocks, groups] :
+         {std::pair{1, 2}, {1, 3}, {1, 4}, {1, 6}, {1, 8}, {2, 1}, {2, 2}})
+      for (const int cluster : {1, 2})
+        if (hopper::has_few_rows_kernel(tile, blocks, groups) && tile < 2 * std::max(rows, 5) &&
+            rows <= 4 * tile && rows <= 256)
+          plans.push_back({tile, blocks, groups, cluster, false});
+  if (rows > 16)
+    for (const int many : {64, 128, 256})
+      if (many <= 2 * rows) plans.push_back({many, 2, 1, 1, true});
+  return plans;
+}
+
+double bytes_of(const LinearShape& s, int rows) {
+  return static_cast<double>(s.packed_bytes()) + 1.0 * rows * s.k + 4.0 * rows * s.n;
+}
+
+void one_linear(const Linear& l, int rows, bool sweep) {
+  const LinearShape& s = l.named.shape;
+  const double flops = 2.0 * rows * s.n * s.k;
+  const double guess = std::max(s.packed_bytes() / 4.0e6, flops / 1.3e9);
+  const int nodes = nodes_for(guess);
+  const hopper::Plan planned = hopper::plan(rows, l.weights[0], false, multiprocessors);
+  const float ours = time_plan(l, rows, planned, nodes, 5);
+  float half = 0;
+  if (!l.halves.empty()) {
+    const LibraryCall call = pick_library(l, rows, nodes);
+    half = graph_microseconds(
+        nodes, [&](int i, cudaStream_t stream) { call.run(l, i, stream); }, 5);
+  }
+  std::printf("%-12s %5d  %8.2f us  %5.2f TB/s %6.0f TFLOPS  %-11s | f16 %8.2f us  %5.2fx",
+              l.named.name, rows, ours, bytes_of(s, rows) / ours / 1e6, flops / ours / 1e6,
+              plan_name(planned).c_str(), half, half / ours);
+  if (sweep) {
+    std::vector<std::pair<float, hopper::Plan>> times;
+    for (const hopper::Plan& p : candidates(rows))
+      times.push_back({time_plan(l, rows, p, nodes, 4), p});
+    std::sort(times.begin(), times.end(),
+              [](const auto& a, const auto& b) { return a.first < b.first; });
+    std::printf(" |");
+    for (const auto& [time, p] : times) std::printf(" %s %.2f", plan_name(p).c_str(), time);
+    const hopper::Plan& p = times[0].second;
+    std::printf("\nTUNED {%d, %d, %d, {%d, %d, %d, %d, %s}},", l.weights[0].blocks(),
+                s.slots4() + s.slots8(), rows, p.rows, p.blocks, p.groups, p.cluster,
+                p.many ? "true" : "false");
+  }
+  std::printf("\n");
+}
+
+void layer(const std::vector<Linear>& linears, const char* name, int rows) {
+  double guess = 0;
+  for (const Linear& l : linears)
+    guess += std::max(l.named.shape.packed_bytes() / 4.0e6,
+                      2.0 * rows * l.named.shape.n * l.named.shape.k / 1.3e9);
+  const int nodes = kLayer * std::max(2, std::min(12, static_cast<int>(8000 / guess)));
+  std::vector<hopper::Plan> plans;
+  std::vector<LibraryCall> calls;
+  double bytes = 0;
+  for (const Linear& l : linears) {
+    plans.push_back(hopper::plan(rows, l.weights[0], false, multiprocessors));
+    calls.push_back(pick_library(l, rows, 8));
+    bytes += bytes_of(l.named.shape, rows);
+  }
+  float ours = 1e30f, half = 1e30f;
+  const float warm = rows >= 1024 ? 250.0f : 0.0f;
+  for (int round = 0; round < 2; ++round) {  // alternating
+    ours = std::min(ours, kLayer * graph_microseconds(
+                                       nodes,
+                                       [&](int i, cudaStream_t stream) {
+                                         hopper::Task t =
+                                             task_for(linears[i % kLayer], rows, i / kLayer);
+                                         t.dependent = i > 0;
+                                         ATOM_REQUIRE(hopper::launch_linear(
+                                             t, plans[i % kLayer], multiprocessors, stream));
+                                       },
+                                       5, warm));
+    half = std::min(half, kLayer * graph_microseconds(
+                                       nodes,
+                                       [&](int i, cudaStream_t stream) {
+                                         calls[i % kLayer].run(linears[i % kLayer], i / kLayer,
+                                                               stream);
+                                       },
+                                       5, warm));
+  }
+  std::printf("%-4s layer %5d  %8.2f us  %5.2f TB/s | f16 %8.2f us  %5.2fx%s\n", name, rows, ours,
+              bytes / ours / 1e6, half, half / ours, warm > 0 ? "  sustained" : "");
+}
+
+}  // namespace
+}  // namespace atom::bench
+
+int main(int count, char** words) {
+  using namespace atom::bench;
+  const auto has = [&](const char* word) {
+    for (int i = 1; i < count; ++i)
+      if (std::strcmp(words[i], word) == 0) return true;
+    return false;
+  };
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);
+  cudaDeviceProp device;
+  ATOM_REQUIRE(cudaGetDeviceProperties(&device, 0));
+  multiprocessors = device.multiProcessorCount;
+  std::printf("%s, %d multiprocessors; w4a8, group 128, 128 kept; graphs of dependent launches\n",
+              device.name, multiprocessors);
+  ATOM_REQUIRE(cublasLtCreate(&library));
+  workspace = device_array<char>(kWorkspace);
+  y = device_array<float>(size_t{kMostRows} * 57344);
+  y_half = device_array<__half>(size_t{kMostRows} * 57344);
+  for (const bool large : {false, true}) {
+    if (!has(large ? "70b" : "7b")) continue;
+    std::vector<Linear> linears;
+    for (const Named& named : large ? k70b : k7b) linears.push_back(make_linear(named, true));
+    ATOM_REQUIRE(cudaDeviceSynchronize());
+    if (has("layer"))
+      for (const int rows : {1, 8, 16, 32, 64, 128, 256, 1024, 4096})
+        layer(linears, large ? "70B" : "7B", rows);
+    for (const Linear& l : linears) {
+      if (has("few"))
+        for (const int rows : {8, 16, 32, 64}) one_linear(l, rows, has("sweep"));
+      if (has("many"))
+        for (const int rows : {128, 256, 1024, 4096}) one_linear(l, rows, has("sweep"));
+    }
+    for (const Linear& l : linears) {
+      for (const auto& w : l.weights) cudaFree(const_cast<uint8_t*>(w.slots));
+      for (__half* h : l.halves) cudaFree(h);
+      cudaFree(l.x);
+      cudaFree(l.x_half);
+    }
+  }
+  return 0;
+}

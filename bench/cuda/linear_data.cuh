@@ -1,0 +1,136 @@
+// A linear with random weights and inputs on the device: as the plain kernels read it, and packed for Hopper.
+#pragma once
+
+#include "backend/cuda/hopper_linear.h"
+#include "backend/cuda/tasks.h"
+#include "bench/cuda/device.cuh"
+
+namespace atom::bench {
+
+namespace cuda = backend::cuda;
+namespace hopper = backend::cuda::hopper;
+
+// k inputs, of which the last `kept` are int8; kept == k: all.
+struct LinearShape {
+  int n, k, kept;
+  int normal() const { return k - kept; }
+  int slots4() const { return (normal() + 127) / 128; }
+  int slots8() const { return (kept + 63) / 64; }
+  int64_t packed_bytes() const {
+    return int64_t{hopper::packed_blocks(n)} * (slots4() + slots8()) * hopper::kSlotBytes;
+  }
+};
+
+inline int aligned16(int bytes) { return (bytes + 15) / 16 * 16; }
+
+// Row records as activation.cc lays them out.
+inline cuda::InputView input_layout(const LinearShape& shape, int rows) {
+  cuda::InputView view;
+  int at = 0, index = 0;
+  for (const int size : {shape.normal(), shape.kept}) {
+    if (size == 0) continue;
+    cuda::InputSegment& s = view.at[index++];
+    s.size = s.group = size;
+    s.groups = 1;
+    s.scaling = cuda::Scaling::kInt8;
+    s.codes_at = at;
+    s.scales_at = at + aligned16(size);
+    s.sum_at = s.scales_at + 16;
+    at = s.sum_at + 16;
+  }
+  view.row_bytes = at;
+  view.rows = rows;
+  return view;
+}
+
+inline cuda::InputView random_input(const LinearShape& shape, int rows, uint64_t seed,
+                                    uint8_t* memory = nullptr) {
+  cuda::InputView view = input_layout(shape, rows);
+  if (memory == nullptr) memory = device_array<uint8_t>(view.row_bytes * rows);
+  view.data = memory;
+  const int k = shape.k;
+  auto* x = device_array<float>(size_t{1} * rows * k);
+  fill(x, size_t{1} * rows * k, Fill::kFloat, seed);
+  cuda::QuantizeTask task;
+  task.x = x;
+  task.y = view;
+  ATOM_REQUIRE(cuda::launch_quantize(task, nullptr));
+  ATOM_REQUIRE(cudaDeviceSynchronize());
+  ATOM_REQUIRE(cudaFree(x));
+  return view;
+}
+
+// Canonical weights; the device arrays live as long as the program.
+inline cuda::WeightView random_weight(const LinearShape& shape, uint64_t seed) {
+  cuda::WeightView view;
+  view.n = shape.n;
+  const auto n = static_cast<size_t>(shape.n);
+  int index = 0;
+  if (shape.normal() > 0) {
+    cuda::WeightSegment& s = view.at[index++];
+    s.size = shape.normal();
+    s.group = 128;
+    s.groups = (s.size + 127) / 128;
+    s.element = cuda::Element::kInt4;
+    s.progressive = 1;
+    s.row_bytes = aligned16((s.size + 1) / 2);
+    auto* codes = device_array<uint8_t>(n * s.row_bytes);
+    fill(codes, n * s.row_bytes, Fill::kInt4Pairs, seed);
+    auto* multipliers = device_array<int8_t>(n * s.groups);
+    fill(multipliers, n * s.groups, Fill::kMultiplier, seed + 1);
+    auto* steps = device_array<float>(n);
+    fill(steps, n, Fill::kScale, seed + 2);
+    s.codes = codes;
+    s.multipliers = multipliers;
+    s.steps = steps;
+  }
+  if (shape.kept > 0) {
+    cuda::WeightSegment& s = view.at[index++];
+    s.size = s.group = shape.kept;
+    s.groups = 1;
+    s.element = cuda::Element::kInt8;
+    s.row_bytes = aligned16(s.size);
+    auto* codes = device_array<uint8_t>(n * s.row_bytes);
+    fill(codes, n * s.row_bytes, Fill::kInt8, seed + 3);
+    auto* steps = device_array<float>(n);
+    fill(steps, n, Fill::kScale, seed + 4);
+    s.codes = codes;
+    s.steps = steps;
+  }
+  return view;
+}
+
+inline hopper::Weight packed(const cuda::WeightView& view, const LinearShape& shape,
+                             uint8_t* slots = nullptr) {
+  const size_t outputs = static_cast<size_t>(hopper::packed_blocks(shape.n)) * 64;
+  hopper::Packing to;
+  to.slots4 = shape.slots4();
+  to.slots8 = shape.slots8();
+  to.slots = slots != nullptr ? slots : device_array<uint8_t>(shape.packed_bytes());
+  to.steps4 = device_array<float>(outputs);
+  to.steps8 = device_array<float>(outputs);
+  const bool both = shape.normal() > 0 && shape.kept > 0;
+  ATOM_REQUIRE(hopper::launch_pack(view, shape.normal() > 0 ? 0 : -1,
+                                   shape.kept > 0 ? (both ? 1 : 0) : -1, to, nullptr));
+  hopper::Weight w;
+  w.n = shape.n;
+  w.slots4 = to.slots4;
+  w.slots8 = to.slots8;
+  w.slots = to.slots;
+  w.steps4 = to.steps4;
+  w.steps8 = to.steps8;
+  w.bias = view.bias;
+  return w;
+}
+
+inline hopper::Task task_of(const cuda::InputView& x, const hopper::Weight& w, float* y) {
+  hopper::Task t;
+  t.x = x;
+  t.w = w;
+  t.segment4 = w.slots4 > 0 ? 0 : -1;
+  t.segment8 = w.slots8 > 0 ? (w.slots4 > 0 ? 1 : 0) : -1;
+  t.y = y;
+  return t;
+}
+
+}  // namespace atom::bench

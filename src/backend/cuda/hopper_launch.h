@@ -1,0 +1,56 @@
+// Host side of the Hopper kernels' launches: tensor maps of inputs, and launches with clusters and dependence.
+// Included by .cu files only.
+#pragma once
+
+#include <cuda.h>
+#include <cuda_runtime_api.h>
+
+#include "backend/cuda/hopper_linear.h"
+
+namespace atom::backend::cuda::hopper {
+
+// Both segments' codes as matrices [rows, size] with boxes of 128 columns x `box_rows`, 128-byte swizzle; outside
+// they read zeros.
+struct InputMaps {
+  CUtensorMap of4, of8;
+};
+Status make_input_maps(const Task& task, int box_rows, InputMaps& maps);
+// y as a matrix [rows, n] of f32 with boxes of 32 columns x `box_rows`, 128-byte swizzle. n is a multiple of 4.
+Status make_result_map(const Task& task, int box_rows, CUtensorMap& map);
+
+struct Launch {
+  dim3 grid;
+  int threads;
+  int shared_bytes;
+  int cluster;
+  bool dependent;
+};
+
+template <typename... Parameters, typename... Arguments>
+Status launch_kernel(void (*kernel)(Parameters...), const Launch& how, Stream stream,
+                     const Arguments&... arguments) {
+  cudaLaunchAttribute attributes[2] = {};
+  cudaLaunchConfig_t config = {};
+  config.gridDim = how.grid;
+  config.blockDim = dim3(how.threads);
+  config.dynamicSmemBytes = how.shared_bytes;
+  config.stream = stream;
+  config.attrs = attributes;
+  if (how.dependent) {
+    cudaLaunchAttribute& a = attributes[config.numAttrs++];
+    a.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    a.val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (how.cluster > 1) {
+    cudaLaunchAttribute& a = attributes[config.numAttrs++];
+    a.id = cudaLaunchAttributeClusterDimension;
+    a.val.clusterDim.x = how.cluster;
+    a.val.clusterDim.y = a.val.clusterDim.z = 1;
+  }
+  return cudaLaunchKernelEx(&config, kernel, Parameters(arguments)...);
+}
+
+Status launch_few_rows(const Task& task, const Plan& plan, Stream stream);
+Status launch_many_rows(const Task& task, const Plan& plan, int multiprocessors, Stream stream);
+
+}  // namespace atom::backend::cuda::hopper

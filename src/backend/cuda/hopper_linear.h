@@ -1,0 +1,75 @@
+// Linear layers on Hopper (sm_90a): int8 inputs with one scale a row and segment, times progressive int4 or int8
+// weights (docs/formats.md, section 5), by warpgroup products in s32. Sums are exact, so a result does not depend on
+// the tile, on how k is cut, nor on the other rows.
+//
+// The weight is the register operand: 64 outputs x k, the tokens are the product's n. Its layout is therefore that of
+// the operand's fragments: blocks of 64 outputs, of each the slots along k, contiguous:
+//   int4 slot   128 inputs: 4096 bytes of nibbles (code + 8), 64 multipliers (s8)
+//   int8 slot    64 inputs: 4096 bytes of codes, 64 bytes unused
+// Nibbles of an output at inputs i and i + 16, i % 32 < 16, share a byte, low first; the order of bytes is in
+// hopper_pack.cu. Slots of the int4 segment come first. Outputs and inputs behind the end are zeros, their multipliers and steps too.
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cuda/tasks.h"
+
+namespace atom::backend::cuda::hopper {
+
+inline constexpr int kBlockOutputs = 64;
+inline constexpr int kCodeBytes = 4096;  // of a slot
+inline constexpr int kSlotBytes = kCodeBytes + kBlockOutputs;
+inline constexpr int kSlotInputs4 = 128, kSlotInputs8 = 64;
+
+struct Weight {
+  int n = 0;
+  int slots4 = 0, slots8 = 0;
+  const uint8_t* slots = nullptr;  // [packed_blocks(n), slots4 + slots8, kSlotBytes]
+  const float* steps4 = nullptr;   // [packed_blocks(n) * kBlockOutputs], of the int4 segment's rows
+  const float* steps8 = nullptr;   // the same of the int8 segment
+  const float* bias = nullptr;     // [n], may be null
+
+  int blocks() const { return (n + kBlockOutputs - 1) / kBlockOutputs; }
+};
+
+// Blocks in memory: an even number, for kernels that take two at once.
+constexpr int packed_blocks(int n) { return (n + 2 * kBlockOutputs - 1) / (2 * kBlockOutputs) * 2; }
+// Where a packed weight goes; the arrays of Weight, packed_blocks(n) of them.
+struct Packing {
+  int slots4 = 0, slots8 = 0;
+  uint8_t* slots = nullptr;
+  float *steps4 = nullptr, *steps8 = nullptr;
+};
+// Segment `segment4` of w is progressive int4 in groups of 128, `segment8` int8; -1: absent.
+Status launch_pack(const WeightView& w, int segment4, int segment8, const Packing& to,
+                   Stream stream);
+
+// y[i, :] = x[i, :] * w^T, rows [row_ends[expert - 1], row_ends[expert]) of x, or all.
+struct Task {
+  InputView x;
+  int segment4 = -1, segment8 = -1;  // of x.at; -1: absent
+  Weight w;
+  const int32_t* row_ends = nullptr;  // device memory; null: all rows
+  int expert = 0;
+  int add = 0;
+  float* y = nullptr;  // [rows, n]
+  int dependent = 0;   // programmatic dependent launch: may begin while the kernel before it ends
+};
+
+// How a task is cut. Few rows: a CTA has 64 * blocks outputs, `groups` warpgroups a block that take turns along k, and
+// `cluster` CTAs share the slots. Many rows: persistent CTAs of 128 outputs.
+struct Plan {
+  int rows = 8;  // tokens of a tile
+  int blocks = 1;
+  int groups = 4;
+  int cluster = 1;
+  bool many = false;
+};
+bool has_few_rows_kernel(int rows, int blocks, int groups);
+// A pure function of the problem and the device: that of the nearest measured shape (hopper_tuned.h), or, on a device
+// with another number of multiprocessors, of the least estimated time. by_expert: the task has row_ends.
+Plan plan(int rows, const Weight& weight, bool by_expert, int multiprocessors);
+
+Status launch_linear(const Task& task, const Plan& plan, int multiprocessors, Stream stream);
+
+}  // namespace atom::backend::cuda::hopper

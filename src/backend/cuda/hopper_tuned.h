@@ -1,0 +1,108 @@
+// The fastest plan of every shape and class of rows, as bench/cuda/linear_bench measured it with its word "sweep":
+// NVIDIA H200, CUDA 13.0, w4a8 with groups of 128 and 128 kept channels.
+#pragma once
+
+#include "backend/cuda/hopper_linear.h"
+
+namespace atom::backend::cuda::hopper {
+
+inline constexpr int kTunedMultiprocessors = 132;
+inline constexpr int kTunedRows[] = {8, 16, 32, 64, 128, 256, 1024, 4096};
+inline constexpr int kTunedClasses = 8;
+
+struct Tuned {
+  int blocks, slots;         // of the weight
+  Plan plan[kTunedClasses];  // of up to kTunedRows rows
+};
+inline constexpr Tuned kTuned[] = {
+    // LLaMA-7B: qkv
+    {192,
+     33,
+     {{8, 1, 4, 1, false},
+      {16, 1, 3, 1, false},
+      {32, 2, 2, 1, false},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {256, 2, 1, 1, true},
+      {256, 2, 1, 1, true},
+      {256, 2, 1, 1, true}}},
+    // o
+    {64,
+     33,
+     {{8, 1, 8, 1, false},
+      {16, 1, 6, 1, false},
+      {32, 1, 6, 1, false},
+      {32, 1, 6, 1, false},
+      {64, 1, 2, 1, false},
+      {64, 2, 1, 1, true},
+      {256, 2, 1, 1, true},
+      {128, 2, 1, 1, true}}},
+    // gate and up
+    {344,
+     33,
+     {{8, 2, 2, 1, false},
+      {16, 2, 1, 1, false},
+      {32, 2, 1, 1, false},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {256, 2, 1, 1, true}}},
+    // down
+    {64,
+     87,
+     {{8, 1, 8, 2, false},
+      {16, 1, 6, 2, false},
+      {32, 1, 4, 2, false},
+      {64, 1, 4, 2, false},
+      {64, 2, 2, 2, false},
+      {64, 2, 1, 1, true},
+      {256, 2, 1, 1, true},
+      {256, 2, 1, 1, true}}},
+    // LLaMA-2-70B: qkv
+    {160,
+     65,
+     {{8, 1, 4, 1, false},
+      {16, 1, 3, 1, false},
+      {32, 2, 2, 1, false},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {256, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {256, 2, 1, 1, true}}},
+    // o
+    {128,
+     65,
+     {{8, 1, 8, 1, false},
+      {16, 1, 6, 1, false},
+      {32, 1, 4, 1, false},
+      {64, 2, 2, 2, false},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {256, 2, 1, 1, true},
+      {256, 2, 1, 1, true}}},
+    // gate and up
+    {896,
+     65,
+     {{8, 1, 2, 1, false},
+      {16, 2, 1, 1, false},
+      {32, 2, 1, 1, false},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {256, 2, 1, 1, true},
+      {256, 2, 1, 1, true}}},
+    // down
+    {128,
+     225,
+     {{8, 1, 8, 1, false},
+      {16, 1, 6, 1, false},
+      {32, 2, 2, 2, false},
+      {64, 2, 2, 2, false},
+      {64, 2, 2, 1, false},
+      {128, 2, 1, 1, true},
+      {256, 2, 1, 1, true},
+      {256, 2, 1, 1, true}}},
+};
+
+}  // namespace atom::backend::cuda::hopper

@@ -1,0 +1,129 @@
+// Compares the Hopper linear with the plain kernel on a device, for every kernel and cut. Sums are integers, and both
+// sides round the same way, so results must have the same bits. Exit code 1 when one differs.
+#include <cstring>
+
+#include "bench/cuda/linear_data.cuh"
+
+namespace atom::bench {
+namespace {
+
+constexpr uint32_t kSentinel = 0x7fc0dead;
+int failures = 0;
+
+struct Case {
+  LinearShape shape;
+  int rows;
+  bool add;
+  int first_row = 0, end_row = 0;  // by expert; 0, 0: dense
+};
+
+std::vector<float> filled(size_t count) {
+  std::vector<float> y(count);
+  for (size_t i = 0; i < count; ++i) y[i] = normal_at(99, i);
+  return y;
+}
+
+void compare(const Case& c, const hopper::Plan& p, const std::vector<float>& expected,
+             const float* device, const char* what) {
+  const size_t count = expected.size() - 64;
+  const std::vector<float> y = host_copy(device, expected.size());
+  size_t wrong = 0, first = 0;
+  for (size_t i = 0; i < count; ++i)
+    if (std::memcmp(&y[i], &expected[i], 4) != 0 && wrong++ == 0) first = i;
+  uint32_t guard = 0;
+  for (size_t i = count; i < y.size(); ++i) {
+    std::memcpy(&guard, &y[i], 4);
+    if (guard != kSentinel && wrong++ == 0) first = i;
+  }
+  if (wrong == 0) return;
+  ++failures;
+  if (failures < 40)
+    std::printf(
+        "  WRONG %s n %d k %d kept %d rows %d add %d [%d, %d) plan %d/%d/%d x%d%s: %zu of %zu, "
+        "first row %zu output %zu: %g for %g\n",
+        what, c.shape.n, c.shape.k, c.shape.kept, c.rows, c.add, c.first_row, c.end_row, p.rows,
+        p.blocks, p.groups, p.cluster, p.many ? " many" : "", wrong, count, first / c.shape.n,
+        first % c.shape.n, y[first], expected[first]);
+}
+
+void run(const Case& c, const std::vector<hopper::Plan>& plans) {
+  cuda::WeightView view = random_weight(c.shape, 1);
+  auto* bias = device_array<float>(c.shape.n);
+  fill(bias, c.shape.n, Fill::kFloat, 5);
+  view.bias = bias;
+  const cuda::InputView x = random_input(c.shape, c.rows, 2);
+  const hopper::Weight w = packed(view, c.shape);
+  const size_t count = size_t{1} * c.rows * c.shape.n, whole = count + 64;
+  std::vector<float> start = filled(whole);
+  for (size_t i = count; i < whole; ++i) std::memcpy(&start[i], &kSentinel, 4);
+  auto* y = device_array<float>(whole);
+  auto* ends = device_array<int32_t>(2);
+  const int32_t row_ends[2] = {c.first_row, c.end_row};
+  ATOM_REQUIRE(cudaMemcpy(ends, row_ends, sizeof row_ends, cudaMemcpyHostToDevice));
+  const auto reset = [&] {
+    ATOM_REQUIRE(cudaMemcpy(y, start.data(), whole * sizeof(float), cudaMemcpyHostToDevice));
+  };
+  cuda::LinearTask plain;
+  plain.x = x;
+  plain.w = view;
+  plain.add = c.add ? 1 : 0;
+  plain.y = y;
+  if (c.end_row > 0) plain.row_ends = ends, plain.expert = 1;
+  reset();
+  ATOM_REQUIRE(cuda::launch_linear(plain, nullptr));
+  const std::vector<float> expected = host_copy(y, whole);
+  for (const hopper::Plan& p : plans) {
+    hopper::Task t = task_of(x, w, y);
+    t.add = plain.add;
+    t.row_ends = plain.row_ends;
+    t.expert = plain.expert;
+    for (const int dependent : {0, 1}) {
+      t.dependent = dependent;
+      reset();
+      ATOM_REQUIRE(hopper::launch_linear(t, p, 132, nullptr));
+      ATOM_REQUIRE(cudaDeviceSynchronize());
+      compare(c, p, expected, y, dependent ? "dependent" : "plain launch");
+    }
+  }
+  for (const void* memory :
+       {static_cast<const void*>(y), static_cast<const void*>(ends), static_cast<const void*>(bias),
+        static_cast<const void*>(x.data), static_cast<const void*>(w.slots)})
+    ATOM_REQUIRE(cudaFree(const_cast<void*>(memory)));
+}
+
+std::vector<hopper::Plan> plans_for(int rows, bool can_256) {
+  std::vector<hopper::Plan> plans;
+  for (const int tile : {8, 16, 32, 64, 128})
+    for (const int cluster : {1, 2})
+      for (const auto& [blocks, groups] :
+           {std::pair{1, 2}, {1, 3}, {1, 4}, {1, 6}, {1, 8}, {2, 1}, {2, 2}})
+        if (hopper::has_few_rows_kernel(tile, blocks, groups) && rows <= 4 * tile)
+          plans.push_back({tile, blocks, groups, cluster, false});
+  for (const int tile : {64, 128, 256})
+    if (tile < 256 || can_256) plans.push_back({tile, 2, 1, 1, true});
+  return plans;
+}
+
+}  // namespace
+}  // namespace atom::bench
+
+int main() {
+  using namespace atom::bench;
+  const LinearShape shapes[] = {{512, 1024, 128}, {320, 1536, 128},  {192, 416, 32},
+                                {100, 272, 16},   {256, 1000, 0},    {128, 384, 384},
+                                {64, 4096, 128},  {640, 11008, 128}, {1024, 4096, 128},
+                                {8, 128, 64},     {70, 512, 128}};
+  int cases = 0;
+  for (const LinearShape& shape : shapes)
+    for (const int rows : {1, 2, 3, 7, 8, 9, 16, 17, 33, 63, 64, 65, 127, 129, 300, 1000}) {
+      const bool can_256 = shape.normal() > 0 && shape.slots8() <= 4 && shape.n % 4 == 0;
+      run({shape, rows, rows % 2 == 0}, plans_for(rows, can_256));
+      ++cases;
+      if (rows < 16) continue;
+      run({shape, rows, false, rows / 4, rows / 2 + 3}, plans_for(rows, false));
+      run({shape, rows, true, rows / 2, rows / 2},
+          plans_for(rows, false));  // an expert without rows
+    }
+  std::printf("linear_check: %d cases, %d failures\n", cases, failures);
+  return failures == 0 ? 0 : 1;
+}

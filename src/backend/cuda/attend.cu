@@ -47,7 +47,7 @@ struct Source {
 };
 __device__ Source source_of(const AttentionTask& t, const Here& here, int side, int position) {
   if (position < here.own)
-    return {cached_row(t, here.place, side, here.kv_head, position), t.cache.bits};
+    return {cached_row(t, here.place, side, here.kv_head, position), t.cache.side[side].bits};
   if (position < here.place.first_position)
     return {open_row(t, here.place, side, here.kv_head, position), 8};
   const int row = here.place.first_row + position - here.place.first_position;

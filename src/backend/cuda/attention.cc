@@ -11,12 +11,15 @@ namespace atom::backend::cuda {
 namespace {
 
 KvView kv_view(const format::KvLayout& layout, void* pages) {
-  return {.pages = static_cast<uint8_t*>(pages),
-          .bits = format::kv_bits(layout.kind),
-          .tokens = layout.tokens,
-          .page_bytes = layout.page_bytes(),
-          .head_bytes = layout.head_bytes(),
-          .row_bytes = layout.row_bytes()};
+  KvView view{.pages = static_cast<uint8_t*>(pages),
+              .tokens = layout.tokens,
+              .page_bytes = layout.page_bytes()};
+  for (int side = 0; side < 2; ++side)
+    view.side[side] = {.bits = layout.bits(side),
+                       .offset = layout.head_offset(side, 0),
+                       .head_bytes = layout.head_bytes(side),
+                       .row_bytes = layout.row_bytes(side)};
+  return view;
 }
 
 bool is_device_memory(const void* data) {

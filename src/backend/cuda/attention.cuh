@@ -40,20 +40,20 @@ struct KvRow {
   uint8_t* codes;
   uint8_t* params;
 };
-__device__ inline KvRow kv_row(const KvView& kv, int kv_heads, uint8_t* page, int side, int head,
-                               int token) {
-  uint8_t* base = page + (int64_t{side} * kv_heads + head) * kv.head_bytes;
-  return {base + token * kv.row_bytes, base + kv.tokens * kv.row_bytes + int64_t{4} * token};
+__device__ inline KvRow kv_row(const KvView& kv, uint8_t* page, int side, int head, int token) {
+  const KvSide& of = kv.side[side];
+  uint8_t* base = page + of.offset + head * of.head_bytes;
+  return {base + token * of.row_bytes, base + kv.tokens * of.row_bytes + int64_t{4} * token};
 }
 __device__ inline KvRow cached_row(const AttentionTask& t, const RowPlace& place, int side,
                                    int head, int position) {
   uint8_t* page = t.cache.pages + place.page_table[position / t.cache.tokens] * t.cache.page_bytes;
-  return kv_row(t.cache, t.kv_heads, page, side, head, position % t.cache.tokens);
+  return kv_row(t.cache, page, side, head, position % t.cache.tokens);
 }
 __device__ inline KvRow open_row(const AttentionTask& t, const RowPlace& place, int side, int head,
                                  int position) {
   uint8_t* page = t.open.pages + place.open_page * t.open.page_bytes;
-  return kv_row(t.open, t.kv_heads, page, side, head, position % t.open.tokens);
+  return kv_row(t.open, page, side, head, position % t.open.tokens);
 }
 __device__ inline KvRow fresh_row(const AttentionTask& t, int64_t row, int side, int head) {
   uint8_t* codes = t.fresh + ((row * 2 + side) * t.kv_heads + head) * t.fresh_bytes;

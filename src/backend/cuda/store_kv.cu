@@ -60,10 +60,11 @@ __global__ void store_kv_kernel(AttentionTask t) {
   }
   __syncwarp();
   const KvRow to = cached_row(t, place, side, head, place.position);
-  if (t.cache.bits >= 16)
-    store_floats(x, t.head_dim, t.cache.bits, to.codes);
+  const int bits = t.cache.side[side].bits;
+  if (bits >= 16)
+    store_floats(x, t.head_dim, bits, to.codes);
   else
-    store_codes(x, t.head_dim, t.cache.bits, t.cache.bits == 4 ? t.kv_clip : 1.0f, to);
+    store_codes(x, t.head_dim, bits, bits == 4 ? t.kv_clip : 1.0f, to);
   if (t.has_open_page) store_codes(x, t.head_dim, 8, 1.0f, fresh_row(t, row, side, head));
 }
 

@@ -181,13 +181,17 @@ struct RowPlace {
 };
 
 // format::KvLayout in bytes. Side 0 is K, side 1 is V.
+struct KvSide {
+  int bits = 16;           // 32, 16: floats; 8, 4: codes with {lo, step}
+  int64_t offset = 0;      // of the side's first head in a page
+  int64_t head_bytes = 0;  // of one KV head of a page
+  int64_t row_bytes = 0;   // codes of one token and head
+};
 struct KvView {
   uint8_t* pages = nullptr;
-  int bits = 16;  // 32, 16: floats; 8, 4: codes with {lo, step}
   int tokens = 64;
   int64_t page_bytes = 0;
-  int64_t head_bytes = 0;  // of one side and KV head of a page
-  int64_t row_bytes = 0;   // codes of one token and head
+  KvSide side[2];
 };
 
 struct AttentionTask {
@@ -200,7 +204,7 @@ struct AttentionTask {
   const float* rope_sin = nullptr;
   int hadamard = 0;
   const float* key_offset = nullptr;  // [kv_heads, head_dim], may be null
-  float kv_clip = 1;                  // of pages with 4 bits
+  float kv_clip = 1;                  // of sides with 4 bits
   const RowPlace* places = nullptr;   // [rows]
   KvView cache;
   int has_open_page = 0;

@@ -1,0 +1,77 @@
+// The choice of a Hopper kernel is a pure function: it can be asked anywhere.
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <set>
+
+#include "backend/cuda/hopper_tuned.h"
+
+namespace atom::backend::cuda::hopper {
+namespace {
+
+Weight weight_of(int n, int slots4, int slots8) {
+  Weight w;
+  w.n = n;
+  w.slots4 = slots4;
+  w.slots8 = slots8;
+  return w;
+}
+
+void expect_launchable(const Plan& p, const Weight& w, bool by_expert) {
+  if (!p.many) {
+    EXPECT_FALSE(by_expert);
+    EXPECT_TRUE(has_few_rows_kernel(p.rows, p.blocks, p.groups));
+    EXPECT_TRUE(p.cluster == 1 || p.cluster == 2);
+    EXPECT_LE(p.cluster, w.slots4 + w.slots8);
+    return;
+  }
+  EXPECT_TRUE(p.rows == 64 || p.rows == 128 || p.rows == 256);
+  if (p.rows ==
+      256) {  // needs int4 sums, few int8 slots, aligned results and rows known to the host
+    EXPECT_GT(w.slots4, 0);
+    EXPECT_LE(w.slots8, 4);
+    EXPECT_EQ(w.n % 4, 0);
+    EXPECT_FALSE(by_expert);
+  }
+}
+
+TEST(HopperPlan, IsAKernelThatExists) {
+  for (const int multiprocessors : {132, 114, 78})
+    for (const int n : {1, 64, 100, 130, 512, 4096, 12288, 57344})
+      for (const auto& [slots4, slots8] :
+           {std::pair{1, 0}, {0, 1}, {3, 1}, {31, 2}, {0, 64}, {31, 8}, {223, 2}})
+        for (const int rows : {1, 8, 9, 16, 17, 33, 64, 65, 127, 256, 300, 1000, 5000})
+          for (const bool by_expert : {false, true}) {
+            const Weight w = weight_of(n, slots4, slots8);
+            SCOPED_TRACE(::testing::Message()
+                         << n << " " << slots4 << "+" << slots8 << " " << rows);
+            expect_launchable(plan(rows, w, by_expert, multiprocessors), w, by_expert);
+          }
+}
+
+TEST(HopperPlan, OfAMeasuredShapeIsTheMeasuredOne) {
+  for (const Tuned& t : kTuned)
+    for (int i = 0; i < kTunedClasses; ++i) {
+      const Plan p = plan(kTunedRows[i], weight_of(t.blocks * kBlockOutputs, t.slots - 2, 2), false,
+                          kTunedMultiprocessors);
+      EXPECT_EQ(p.rows, t.plan[i].rows);
+      EXPECT_EQ(p.blocks, t.plan[i].blocks);
+      EXPECT_EQ(p.groups, t.plan[i].groups);
+      EXPECT_EQ(p.cluster, t.plan[i].cluster);
+      EXPECT_EQ(p.many, t.plan[i].many);
+    }
+}
+
+TEST(HopperPlan, TakesWiderTilesForMoreRows) {
+  const Weight w = weight_of(12288, 31, 2);
+  int before = 0;
+  for (const int rows : {1, 16, 32, 64, 128, 4096}) {
+    const Plan p = plan(rows, w, false, kTunedMultiprocessors);
+    EXPECT_GE(p.rows, before);
+    EXPECT_GE(p.rows, std::min(rows, 64));
+    before = p.rows;
+  }
+}
+
+}  // namespace
+}  // namespace atom::backend::cuda::hopper

@@ -352,7 +352,7 @@ TEST_F(ProgramTest, AblationHasARowPerStepAndCleansUp) {
 
   const Json best = ablate({"--steps", "best", "--kld"});
   expect_documented_keys({"eval", "ablation"}, best);
-  ASSERT_EQ(best["rows"].size(), 16u);
+  ASSERT_EQ(best["rows"].size(), 17u);
   EXPECT_EQ(best["rows"][0]["mean_kld"][0], 0);
   // 64 tokens of calibration say nothing of most directions: no ingredient may make much of that.
   for (size_t i = 1; i < best["rows"].size(); ++i) {

@@ -39,7 +39,7 @@ __global__ void __launch_bounds__(kThreads, 1)
   __syncthreads();
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
   if (warp >= kConsumers * 4) {
-    give_registers<32>();
+    give_registers<40>();
     if (warp == kConsumers * 4) {
       if (threadIdx.x % 32 == 0)
         Producer<S>(t, &map4, &map8, shared, barriers).run();
@@ -50,7 +50,7 @@ __global__ void __launch_bounds__(kThreads, 1)
       if (warp == kConsumers * 4 + 1) produce_tokens<S>(t, tiles_of<S>(t), shared, barriers);
     }
   } else {
-    take_registers<240>();
+    take_registers<232>();  // 2 * 128 * 232 + 128 * 40 = 384 * 168, what the launch took
     wait_for_previous_grid();  // every thread: what it stores may be read before, and the next kernel counts on it
     Consumer<S>(t, boxes != 0 ? &results : nullptr, shared, barriers).run(tiles_of<S>(t));
   }

@@ -35,14 +35,9 @@ class Consumer {
         accumulate<Operand4>(t_.w.slots4, sums);
       else
         accumulate<Operand8>(t_.w.slots8, sums);
-      const bool both = t_.w.slots4 > 0 && t_.w.slots8 > 0;
-      if (S::kRows <= 128 && both && t_.w.slots8 == 2) {
-        finish_pair(sums, output);
-      } else {
-        const Token* tokens = wait_for_tokens();
-        scale(sums, output, tokens);
-        if (both) add_int8(sums, output, tokens);
-      }
+      const Token* tokens = wait_for_tokens();
+      scale(sums, output, tokens);
+      if (t_.w.slots4 > 0 && t_.w.slots8 > 0) add_int8(sums, output, tokens);
       barrier_arrive(barriers_.tokens_empty + 8 * buffer_);
       if (S::kRows > 128 || results_ != nullptr)
         store_boxes(sums, output, row);
@@ -122,72 +117,7 @@ class Consumer {
     return reinterpret_cast<const Token*>(tokens_ + buffer_ * S::kTokenBytes) + threadIdx.x % 4 * 2;
   }
 
-  // An int8 segment of two slots, kPairPart rows at a time: while sums become results, the next products run. It takes
-  // registers that the sums of 256 rows do not leave.
-  struct Pair {
-    Operand8 first, second;
-    uint32_t at_first, at_second;  // of the tiles, from tile_
-  };
-  static constexpr int kPairPart = 64, kPairParts = S::kRows / kPairPart;
-  __device__ __forceinline__ void start_part(int (&sums)[kPairPart / 2], const Pair& pair,
-                                             int part) const {
-#pragma unroll
-    for (int& sum : sums) sum = 0;
-    pin(sums);
-    products_begin();
-    const auto offset = static_cast<uint32_t>(part * (kPairPart * 128 / 16));
-    pair.first.template multiply<kPairPart>(sums, tile_ + (pair.at_first + offset));
-    pair.second.template multiply<kPairPart>(sums, tile_ + (pair.at_second + offset));
-    products_commit();
-  }
-  __device__ __forceinline__ void add_part(const int (&sums)[kPairPart / 2],
-                                           int (&results)[S::kRows / 2], int part,
-                                           const float (&step)[2], const Token* tokens) const {
-#pragma unroll
-    for (int i = 0; i < kPairPart / 2; ++i) {
-      int& result = results[part * (kPairPart / 2) + i];
-      const float scale = tokens[part * kPairPart + i / 4 * 8 + i % 2].scale8;
-      result = __float_as_int(
-          fmaf(static_cast<float>(sums[i]), step[i / 2 % 2] * scale, __int_as_float(result)));
-      if (i % 8 == 7) hold_loads();
-    }
-  }
-  __device__ __forceinline__ void finish_pair(int (&results)[S::kRows / 2], int output) {
-    Pair pair;
-    const int first = at_.stage;
-    barrier_wait(barriers_.full + 8 * at_.stage, at_.phase);
-    pair.first.load(block_ + at_.stage * S::kStageSlots, lane_);
-    pair.at_first = static_cast<uint32_t>(at_.stage * (S::kInputBytes / 16));
-    at_.next<S>();
-    const int second = at_.stage;
-    barrier_wait(barriers_.full + 8 * at_.stage, at_.phase);
-    pair.second.load(block_ + at_.stage * S::kStageSlots, lane_);
-    pair.at_second = static_cast<uint32_t>(at_.stage * (S::kInputBytes / 16) + 4);
-    at_.next<S>();
-    int a[kPairPart / 2];
-    start_part(a, pair, 0);
-    const Token* tokens = wait_for_tokens();
-    scale(results, output, tokens);
-    const float step[2] = {t_.w.steps8[output], t_.w.steps8[output + 8]};
-#pragma unroll
-    for (int part = 0; part < kPairParts; ++part) {
-      products_wait<0>();
-      pin(a);
-      if (part == kPairParts - 1) {
-        release(first);
-        release(second);
-        add_part(a, results, part, step, tokens);
-        break;
-      }
-      int copy[kPairPart / 2];
-#pragma unroll
-      for (int i = 0; i < kPairPart / 2; ++i) copy[i] = a[i];
-      start_part(a, pair, part + 1);
-      add_part(copy, results, part, step, tokens);
-    }
-  }
-
-  // The int8 segment of any number of slots, some rows at a time; its slots, which all have a stage, are read in every pass.
+  // The int8 segment, some rows at a time; its slots, which all have a stage, are read in every pass.
   __device__ __forceinline__ void add_int8(int (&results)[S::kRows / 2], int output,
                                            const Token* tokens) {
     const float step[2] = {t_.w.steps8[output], t_.w.steps8[output + 8]};

@@ -13,7 +13,7 @@ namespace atom::backend {
 
 struct OpenOptions {
   Executor* executor = nullptr;  // required by "cpu"; outlives the backend
-  std::string isa;  // "cpu": "", or one of "baseline", "avx2", "avx512-vnni" to force it
+  std::string isa;          // "cpu": "", or one of "baseline", "avx2", "avx512-vnni" to force it
   std::string cuda_plugin;  // "cuda": path of libatom_cuda.so; "": beside the program or in its lib
 };
 

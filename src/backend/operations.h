@@ -110,8 +110,9 @@ struct LinearArgs {
   Activation x;
   std::span<const PackedLinear* const> weights;  // 1, or one per expert
   const int32_t* row_ends = nullptr;             // [experts]; null: dense
-  const int32_t* row_index = nullptr;  // [row_ends[experts - 1]], at most x.rows * experts; null: identity
-  float* y = nullptr;                            // [rows, n]
+  const int32_t* row_index =
+      nullptr;         // [row_ends[experts - 1]], at most x.rows * experts; null: identity
+  float* y = nullptr;  // [rows, n]
   Then then = Then::kStore;
 };
 
@@ -123,7 +124,7 @@ struct SequenceStep {
   int row_end = 0;
   int position = 0;
   const int32_t* page_table = nullptr;  // memory of the backend or of the host
-  int open_page = 0;  // the sequence's, where the layout has open pages
+  int open_page = 0;                    // the sequence's, where the layout has open pages
 };
 
 // Turns Q and K (RoPE, Su et al. 2021; halves [0, d/2) and [d/2, d) form the pairs), stores K and

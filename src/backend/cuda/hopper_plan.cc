@@ -31,7 +31,8 @@ double cost(const Candidate& c, int cluster, int blocks, int slots, int multipro
   const int slots_of_cta = (slots + cluster - 1) / cluster;
   const double inputs = 1.0 + c.rows * 128.0 / (c.blocks * kSlotBytes) * 0.5;  // from L2
   const double stream = busiest * c.blocks * slots_of_cta * kSlotMicroseconds * inputs;
-  const double walk = (slots_of_cta + c.groups - 1) / c.groups * 0.6;
+  const int steps = (slots_of_cta + c.groups - 1) / c.groups;  // of a group, one after the other
+  const double walk = 0.6 * steps;
   return 3.0 + waves * std::max(stream, walk) + (waves - 1) * 2.0 + (cluster - 1) * 0.8;
 }
 

@@ -43,6 +43,7 @@ struct Transforms {
 struct KeptCounts {
   int qkv = 0, out = 0, ffn = 0, down = 0;
 
+  // NOLINTNEXTLINE(google-explicit-constructor): a number is the same for all four
   constexpr KeptCounts(int all) : qkv(all), out(all), ffn(all), down(all) {}
   constexpr KeptCounts(int qkv, int out, int ffn, int down)
       : qkv(qkv), out(out), ffn(ffn), down(down) {}

@@ -26,7 +26,6 @@ namespace atom::quantizer {
 namespace {
 
 using model::LayerTensors;
-using model::LinearScheme;
 using model::LinearTensors;
 
 // One run, in the order of its members.

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "backend/cpu/activation.h"
+#include "backend/linear_parts.h"
 #include "base/error.h"
 #include "format/quantize.h"
 
@@ -12,30 +13,6 @@ namespace atom::backend::cpu {
 namespace {
 
 using format::Format;
-
-// The pairs that kernels exist for: see linear_kernel.h.
-bool is_computable(Format weight, Format input) {
-  if (format::is_progressive(input)) return false;  // of weights only
-  if (!format::is_integer(weight) || !format::is_integer(input)) return true;
-  if (format::bits(input) == 4 || format::is_e2m1(weight)) return weight == input;
-  return true;  // an int8 input has one scale, which serves every group of the weight
-}
-
-void check_parts(std::span<const LinearWeight> parts, const format::Segments& input) {
-  check(!parts.empty(), "a linear has at least one part");
-  const format::Segments& first = parts[0].segments;
-  for (const LinearWeight& part : parts)
-    if (part.segments != first) fail("the parts of a linear have different segments");
-  for (size_t i = 0; i < input.at.size(); ++i) {
-    const format::Segment w = first.at[i], x = input.at[i];
-    if (w.size != x.size)
-      fail("segment {} of a linear has {} weight columns ({}) but {} input channels ({})", i,
-           w.size, format::name(w.format), x.size, format::name(x.format));
-    if (w.size > 0 && !is_computable(w.format, x.format))
-      fail("the cpu backend cannot multiply a weight of {} with an input of {}",
-           format::name(w.format), format::name(x.format));
-  }
-}
 
 // One output's row of one segment, as the checkpoint stores it. Null: a column of padding.
 struct Row {
@@ -144,7 +121,7 @@ struct CpuLinear::Rows {
 CpuLinear::CpuLinear(std::span<const LinearWeight> parts, const format::Segments& input,
                      const KernelTable& kernels, Executor& executor)
     : input_(input) {
-  check_parts(parts, input);
+  check_parts(parts, input, "cpu");
   const Rows rows(parts);
   n_ = static_cast<int>(rows.places.size());
   k_ = input.k();

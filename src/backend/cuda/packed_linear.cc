@@ -6,6 +6,7 @@
 #include <cstring>
 #include <vector>
 
+#include "backend/linear_parts.h"
 #include "base/error.h"
 #include "format/list.h"
 
@@ -27,29 +28,6 @@ Element element_of(Format format) {
       return F::kTag == format::kF16.kind ? Element::kF16 : Element::kBF16;
     }
   });
-}
-
-bool is_computable(Format weight, Format input) {
-  if (format::is_progressive(input)) return false;  // of weights only
-  if (!format::is_integer(weight) || !format::is_integer(input)) return true;
-  if (format::bits(input) == 4 || format::is_e2m1(weight)) return weight == input;
-  return true;  // an int8 input has one scale, which serves every group of the weight
-}
-
-void check_parts(std::span<const LinearWeight> parts, const format::Segments& input) {
-  check(!parts.empty(), "a linear has at least one part");
-  const format::Segments& first = parts[0].segments;
-  for (const LinearWeight& part : parts)
-    if (part.segments != first) fail("the parts of a linear have different segments");
-  for (size_t i = 0; i < input.at.size(); ++i) {
-    const format::Segment w = first.at[i], x = input.at[i];
-    if (w.size != x.size)
-      fail("segment {} of a linear has {} weight columns ({}) but {} input channels ({})", i,
-           w.size, format::name(w.format), x.size, format::name(x.format));
-    if (w.size > 0 && !is_computable(w.format, x.format))
-      fail("the cuda backend cannot multiply a weight of {} with an input of {}",
-           format::name(w.format), format::name(x.format));
-  }
 }
 
 // "int4.g128 + int8 x int4.g128 + int8"
@@ -101,7 +79,7 @@ std::vector<float> row_steps(const LinearWeight::Part& part, const format::Segme
 CudaLinear::CudaLinear(std::span<const LinearWeight> parts, const format::Segments& input,
                        bool hopper, Stream stream)
     : input_(input) {
-  check_parts(parts, input);
+  check_parts(parts, input, "cuda");
   for (const LinearWeight& part : parts) n_ += part.n;
   k_ = input.k();
   view_.n = n_;

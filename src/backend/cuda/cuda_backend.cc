@@ -20,11 +20,16 @@ CudaBackend::~CudaBackend() {
   cudaStreamDestroy(stream_);
 }
 
+std::string CudaBackend::kernels_word() const {
+  if (!is_hopper()) return "plain kernels";
+  return fmt::format("Hopper kernels for w4a8 and w8a8{}, plain ones for the rest",
+                     hopper::is_tuned(device_.multiprocessors) ? "" : " (estimated plans)");
+}
+
 std::string CudaBackend::description() const {
-  return fmt::format(
-      "cuda: {}, compute capability {}.{}, {} multiprocessors, {} MiB, {}", device_.name,
-      device_.major, device_.minor, device_.multiprocessors, device_.memory >> 20,
-      is_hopper() ? "Hopper kernels for w4a8 and w8a8, plain ones for the rest" : "plain kernels");
+  return fmt::format("cuda: {}, compute capability {}.{}, {} multiprocessors, {} MiB, {}",
+                     device_.name, device_.major, device_.minor, device_.multiprocessors,
+                     device_.memory >> 20, kernels_word());
 }
 
 void CudaBackend::upload(void* device, const void* host, size_t bytes) {

@@ -59,6 +59,7 @@ class CudaBackend final : public Backend {
  private:
   void quantize_rows(const float* x, const Activation& y);
   void fast_linear(const LinearArgs& args);
+  std::string kernels_word() const;  // which kernels the device runs, for description()
   bool is_hopper() const { return device_.major == 9 && device_.minor == 0; }
   const RowPlace* upload_places(const AttentionArgs& args);
   float* rows_scratch(int rows, int width);

@@ -7,7 +7,8 @@
 //   int4 slot   128 inputs: 4096 bytes of nibbles (code + 8), 64 multipliers (s8)
 //   int8 slot    64 inputs: 4096 bytes of codes, 64 bytes unused
 // Nibbles of an output at inputs i and i + 16, i % 32 < 16, share a byte, low first; the order of bytes is in
-// hopper_pack.cu. Slots of the int4 segment come first. Outputs and inputs behind the end are zeros, their multipliers and steps too.
+// hopper_pack.cu. Slots of the int4 segment come first. Outputs and inputs behind the end are zeros, their multipliers and
+// steps too.
 #pragma once
 
 #include <cstdint>
@@ -65,6 +66,8 @@ struct Plan {
   int cluster = 1;
   bool many = false;
 };
+// Whether plans for such a device were measured.
+bool is_tuned(int multiprocessors);
 bool has_few_rows_kernel(int rows, int blocks, int groups);
 // A pure function of the problem and the device: that of the nearest measured shape (hopper_tuned.h), or, on a device
 // with another number of multiprocessors, of the least estimated time. by_expert: the task has row_ends.

@@ -87,6 +87,8 @@ Plan tuned(int rows, const Weight& weight) {
 
 }  // namespace
 
+bool is_tuned(int multiprocessors) { return multiprocessors == kTunedMultiprocessors; }
+
 bool has_few_rows_kernel(int rows, int blocks, int groups) {
   return std::any_of(std::begin(kCandidates), std::end(kCandidates), [&](const Candidate& c) {
     return c.rows == rows && c.blocks == blocks && c.groups == groups;
@@ -97,9 +99,8 @@ Plan plan(int rows, const Weight& weight, bool by_expert, int multiprocessors) {
   // How many rows an expert has is known on the device only: the kernel whose CTAs take any number of tiles.
   if (by_expert)
     return {.rows = rows > 1024 ? 128 : 64, .blocks = 2, .groups = 1, .cluster = 1, .many = true};
-  const Plan best = multiprocessors == kTunedMultiprocessors
-                        ? tuned(rows, weight)
-                        : estimated(rows, weight, multiprocessors);
+  const Plan best =
+      is_tuned(multiprocessors) ? tuned(rows, weight) : estimated(rows, weight, multiprocessors);
   const bool any_rows = weight.slots4 > 0 && weight.slots8 <= kMostSlots8 && weight.n % 4 == 0;
   if (best.many && best.rows == 256 && !any_rows)
     return {.rows = 128, .blocks = 2, .groups = 1, .cluster = 1, .many = true};

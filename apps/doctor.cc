@@ -114,6 +114,58 @@ std::string served_by(Executor& executor, const CommonOptions& options, const Pa
                                              : "integer products, sums in s32 per group";
 }
 
+struct Cache {
+  format::KvKind kind;
+  bool open_page;
+};
+
+const Cache kCaches[] = {{format::KvKind::kF32, false},  {format::KvKind::kF16, false},
+                         {format::KvKind::kInt8, false}, {format::KvKind::kInt8Int4, true},
+                         {format::KvKind::kInt4, false}, {format::KvKind::kInt4, true}};
+
+std::string word(const Cache& cache) {
+  return std::string(format::name(cache.kind)) + (cache.open_page ? ", open page int8" : "");
+}
+
+// Runs attention of one small decoding step and tells how the backend computed it.
+std::string attended_by(Executor& executor, const CommonOptions& options, const Cache& cache) {
+  constexpr int kDim = 128;
+  const format::KvLayout layout = {
+      .kind = cache.kind, .kv_heads = 1, .head_dim = kDim, .open_page = cache.open_page};
+  const auto backend = open_backend(backend_choice(options), executor);
+  const backend::InputSpec spec = {.segments = format::whole(format::kF32, kDim)};
+  const auto ones = [&](size_t count) {
+    const std::vector<float> values(count, 1.0f);
+    backend::Buffer buffer = backend->allocate(count * sizeof(float));
+    backend->upload(buffer.data(), values.data(), count * sizeof(float));
+    return buffer;
+  };
+  try {
+    const backend::Buffer qkv = ones(3 * kDim), angles = ones(kDim / 2);
+    const backend::Buffer pages = backend->allocate(static_cast<size_t>(layout.page_bytes()));
+    const backend::Buffer open =
+        backend->allocate(static_cast<size_t>(layout.of_open_page().page_bytes()));
+    const backend::Buffer y = backend->allocate(backend->activation_bytes(spec, 1));
+    const int32_t page_table[] = {0};
+    const backend::SequenceStep step = {.row_end = 1, .page_table = page_table};
+    backend->attention({.qkv = qkv.as<float>(),
+                        .rows = 1,
+                        .heads = 1,
+                        .layout = layout,
+                        .pages = pages.data(),
+                        .rope_cos = angles.as<float>(),
+                        .rope_sin = angles.as<float>(),
+                        .open_pages = open.data(),
+                        .sequences = {&step, 1},
+                        .y = {y.data(), &spec, 1}});
+    backend->synchronize();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  const std::vector<std::string> fallbacks = backend->fallbacks();
+  return fallbacks.empty() ? "the backend's own kernel" : fallbacks.front();
+}
+
 std::string word(const Pair& pair, format::Format normal) {
   return pair.kept == 0 ? format::name(normal)
                         : fmt::format("{} + {} int8", format::name(normal), pair.kept);
@@ -197,6 +249,11 @@ void print_doctor(const Options& options, Runtime& runtime, const Machine& machi
     table.rows.push_back({pair.preset, word(pair, pair.weight), word(pair, pair.input),
                           served_by(runtime.executor(), options.common, pair)});
   print_table(table);
+  fmt::print("\n");
+  Table caches = {.header = {"KV-cache", "attention of a decoding step"}, .left = {0, 1}};
+  for (const Cache& cache : kCaches)
+    caches.rows.push_back({word(cache), attended_by(runtime.executor(), options.common, cache)});
+  print_table(caches);
 }
 
 Json doctor_json(const Options& options, Runtime& runtime, const Machine& machine,
@@ -213,6 +270,11 @@ Json doctor_json(const Options& options, Runtime& runtime, const Machine& machin
                        {"weights", word(pair, pair.weight)},
                        {"inputs", word(pair, pair.input)},
                        {"computed_by", served_by(runtime.executor(), options.common, pair)}});
+  Json attention = Json::array();
+  for (const Cache& cache : kCaches)
+    attention.push_back({{"kv", std::string(format::name(cache.kind))},
+                         {"open_page", cache.open_page},
+                         {"computed_by", attended_by(runtime.executor(), options.common, cache)}});
   return {
       {"version", ATOM_VERSION},
       {"build", build_text()},
@@ -232,6 +294,7 @@ Json doctor_json(const Options& options, Runtime& runtime, const Machine& machin
       {"isa_levels", std::move(isa)},
       {"backend", runtime.backend().description()},
       {"linears", std::move(linears)},
+      {"attention", std::move(attention)},
       {"architectures", model::supported_architectures()}};
 }
 
@@ -259,7 +322,8 @@ void add_doctor(Program& program) {
            "JSON keys: version, build, cpu, system, threads, cpus_online, cpus_allowed,\n"
            "cgroup_cpu_quota, memory_total, memory_available, cgroup_memory_max, huge_pages,\n"
            "backends, cuda {available, device, problem}, isa_levels [{name, available, problem}],\n"
-           "backend, linears [{preset, weights, inputs, computed_by}], architectures"});
+           "backend, linears [{preset, weights, inputs, computed_by}],\n"
+           "attention [{kv, open_page, computed_by}], architectures"});
   const auto options = std::make_shared<Options>();
   add_compute_options(verb, options->common);
   add_output_options(verb, options->common);

@@ -131,6 +131,7 @@ class AttentionRun {
   struct Expected {
     std::vector<float> y;
     std::vector<double> bounds;
+    std::vector<double> half_bounds;  // with queries and weights rounded to f16
   };
   Expected expected(const std::vector<Chunk>& chunks);
 
@@ -287,6 +288,8 @@ inline AttentionRun::Expected AttentionRun::expected(const std::vector<Chunk>& c
         for (double& s : scores) mass += s = std::exp(s - top);
         const double relative =
             2 * (2 * (score_error + 4 * u * largest) + 8 * u) + (2 * position + 10) * u;
+        // (d + 4) * u became 2^-11 in a score. Weights are rounded once, the smallest ones to 2^-14 of the largest.
+        const double half_relative = 2 * score_error / ((d + 4) * u) * 0x1p-11 + 0x1p-10;
         for (int i = 0; i < d; ++i) {
           double sum = 0, magnitude = 0;
           for (int p = 0; p <= position; ++p) {
@@ -295,6 +298,7 @@ inline AttentionRun::Expected AttentionRun::expected(const std::vector<Chunk>& c
           }
           out.y.push_back(static_cast<float>(sum));
           out.bounds.push_back(relative * magnitude);
+          out.half_bounds.push_back((relative + half_relative) * magnitude);
         }
       }
   }

@@ -2,9 +2,11 @@
 // on.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
+#include <tuple>
 
 #include "backend/attention_cases.h"
 #include "backend/backends_under_test.h"
@@ -73,14 +75,23 @@ const Steps kLong = {
 
 class Attention : public BackendTest {
  protected:
+  // Steps of one row a sequence, which `cuda` may compute by a kernel that rounds queries and weights to f16.
+  static bool decodes_in_halves(const AttentionShape& shape, const std::vector<Chunk>& chunks) {
+    return GetParam().name == "cuda" && shape.kind != KvKind::kF32 && shape.tokens == 64 &&
+           (shape.head_dim == 64 || shape.head_dim == 128 || shape.head_dim == 256) &&
+           std::all_of(chunks.begin(), chunks.end(),
+                       [](const Chunk& c) { return c.end - c.begin == 1; });
+  }
   void check_steps(const AttentionShape& shape, const Steps& steps) {
     SCOPED_TRACE(shape.label());
     AttentionRun run(*backend, shape, 4, 51), same(*reference, shape, 4, 51);
     for (const std::vector<Chunk>& chunks : steps) {
       const std::vector<float> y = run.step(chunks);
       const AttentionRun::Expected expected = run.expected(chunks);
-      EXPECT_TRUE(all_within(expected.y, y, bounds_here(expected.y, expected.bounds)));
-      EXPECT_TRUE(all_within(same.step(chunks), y, expected.bounds));
+      const std::vector<double>& bounds =
+          decodes_in_halves(shape, chunks) ? expected.half_bounds : expected.bounds;
+      EXPECT_TRUE(all_within(expected.y, y, bounds_here(expected.y, bounds)));
+      EXPECT_TRUE(all_within(same.step(chunks), y, bounds));
       // Rotation and quantization are exact, and no other byte of the pool is written.
       EXPECT_TRUE(same_values<uint8_t>(same.pool(), run.pool()));
       if (shape.open_page) {
@@ -160,6 +171,56 @@ TEST_P(Attention, ClipsInt4SidesOnly) {
   }
 }
 
+// One row a sequence, which some backends compute by another kernel: contexts of 1, whole pages and their neighbours.
+TEST_P(Attention, DecodesOneRowASequence) {
+  for (const KvKind kind : {KvKind::kF16, KvKind::kInt8, KvKind::kInt4, KvKind::kInt8Int4})
+    for (const bool open : {false, true}) {
+      if (open && format::kv_side(kind, 1) != KvKind::kInt4) continue;
+      for (const auto& [heads, kv_heads, head_dim] :
+           {std::tuple{2, 2, 64}, {4, 2, 128}, {9, 1, 64}, {8, 1, 128}, {2, 1, 256}}) {
+        if (kind != KvKind::kInt4 && heads > 4) continue;
+        const AttentionShape shape{heads, kv_heads, head_dim, kind, 64, 16, false, open, 0.9f};
+        SCOPED_TRACE(shape.label());
+        AttentionRun run(*backend, shape, 4, 58), same(*reference, shape, 4, 58);
+        const Steps steps = {{{0, 0, 63}, {1, 0, 66}, {2, 0, 127}},
+                             {{2, 127, 128}, {0, 63, 64}, {3, 0, 1}, {1, 66, 67}},
+                             {{0, 64, 65}, {2, 128, 129}, {3, 1, 2}},
+                             {{2, 129, 130}}};
+        for (const std::vector<Chunk>& chunks : steps) {
+          const std::vector<float> y = run.step(chunks);
+          same.step(chunks);
+          if (chunks.front().end - chunks.front().begin > 1) continue;  // the prompts: tested above
+          const AttentionRun::Expected expected = run.expected(chunks);
+          EXPECT_TRUE(all_within(
+              expected.y, y,
+              decodes_in_halves(shape, chunks) ? expected.half_bounds : expected.bounds));
+          EXPECT_TRUE(same_values<uint8_t>(same.pool(), run.pool()));
+          EXPECT_TRUE(!open || same_open_pages(same, run, chunks, shape));
+        }
+      }
+    }
+}
+
+// Where decoding steps have a kernel of their own, a cache that it does not read is named.
+TEST_P(Attention, NamesThePlainKernelOfADecodingStep) {
+  const bool special = GetParam().name == "cuda" &&
+                       backend->description().find("decoding attention") != std::string::npos;
+  for (const KvKind kind : {KvKind::kF16, KvKind::kInt8, KvKind::kInt4, KvKind::kInt8Int4}) {
+    AttentionRun run(*backend, {2, 1, 64, kind, 64}, 1, 59);
+    run.step({{0, 0, 1}});
+  }
+  EXPECT_TRUE(backend->fallbacks().empty());
+  AttentionRun wide(*backend, {2, 1, 64, KvKind::kF32, 64}, 1, 59);
+  wide.step({{0, 0, 2}});  // not a decoding step
+  EXPECT_TRUE(backend->fallbacks().empty());
+  wide.step({{0, 2, 3}});
+  const std::vector<std::string> fallbacks = backend->fallbacks();
+  ASSERT_EQ(fallbacks.size(), special ? 1u : 0u);
+  if (special) {
+    EXPECT_NE(fallbacks[0].find("f32 KV-cache"), std::string::npos) << fallbacks[0];
+  }
+}
+
 TEST_P(Attention, CrossesPages) {
   for (const KvKind kind : kKinds) {
     check_steps({4, 2, 64, kind, 64}, kLong);
@@ -218,8 +279,8 @@ TEST_P(Attention, StoresRotatedKeysAndPlainValues) {
   }
 }
 
-// The same rows in chunks of 1, 7 and 64 tokens, all at once, with neighbours, and on other
-// threads: equal bits.
+// The same rows in chunks of 1, 7 and 64 tokens, all at once, with neighbours, and on other threads: equal bits. Where
+// decoding steps have a kernel of their own, which rounds to f16, chunks of 1 are as exact as that.
 TEST_P(Attention, DoesNotDependOnChunksOrNeighbours) {
   constexpr int kLength = 150;
   for (const KvKind kind : kKinds)
@@ -239,12 +300,17 @@ TEST_P(Attention, DoesNotDependOnChunksOrNeighbours) {
       }
       for (const int chunk : {1, 7, 64}) {
         AttentionRun run(*backend, shape, 3, 53);
+        const bool halves = decodes_in_halves(shape, {{0, 0, chunk}});
         std::vector<float> y;
         for (int begin = 0; begin < kLength; begin += chunk) {
-          const std::vector<float> part = run.step({{0, begin, std::min(begin + chunk, kLength)}});
+          const std::vector<Chunk> step = {{0, begin, std::min(begin + chunk, kLength)}};
+          const std::vector<float> part = run.step(step);
           y.insert(y.end(), part.begin(), part.end());
+          if (!halves) continue;
+          const AttentionRun::Expected here = run.expected(step);
+          EXPECT_TRUE(all_within(here.y, part, here.half_bounds)) << "position " << begin;
         }
-        EXPECT_TRUE(same_bits(expected, y)) << "chunks of " << chunk;
+        EXPECT_TRUE(halves || same_bits(expected, y)) << "chunks of " << chunk;
       }
       AttentionRun crowd(*backend, shape, 3, 53);
       const std::vector<float> y = crowd.step({{1, 0, 33}, {0, 0, kLength}, {2, 0, 1}});

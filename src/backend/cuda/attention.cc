@@ -1,7 +1,9 @@
-// Attention: places of the step's rows, then store, attend, keep the open pages, quantize for the consumer.
+// Attention: places of the step's rows, then store, attend, keep the open pages, quantize for the consumer. A step of
+// one row a sequence goes through the decode kernel where the device and the shape have one (decode.cc).
 #include <cuda_runtime_api.h>
 
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "backend/cuda/cuda_backend.h"
@@ -52,6 +54,7 @@ HostTables host_tables(const AttentionArgs& args) {
 
 }  // namespace
 
+// The layers of a step share sequences and tables: what is on the device already stays there.
 const RowPlace* CudaBackend::upload_places(const AttentionArgs& args) {
   const HostTables tables = host_tables(args);
   const size_t place_bytes = static_cast<size_t>(args.rows) * sizeof(RowPlace);
@@ -60,6 +63,7 @@ const RowPlace* CudaBackend::upload_places(const AttentionArgs& args) {
   auto* device_tables = reinterpret_cast<int32_t*>(places_.as<char>() + place_bytes);
   std::vector<char> bytes(place_bytes + table_bytes);
   std::vector<RowPlace> places(static_cast<size_t>(args.rows));
+  step_rows_.assign(places.size(), {});
   size_t covered = 0;
   for (size_t i = 0; i < args.sequences.size(); ++i) {
     const SequenceStep& s = args.sequences[i];
@@ -71,13 +75,23 @@ const RowPlace* CudaBackend::upload_places(const AttentionArgs& args) {
         .last_position = s.position + s.row_end - s.row_begin - 1,
         .open_page = s.open_page};
     check(s.row_begin >= 0 && s.row_end <= args.rows, "a sequence's rows are those of the step");
-    for (int row = s.row_begin; row < s.row_end; ++row, ++place.position, ++covered)
+    for (int row = s.row_begin; row < s.row_end; ++row, ++place.position, ++covered) {
       places[static_cast<size_t>(row)] = place;
+      step_rows_[static_cast<size_t>(row)] = {
+          .context = place.position + 1,
+          .page_table = place.page_table,
+          .ids = tables.first[i] == kOnDevice ? nullptr : s.page_table,
+          .open_page = s.open_page};
+    }
   }
   check(covered == places.size(), "the sequences cover the rows of the step");
   std::memcpy(bytes.data(), places.data(), place_bytes);
   if (table_bytes > 0) std::memcpy(bytes.data() + place_bytes, tables.entries.data(), table_bytes);
-  staging_.copy(places_.as<char>(), bytes.data(), bytes.size(), stream_);
+  if (bytes != step_bytes_) {
+    staging_.copy(places_.as<char>(), bytes.data(), bytes.size(), stream_);
+    step_bytes_ = std::move(bytes);
+    decode_plan_ = {};
+  }
   return places_.as<RowPlace>();
 }
 
@@ -101,6 +115,10 @@ void CudaBackend::attention(const AttentionArgs& args) {
                      .has_open_page = layout.open_page ? 1 : 0,
                      .open = kv_view(layout.of_open_page(), args.open_pages),
                      .y = rows_scratch(args.rows, args.heads * layout.head_dim)};
+  if (decode(args, task)) {
+    quantize_rows(task.y, args.y);
+    return;
+  }
   if (layout.open_page) {
     task.fresh_bytes = int64_t{layout.head_dim} + 4;
     fresh_.reserve(static_cast<size_t>(task.fresh_bytes) * 2 *

@@ -1,6 +1,6 @@
-// The device operations on an NVIDIA GPU: plain kernels, one for each operation, and fast
-// ones where hopper_linear.h has them, on one stream. Codes, scales and
-// what attention stores have the bits of `reference`; a row's result does not depend on the batch.
+// The device operations on an NVIDIA GPU: plain kernels, one for each operation, and fast ones where hopper_linear.h
+// and hopper_decode.h have them, on one stream. Codes, scales and what attention stores have the bits of `reference`;
+// a row's result does not depend on the batch, but for the last bits of attention in a decoding step on Hopper.
 //
 //   const auto backend = open_backend("cuda", {});   // the plug-in's atom_make_backend()
 //
@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cuda/hopper_decode_plan.h"
 #include "backend/cuda/runtime.h"
 #include "backend/cuda/tasks.h"
 
@@ -62,6 +63,8 @@ class CudaBackend final : public Backend {
   std::string kernels_word() const;  // which kernels the device runs, for description()
   bool is_hopper() const { return device_.major == 9 && device_.minor == 0; }
   const RowPlace* upload_places(const AttentionArgs& args);
+  bool decode(const AttentionArgs& args, AttentionTask task);  // false: not by the Hopper kernel
+  void upload_decode_plan(const hopper::DecodePlanShape& shape, hopper::DecodeTask* task);
   float* rows_scratch(int rows, int width);
   void note(const std::string& fallback);
 
@@ -76,6 +79,16 @@ class CudaBackend final : public Backend {
   DeviceMemory gathered_;  // rows of a linear's input, expert by expert
   DeviceMemory chosen_;    // RouteTask::chosen
   DeviceMemory masses_, draws_;
+  // A decoding step on Hopper: queries, the plan, partial results of several blocks, counters of who has arrived.
+  DeviceMemory queries_, plan_, pieces_, counters_;
+  std::vector<char> step_bytes_;              // that places_ holds
+  std::vector<hopper::DecodeRow> step_rows_;  // of the call
+  // What plan_ holds, without the vectors, and what it was made for.
+  struct {
+    hopper::DecodePlanShape shape;
+    int head_dim = 0, blocks = 0;
+    size_t segments = 0, merges = 0;  // bytes
+  } decode_plan_;
   std::vector<std::string> fallbacks_;
 };
 

@@ -1,5 +1,6 @@
 // The first and the last step of attention: K and V of a step's rows into their pages, and, with open pages, in int8
-// beside them; afterwards the rows of each sequence's last page into its open page. A warp takes one vector.
+// beside them; afterwards the rows of each sequence's last page into its open page. For a decoding step on Hopper also
+// the queries as its kernel reads them. A warp takes one vector.
 #include "backend/cuda/attention.cuh"
 
 namespace atom::backend::cuda {
@@ -44,12 +45,46 @@ __device__ void store_codes(const float* x, int size, int bits, float clip, cons
   }
 }
 
-// Block: one warp. Grid: rows x KV heads x sides. Shared memory: [head_dim].
+// Query head `head` for hopper::launch_decode. The power of two brings the largest value to [8, 16): none overflows, and what
+// is lost below is 2^-18 of the largest.
+__device__ void store_query(const AttentionTask& t, int row, int head, int position, float* x) {
+  const int lane = static_cast<int>(threadIdx.x);
+  turn_head(t, head_vector(t, row, head), position, x);
+  __syncwarp();
+  float most = 0, sum = 0;
+  bool finite = true;
+  for (int i = lane; i < t.head_dim; i += kWarp) {
+    most = fmaxf(most, fabsf(x[i]));
+    finite = finite && isfinite(x[i]);
+  }
+  most = warp_reduce(most, Max());
+  finite = __all_sync(kAllLanes, finite) != 0;
+  const int exponent = finite && most > 0 ? max(min(3 - ilogbf(most), 100), -100) : 0;
+  const float up = ldexpf(1.0f, exponent);
+  uint8_t* to = t.queries + (int64_t{row} * t.heads + head) * t.query_bytes;
+  for (int i = lane; i < t.head_dim; i += kWarp) {
+    const __half value = __float2half_rn(finite ? x[i] * up : 0.0f);
+    reinterpret_cast<__half*>(to)[i] = value;
+    sum += __half2float(value);
+  }
+  sum = warp_reduce(sum, Sum());
+  if (lane != 0) return;
+  auto* scalars = reinterpret_cast<float*>(to + 2 * t.head_dim);
+  const double scale = 1.4426950408889634 / sqrt(static_cast<double>(t.head_dim));
+  scalars[0] = finite ? ldexpf(static_cast<float>(scale), -exponent) : quiet_nan();
+  scalars[1] = sum;
+}
+
+// Block: one warp. Grid: rows x KV heads x (sides, then, when asked for, query heads). Shared memory: [head_dim].
 __global__ void store_kv_kernel(AttentionTask t) {
   extern __shared__ float x[];
   const int row = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
   const int side = static_cast<int>(blockIdx.z), lane = static_cast<int>(threadIdx.x);
   const RowPlace place = t.places[row];
+  if (side > kValue) {
+    store_query(t, row, head * (t.heads / t.kv_heads) + side - kValue - 1, place.position, x);
+    return;
+  }
   const float* from = head_vector(t, row, t.heads + side * t.kv_heads + head);
   if (side == kKey) {
     turn_head(t, from, place.position, x);
@@ -65,7 +100,10 @@ __global__ void store_kv_kernel(AttentionTask t) {
     store_floats(x, t.head_dim, bits, to.codes);
   else
     store_codes(x, t.head_dim, bits, bits == 4 ? t.kv_clip : 1.0f, to);
-  if (t.has_open_page) store_codes(x, t.head_dim, 8, 1.0f, fresh_row(t, row, side, head));
+  if (!t.has_open_page) return;
+  store_codes(x, t.head_dim, 8, 1.0f,
+              t.fresh != nullptr ? fresh_row(t, row, side, head)
+                                 : open_row(t, place, side, head, place.position));
 }
 
 __global__ void keep_open_pages_kernel(AttentionTask t) {
@@ -87,7 +125,9 @@ dim3 grid_of(const AttentionTask& t) {
 
 Status launch_store_kv(const AttentionTask& task, Stream stream) {
   if (task.rows == 0) return 0;
-  store_kv_kernel<<<grid_of(task), kWarp, task.head_dim * sizeof(float), stream>>>(task);
+  dim3 grid = grid_of(task);
+  if (task.queries != nullptr) grid.z += static_cast<unsigned>(task.heads / task.kv_heads);
+  store_kv_kernel<<<grid, kWarp, task.head_dim * sizeof(float), stream>>>(task);
   return cudaGetLastError();
 }
 

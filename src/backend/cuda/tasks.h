@@ -208,10 +208,15 @@ struct AttentionTask {
   const RowPlace* places = nullptr;   // [rows]
   KvView cache;
   int has_open_page = 0;
-  KvView open;               // int8; open.pages + place.open_page * open.page_bytes
-  uint8_t* fresh = nullptr;  // K and V of the step's rows in int8: [rows, 2, kv_heads, fresh_bytes]
-  int64_t fresh_bytes = 0;   // codes [head_dim], then {lo, step} as two f16
-  float* y = nullptr;        // [rows, heads * head_dim]
+  KvView open;  // int8; open.pages + place.open_page * open.page_bytes
+  // K and V of the step's rows in int8: [rows, 2, kv_heads, fresh_bytes]. Null in a decoding step on Hopper, whose
+  // rows go to the open pages at once.
+  uint8_t* fresh = nullptr;
+  int64_t fresh_bytes = 0;  // codes [head_dim], then {lo, step} as two f16
+  uint8_t* queries =
+      nullptr;              // hopper::DecodeTask::queries, by launch_store_kv; null: not asked for
+  int64_t query_bytes = 0;  // hopper::decode_query_bytes()
+  float* y = nullptr;       // [rows, heads * head_dim]
 };
 Status launch_store_kv(const AttentionTask& task, Stream stream);
 Status launch_attend(const AttentionTask& task,

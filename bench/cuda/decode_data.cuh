@@ -1,0 +1,121 @@
+// A decoding step's cache and plan on the device, for the check and the benchmark of the decode kernel.
+#pragma once
+
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "backend/cuda/hopper_decode_plan.h"
+#include "backend/cuda/tasks.h"
+#include "bench/cuda/device.cuh"
+
+namespace atom::bench {
+
+namespace cuda = backend::cuda;
+namespace hopper = backend::cuda::hopper;
+
+template <typename T>
+T* device_copy(const std::vector<T>& from) {
+  T* to = device_array<T>(from.size());
+  ATOM_REQUIRE(cudaMemcpy(to, from.data(), from.size() * sizeof(T), cudaMemcpyHostToDevice));
+  return to;
+}
+inline void free_device(const void* memory) { ATOM_REQUIRE(cudaFree(const_cast<void*>(memory))); }
+
+// Heads and KV-cache of a model.
+struct DecodeKind {
+  int heads, kv_heads, head_dim, key_bits, value_bits;
+  bool open_page;
+
+  std::string name() const {
+    char text[80];
+    std::snprintf(text, sizeof text, "%s%s %d/%d d%d", cache(), open_page ? "+open" : "", heads,
+                  kv_heads, head_dim);
+    return text;
+  }
+  const char* cache() const {
+    if (key_bits != value_bits) return "k8v4";
+    return key_bits == 16 ? "f16" : key_bits == 8 ? "int8" : "int4";
+  }
+  // Pages of these bits (format::KvLayout).
+  cuda::KvView view(int bits_of_keys, int bits_of_values) const {
+    cuda::KvView kv;
+    kv.tokens = hopper::kDecodeTokens;
+    for (int side = 0; side < 2; ++side) {
+      cuda::KvSide& s = kv.side[side];
+      s.bits = side == 0 ? bits_of_keys : bits_of_values;
+      s.row_bytes = int64_t{head_dim} * s.bits / 8;
+      s.head_bytes = kv.tokens * (s.row_bytes + (s.bits < 16 ? 4 : 0));
+      s.offset = kv.page_bytes;
+      kv.page_bytes += kv_heads * s.head_bytes;
+    }
+    return kv;
+  }
+  cuda::KvView cache_view() const { return view(key_bits, value_bits); }
+  cuda::KvView open_view() const { return view(8, 8); }
+
+  // Without pages, queries, plan and result.
+  hopper::DecodeTask task() const {
+    hopper::DecodeTask t;
+    t.heads = heads;
+    t.kv_heads = kv_heads;
+    t.head_dim = head_dim;
+    t.group = heads / kv_heads;
+    t.passes = hopper::decode_passes(heads, kv_heads);
+    t.cache = cache_view();
+    t.has_open_page = open_page ? 1 : 0;
+    t.open = open_view();
+    return t;
+  }
+  hopper::DecodePlanShape shape(int blocks, int split) const {
+    return {.heads = kv_heads * hopper::decode_passes(heads, kv_heads),
+            .unit_tokens = hopper::decode_unit_tokens(key_bits, value_bits, head_dim),
+            .open_tokens = hopper::decode_open_tokens(head_dim),
+            .open_page = open_page,
+            .blocks = blocks,
+            .split = split};
+  }
+};
+
+// A plan and its scratch memory on the device; set() points a task to it.
+struct DevicePlan {
+  static constexpr size_t kGuard = 64;  // floats behind the pieces that nobody may write
+  size_t piece_floats, counter_count;
+  int blocks;
+  hopper::DecodeSegment* segments;
+  hopper::DecodeMerge* merges;
+  int32_t* merge_ends;
+  float* pieces;  // NaN at first
+  uint32_t* counters;
+
+  DevicePlan(const hopper::DecodePlan& plan, int head_dim)
+      : piece_floats(static_cast<size_t>(plan.pieces) *
+                     static_cast<size_t>(hopper::decode_piece_floats(head_dim))),
+        counter_count(static_cast<size_t>(plan.counters) + 1),
+        blocks(plan.blocks),
+        segments(device_copy(plan.segments)),
+        merges(device_copy(plan.merges)),
+        merge_ends(device_copy(plan.merge_ends)),
+        pieces(device_array<float>(piece_floats + kGuard)),
+        counters(device_array<uint32_t>(counter_count)) {
+    ATOM_REQUIRE(cudaMemset(pieces, 0xff, (piece_floats + kGuard) * sizeof(float)));
+  }
+  DevicePlan(const DevicePlan&) = delete;
+  DevicePlan& operator=(const DevicePlan&) = delete;
+  ~DevicePlan() {
+    for (const void* p : {static_cast<const void*>(segments), static_cast<const void*>(merges),
+                          static_cast<const void*>(merge_ends), static_cast<const void*>(pieces),
+                          static_cast<const void*>(counters)})
+      free_device(p);
+  }
+  void set(hopper::DecodeTask& task) const {
+    task.blocks = blocks;
+    task.segments = segments;
+    task.merges = merges;
+    task.merge_ends = merge_ends;
+    task.pieces = pieces;
+    task.counters = counters;
+  }
+};
+
+}  // namespace atom::bench

@@ -67,7 +67,7 @@ constexpr std::array kBest = {
                  [](Recipe& recipe, int) { recipe.open_page = true; }},
     AblationStep{"the same with groups of 64", [](Recipe& recipe, int) { recipe.group = 64; }},
     AblationStep{"the same with groups of 32", [](Recipe& recipe, int) { recipe.group = 32; }},
-    AblationStep{"method best with kept counts per site by measured error",
+    AblationStep{"method best with kept channels per site by measured error",
                  [](Recipe& recipe, int) {
                    recipe.group = 128;
                    recipe.search_kept = recipe.kept != 0;

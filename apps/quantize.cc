@@ -27,6 +27,7 @@ struct Options {
   std::string recipe;
   std::string calibration;
   std::optional<int> kept;
+  bool search_kept = false;
   std::optional<int> sequence;
   int samples = 128;
   uint64_t seed = 0;
@@ -38,6 +39,8 @@ Json option_fields(const Options& options, const std::string& preset) {
   const bool fixed = preset == "mxfp4" || preset == "nvfp4";
   if (options.kept.value_or(0) != 0 && !w4a4 && !w4a8 && !fp4 && !fixed)
     usage_fail("--kept: preset {} keeps no channels, only w4a8, w4a4 and those of FP4 do", preset);
+  if (options.search_kept && (options.kept == 0 || (!w4a4 && !w4a8 && !fp4 && !fixed)))
+    usage_fail("--search-kept: there are no kept channels to search");
   if (!options.group.empty() && !w4a4 && !w4a8 && !fp4 && preset != "w4a16")
     usage_fail("--group: preset {} has no groups to choose, only w4a16, w4a8, w4a4 and fp4 do",
                preset);
@@ -48,6 +51,7 @@ Json option_fields(const Options& options, const std::string& preset) {
   if (!options.method.empty()) fields["method"] = options.method;
   if (!options.kv.empty()) fields["kv"] = options.kv;
   if (options.kept) fields["kept"] = *options.kept;
+  if (options.search_kept) fields["kept"] = {{"search", options.kept.value_or(128)}};
   if (!options.group.empty())
     fields["group"] = options.group == "row" ? Json("row") : Json(std::stoi(options.group));
   if (!options.head.empty()) fields["head"] = options.head;
@@ -216,6 +220,11 @@ void add_recipe_options(CLI::App& verb, Options& options) {
   whole_option(
       verb, "--kept", options.kept, {.min = 0, .max = 1'000'000, .multiple = 16},
       {"N", "Channels kept in int8, a multiple of 16; clamped to\nwhat a layer has [128]", kGroup});
+  flag_option(verb, "--search-kept", options.search_kept,
+              {"",
+               "Every layer chooses by measured error which channels it\nkeeps, at the cost of "
+               "--kept everywhere",
+               kGroup});
   choice_option(
       verb, "--group", options.group, {"32", "64", "128", "row"},
       {"N", "Four-bit values that share a scale: 32, 64, 128 or\nrow (int4) [128]", kGroup});
@@ -255,7 +264,8 @@ void add_quantize(Program& program) {
            "input_bytes, output_bytes, bits_per_weight, seconds, forward_seconds, peak_rss, "
            "backend,\n"
            "threads, notices, modules [{name, format, kept, rounding, error, weight_error,\n"
-           "tokens (of calibration that reached it)}]"});
+           "tokens (of calibration that reached it)}], chosen [{kept, transform, by_error}\n"
+           "of every layer, with --search-kept]"});
   const auto options = std::make_shared<Options>();
   argument(verb, "IN", options->input, "Hugging Face model folder with safetensors weights");
   argument(verb, "OUT", options->output, "Folder to make; must not exist");

@@ -270,7 +270,7 @@ std::vector<float> mean_keys(const model::LayerTensors& layer, const model::Mode
 
 LayerTransform make_transform(const model::LayerTensors& layer, const model::ModelConfig& config,
                               const Moments& moments, const Transforms& which) {
-  LayerTransform out;
+  LayerTransform out{.heads = which.heads};
   if (which.equalize || which.heads) make_value_bases(layer, config, moments, which, out);
   if (!which.equalize) return out;
   out.key = balance_keys(layer, config, moments.qkv());

@@ -1,16 +1,19 @@
 #include "quantizer/kept_search.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <limits>
 
 #include "base/log.h"
-#include "format/hadamard.h"
 #include "quantizer/memory.h"
 
 namespace atom::quantizer {
 namespace {
 
 constexpr double kNever = std::numeric_limits<double>::infinity();
+// A way other than the recipe's has this share of its error at most: less does not hold on another text.
+constexpr double kWins = 0.9;
 
 // One place in the counts of each site.
 using Places = std::array<size_t, 4>;
@@ -64,53 +67,6 @@ void add_choice(std::span<const LayerKept> layers, size_t qkv, size_t ffn,
   if (error < least) best = choices;
 }
 
-// Both sides in the basis that the input has after its transform.
-void transform_normal(std::vector<float>& rows, int k, int normal, int hadamard) {
-  if (hadamard == 0) return;
-  for (size_t at = 0; at < rows.size(); at += static_cast<size_t>(k))
-    format::block_hadamard({rows.data() + at, static_cast<size_t>(normal)}, hadamard);
-}
-
-std::vector<float> columns_of(const std::vector<float>& rows, int k, int columns) {
-  std::vector<float> out;
-  for (auto row = rows.begin(); row != rows.end(); row += k)
-    out.insert(out.end(), row, row + columns);
-  return out;
-}
-
-// |a x^T|^2.
-double energy(const std::vector<float>& a, const std::vector<float>& x, int k, Solver& solver) {
-  const size_t width = static_cast<size_t>(k), rows = x.size() / width;
-  std::vector<float> turned(x.size());  // [k, rows]
-  for (size_t i = 0; i < x.size(); ++i) turned[i % width * rows + i / width] = x[i];
-  const std::vector<float> y = solver.product(a.data(), static_cast<int>(a.size() / width), k,
-                                              turned.data(), static_cast<int>(rows));
-  double sum = 0;
-  for (const float v : y) sum += double{v} * v;
-  return sum;
-}
-
-std::vector<float> errors_of(const std::vector<float>& values, int k, const KeptProblem& problem) {
-  const int rows = static_cast<int>(values.size() / static_cast<size_t>(k));
-  return rounding_errors(values.data(), rows, k, problem.normal, 1.0f, problem.signed_scales);
-}
-
-// The linear with its normal channels rounded, in the basis that it came in.
-model::LinearTensors rounded(const model::LinearTensors& linear, const KeptProblem& problem) {
-  const int k = linear.k(), normal = problem.normal.size;
-  std::vector<float> w = first_columns(std::vector<const model::LinearTensors*>(1, &linear), k);
-  transform_normal(w, k, normal, problem.hadamard);
-  const std::vector<float> errors = errors_of(w, k, problem);
-  for (size_t i = 0; i < errors.size(); ++i) {
-    const size_t width = static_cast<size_t>(normal);
-    w[i / width * static_cast<size_t>(k) + i % width] -= errors[i];
-  }
-  transform_normal(w, k, normal, problem.hadamard);  // its own inverse
-  model::LinearTensors out = model::from_f32(linear.name, linear.n, k, format::kF32, w.data());
-  out.bias = linear.bias;
-  return out;
-}
-
 using Linears = std::vector<model::LinearTensors*>;
 
 // The linears of the four sites, expert by expert.
@@ -125,14 +81,18 @@ std::array<std::vector<Linears>, 4> linears_of(model::LayerTensors& layer) {
   return out;
 }
 
-KeptProblem problem_of(const Recipe& recipe, size_t site, int normal) {
+constexpr SiteKind kKinds[] = {SiteKind::kQkv, SiteKind::kOut, SiteKind::kFfn, SiteKind::kDown};
+constexpr const char* kNames[] = {"qkv", "o", "gate_up", "down"};
+constexpr size_t kQkvSite = 0, kOutSite = 1, kFfnSite = 2, kDownSite = 3;
+
+KeptProblem problem_of(const Recipe& recipe, int normal, bool hadamard) {
   const int group = recipe.preset == "mxfp4"   ? format::kMxfp4.group
                     : recipe.preset == "nvfp4" ? format::kNvfp4.group
                                                : recipe.group;
   return {.normal = {is_fp4(recipe) ? format::e2m1(group) : format::int4(group), normal},
           .rounded_inputs = recipe.preset != "w4a8",
           .signed_scales = recipe.signed_scales,
-          .hadamard = site == 3 && recipe.transform.down ? Transforms::kBlock : 0};
+          .hadamard = hadamard ? Transforms::kBlock : 0};
 }
 
 // Hidden states after the layer; the windows stay where they are.
@@ -155,52 +115,219 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
   return all > 0 ? sum / all : 0;
 }
 
-// What the counts of one site do to the output of its layer.
-SiteKept measure_site(const InputSample& sample, size_t site, const Recipe& recipe,
-                      model::LayerTensors& tensors, const std::vector<float>& after,
-                      const ClipTools& tools) {
-  constexpr SiteKind kKinds[] = {SiteKind::kQkv, SiteKind::kOut, SiteKind::kFfn, SiteKind::kDown};
-  const std::vector<Linears> linears = linears_of(tensors)[site];
-  std::vector<std::vector<const model::LinearTensors*>> readers;
-  for (const Linears& list : linears) readers.emplace_back(list.begin(), list.end());
-  const int k = readers[0][0]->k();
-  SiteKept out{.standard = std::min(recipe.kept.qkv, most_kept(k)),
-               .counts = kept_candidates(recipe.kept.qkv, k)};
-  for (const auto& list : readers)
-    for (const model::LinearTensors* linear : list) out.rows += linear->n;
-  const int tried = out.standard < k ? out.standard : 0;
-  double of_site = 0;
-  for (const int count : out.counts) {
-    const KeptError error = kept_error(sample, kKinds[site], readers,
-                                       problem_of(recipe, site, k - count), tools.solver);
-    out.error.push_back(error.inputs + error.weights);
-    if (count == tried) of_site = error.weights;
+// The orders of a site: one, or one for every expert of down_proj.
+std::vector<Permutation> orders_of(const LayerOrders& orders, size_t site) {
+  if (site == kDownSite) return orders.down;
+  const Permutation* const all[] = {&orders.qkv, &orders.out, &orders.ffn};
+  return std::vector<Permutation>(1, *all[site]);
+}
+
+void set_orders(LayerOrders& orders, size_t site, const std::vector<Permutation>& to) {
+  Permutation* const all[] = {&orders.qkv, &orders.out, &orders.ffn};
+  if (site == kDownSite)
+    orders.down = to;
+  else
+    *all[site] = to[0];
+}
+
+// First `first`, then `second` of what it leaves.
+Permutation composed(const Permutation& first, Permutation second) {
+  if (first.empty()) return second;
+  for (int32_t& at : second) at = first[static_cast<size_t>(at)];
+  return second;
+}
+
+// Of the inputs of one site, loudest last.
+Permutation loudest_last(const InputSample& sample, SiteKind site) {
+  std::vector<double> energies;
+  for (const InputSample::Rows& input : sample.inputs()) {
+    if (input.site != site) continue;
+    const size_t k = static_cast<size_t>(input.k);
+    energies.resize(k);
+    for (size_t i = 0; i < input.x.size(); ++i) energies[i % k] += double{input.x[i]} * input.x[i];
   }
-  model::LayerTensors changed = tensors;
-  const std::vector<Linears> changing = linears_of(changed)[site];
-  for (const Linears& list : changing)
-    for (model::LinearTensors* linear : list)
-      *linear = rounded(*linear, problem_of(recipe, site, k - tried));
-  const double of_layer = distance(hidden_after(changed, tools), after);
-  for (double& error : out.error) error *= of_site > 0 ? of_layer / of_site : 0;
+  return energy_order(energies);
+}
+
+// One layer, transformed and ordered but neither rounded nor cut, and what its linears read.
+struct Subject {
+  LayerOrders orders;
+  model::LayerTensors tensors;
+  InputSample sample;
+};
+
+std::vector<std::vector<const model::LinearTensors*>> readers_of(Subject& of, size_t site) {
+  std::vector<std::vector<const model::LinearTensors*>> out;
+  const auto linears = linears_of(of.tensors);
+  for (const Linears& list : linears[site]) out.emplace_back(list.begin(), list.end());
   return out;
 }
 
-// The windows go through the layer, which is transformed and ordered but neither rounded nor cut.
-LayerKept measure_layer(const Recipe& recipe, model::LayerTensors& tensors,
-                        const ClipTools& tools) {
-  InputSample sample;
-  {
-    const std::unique_ptr<model::Layer> layer = model::bind_layer(tools.observing, tensors);
-    tools.observing.observe(*layer, [&](const ObservedInput& input) { sample.add(input); });
-    tools.windows.run(*layer, tensors.kv, Windows::After::kDiscard);
-    tools.observing.stop();
+class LayerSearch {
+ public:
+  LayerSearch(const KeptSearch& search, const ClipTools& tools, int layer)
+      : search_(search), tools_(tools), layer_(layer) {}
+
+  // The windows go through the layer.
+  LayerKept measure();
+
+ private:
+  Subject subject(bool heads, const LayerOrders& orders) const;
+  SiteKept measure_site(Subject& of, size_t site) const;
+  void take(Subject& of, size_t site, const SiteWay& way, SiteKept& kept) const;
+  void try_straight_heads(Subject& turned, SiteKept& out) const;
+  double mind(Subject& of, size_t site, int kept) const;
+  double cache_error(const Subject& of) const;
+  KeptProblem problem(size_t site, int normal, const SiteWay& way) const {
+    const bool hadamard = site == kDownSite && search_.recipe.transform.down && way.turned;
+    return problem_of(search_.recipe, normal, hadamard);
   }
-  std::vector<float> after = hidden_after(tensors, tools);
+  // Where no basis says which channels are kept.
+  bool may_choose(size_t site) const {
+    const bool stream = site == kQkvSite || site == kFfnSite;
+    return !search_.orders.empty() && !(stream && search_.transform.rotates_residual());
+  }
+
+  const KeptSearch& search_;
+  const ClipTools& tools_;
+  int layer_;
+  std::vector<float> after_;  // hidden states behind the layer, exact
+};
+
+Subject LayerSearch::subject(bool heads, const LayerOrders& orders) const {
+  Subject out{.orders = orders,
+              .tensors = model::read_layer(search_.files, search_.config, search_.plain, layer_),
+              .sample = {}};
+  release_layer(search_.files, layer_);
+  search_.transform.use_heads(layer_, heads);
+  search_.transform.apply(layer_, out.tensors);
+  if (!search_.orders.empty()) apply_orders(orders, out.tensors);
+  const std::unique_ptr<model::Layer> layer = model::bind_layer(tools_.observing, out.tensors);
+  tools_.observing.observe(*layer, [&](const ObservedInput& input) { out.sample.add(input); });
+  tools_.windows.run(*layer, out.tensors.kv, Windows::After::kDiscard);
+  tools_.observing.stop();
+  return out;
+}
+
+// How much an error of the site's outputs weighs in the output of the layer: both with its weights rounded.
+double LayerSearch::mind(Subject& of, size_t site, int kept) const {
+  const auto readers = readers_of(of, site);
+  const int normal = readers[0][0]->k() - kept;
+  const double of_site =
+      kept_error(of.sample, kKinds[site], readers, problem(site, normal, {}), tools_.solver)
+          .weights;
+  if (!(of_site > 0)) return 0;
+  model::LayerTensors changed = of.tensors;
+  const auto linears = linears_of(changed);
+  for (const Linears& list : linears[site])
+    for (model::LinearTensors* linear : list) *linear = rounded(*linear, problem(site, normal, {}));
+  return distance(hidden_after(changed, tools_), after_) / of_site;
+}
+
+// Error of the layer's output from the KV-cache.
+double LayerSearch::cache_error(const Subject& of) const {
+  model::LayerTensors changed = of.tensors;
+  apply_cache_format(search_.scheme, layer_, changed);
+  return distance(hidden_after(changed, tools_), after_);
+}
+
+// The way, for every count with which it is better than what is there.
+void LayerSearch::take(Subject& of, size_t site, const SiteWay& way, SiteKept& kept) const {
+  const auto readers = readers_of(of, site);
+  const int k = readers[0][0]->k();
+  for (size_t i = 0; i < kept.counts.size(); ++i) {
+    const int count = kept.counts[i];
+    if (way.by_error && (count == 0 || count == k)) continue;
+    KeptProblem rounding = problem(site, k - count, way);
+    std::vector<Permutation> moves;
+    if (way.by_error) moves = costliest_last(of.sample, kKinds[site], readers, rounding, count);
+    rounding.orders = moves;
+    const KeptError error = kept_error(of.sample, kKinds[site], readers, rounding, tools_.solver);
+    if (!(error.inputs + error.weights < kWins * kept.error[i])) continue;
+    kept.error[i] = error.inputs + error.weights;
+    kept.way[i] = way;
+    kept.way[i].orders = orders_of(of.orders, site);
+    for (size_t e = 0; e < moves.size(); ++e)
+      kept.way[i].orders[e] = composed(kept.way[i].orders[e], std::move(moves[e]));
+  }
+}
+
+SiteKept LayerSearch::measure_site(Subject& of, size_t site) const {
+  SiteKept out;
+  const int wanted = search_.recipe.kept.qkv;
+  int k = 0;
+  for (const auto& list : readers_of(of, site))
+    for (const model::LinearTensors* linear : list) {
+      out.rows += linear->n;
+      k = linear->k();
+    }
+  out.standard = std::min(wanted, most_kept(k));
+  out.counts = kept_candidates(wanted, k);
+  out.error.assign(out.counts.size(), kNever);
+  out.way.assign(out.counts.size(), {.orders = orders_of(of.orders, site)});
+  const bool straight = site == kDownSite && search_.recipe.transform.down;
+  take(of, site, {}, out);
+  if (straight) take(of, site, {.turned = false}, out);
+  if (may_choose(site)) take(of, site, {.by_error = true}, out);
+  if (may_choose(site) && straight) take(of, site, {.turned = false, .by_error = true}, out);
+  const double factor = mind(of, site, out.standard < k ? out.standard : 0);
+  for (double& error : out.error) error *= factor;
+  return out;
+}
+
+// V and O as equalization leaves them: the cache is worse, what o_proj keeps may be better.
+void LayerSearch::try_straight_heads(Subject& turned, SiteKept& out) const {
+  LayerOrders orders = turned.orders;
+  if (may_choose(kOutSite)) {
+    orders.out.clear();
+    orders.out = loudest_last(subject(false, orders).sample, SiteKind::kOut);
+  }
+  Subject straight = subject(false, orders);
+  const SiteKept other = measure_site(straight, kOutSite);
+  const double with = cache_error(turned), without = cache_error(straight);
+  for (size_t i = 0; i < out.counts.size(); ++i) {
+    out.error[i] += with;
+    if (!(other.error[i] + without < kWins * out.error[i])) continue;
+    out.error[i] = other.error[i] + without;
+    out.way[i] = other.way[i];
+    out.way[i].turned = false;
+  }
+}
+
+LayerKept LayerSearch::measure() {
+  const LayerOrders none;
+  Subject own =
+      subject(true, search_.orders.empty() ? none : search_.orders[static_cast<size_t>(layer_)]);
+  after_ = hidden_after(own.tensors, tools_);
   LayerKept out;
-  for (size_t site = 0; site < out.size(); ++site)
-    out[site] = measure_site(sample, site, recipe, tensors, after, tools);
-  tools.windows.set_hidden(std::move(after));
+  for (size_t site = 0; site < out.size(); ++site) out[site] = measure_site(own, site);
+  if (search_.recipe.transform.heads) try_straight_heads(own, out[kOutSite]);
+  tools_.windows.set_hidden(std::move(after_));
+  return out;
+}
+
+LayerChoice choice_of(const LayerKept& layer, const KeptCounts& counts, LayerOrders* orders) {
+  LayerChoice out{.kept = counts, .by_error = {}};
+  const int kept[] = {counts.qkv, counts.out, counts.ffn, counts.down};
+  for (size_t site = 0; site < layer.size(); ++site) {
+    const auto at = std::find(layer[site].counts.begin(), layer[site].counts.end(), kept[site]);
+    const SiteWay& way = layer[site].way[static_cast<size_t>(at - layer[site].counts.begin())];
+    if (site == kOutSite) out.heads = way.turned;
+    if (site == kDownSite) out.down = way.turned;
+    if (way.by_error) out.by_error.emplace_back(kNames[site]);
+    if (orders != nullptr) set_orders(*orders, site, way.orders);
+  }
+  return out;
+}
+
+std::string sentence(const LayerChoice& choice) {
+  std::string out =
+      fmt::format("keeps {} channels of qkv, {} of o, {} of gate_up, {} of down", choice.kept.qkv,
+                  choice.kept.out, choice.kept.ffn, choice.kept.down);
+  if (!choice.by_error.empty())
+    out += fmt::format("; the costliest of {}, else the loudest", fmt::join(choice.by_error, ", "));
+  if (!choice.heads) out += "; V and O not turned";
+  if (!choice.down) out += "; no Hadamard transform before down";
   return out;
 }
 
@@ -214,30 +341,6 @@ std::vector<int> kept_candidates(int kept, int k) {
     if (out.empty() || count > out.back()) out.push_back(count);
   }
   return out;
-}
-
-KeptError kept_error(const InputSample& sample, SiteKind site, Readers readers,
-                     const KeptProblem& problem, Solver& solver) {
-  const int normal = problem.normal.size;
-  KeptError error;
-  double all = 0;
-  for (const InputSample::Rows& input : sample.inputs()) {
-    if (input.site != site || input.rows == 0) continue;
-    const int k = input.k;
-    std::vector<float> w = first_columns(readers[static_cast<size_t>(input.expert)], k);
-    all += energy(w, input.x, k, solver);
-    if (normal == 0) continue;
-    std::vector<float> x = input.x;
-    transform_normal(w, k, normal, problem.hadamard);
-    transform_normal(x, k, normal, problem.hadamard);
-    w = columns_of(w, k, normal);
-    x = columns_of(x, k, normal);
-    error.weights += energy(errors_of(w, normal, problem), x, normal, solver);
-    if (problem.rounded_inputs)
-      error.inputs += energy(w, errors_of(x, normal, problem), normal, solver);
-  }
-  if (all == 0) return {};
-  return {.inputs = error.inputs / all, .weights = error.weights / all};
 }
 
 std::vector<KeptCounts> choose_kept(std::span<const LayerKept> layers, bool shared) {
@@ -255,19 +358,20 @@ std::vector<KeptCounts> choose_kept(std::span<const LayerKept> layers, bool shar
   return out;
 }
 
-std::vector<KeptCounts> search_kept(const KeptSearch& search, const ClipTools& tools) {
+std::vector<LayerChoice> search_kept(const KeptSearch& search, const ClipTools& tools) {
   std::vector<LayerKept> layers;
   for (int i = 0; i < search.config.layers; ++i) {
-    model::LayerTensors tensors = model::read_layer(search.files, search.config, search.plain, i);
-    release_layer(search.files, i);
-    search.transform.apply(i, tensors);
-    tensors.key_offset.clear();  // the cache is not rounded here
-    if (!search.orders.empty()) apply_orders(search.orders[static_cast<size_t>(i)], tensors);
-    layers.push_back(measure_layer(search.recipe, tensors, tools));
+    search.on_layer(i);
+    layers.push_back(LayerSearch(search, tools, i).measure());
   }
-  const std::vector<KeptCounts> out = choose_kept(layers, search.transform.rotates_residual());
-  for (size_t i = 0; i < out.size(); ++i)
-    log_info("layer {}: kept channels {}", i, to_json(out[i]).dump());
+  const std::vector<KeptCounts> counts = choose_kept(layers, search.transform.rotates_residual());
+  std::vector<LayerChoice> out;
+  for (size_t i = 0; i < layers.size(); ++i) {
+    out.push_back(
+        choice_of(layers[i], counts[i], search.orders.empty() ? nullptr : &search.orders[i]));
+    search.transform.use_heads(static_cast<int>(i), out.back().heads);
+    log_info("layer {}: {}", i, sentence(out.back()));
+  }
   return out;
 }
 

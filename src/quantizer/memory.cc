@@ -20,6 +20,8 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const model::ModelConfig& c
   out.activations = tokens * config.hidden * int64_t{sizeof(float)};
   // Transforms need it in f32 from the beginning, and one linear of it once more.
   out.weights = std::max(layer * (recipe.transform.any() ? 14 : 8), ends);
+  // A search holds it twice and a changed copy, in f32, one of them on the backend too.
+  if (recipe.search_kept) out.weights = std::max(out.weights, layer * 18);
   const int64_t square = int64_t{config.hidden} * config.hidden;
   if (recipe.transform.any()) {
     const int64_t heads = int64_t{2} * config.kv_heads * config.head_dim * config.head_dim;

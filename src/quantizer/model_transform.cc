@@ -96,6 +96,7 @@ LayerOrders ModelTransform::end(int layer, const model::LayerTensors& tensors) {
   if (options_.which.center) add_key_offset(tensors, transform);
   const LayerOrders orders = make_orders(transform, config_, *moments_, rotates_residual());
   layers_.push_back(std::move(transform));
+  heads_.push_back(true);
   if (rotates_residual()) {
     add_mean(moments_->qkv(), stream_moment_);
     add_mean(moments_->ffn(), stream_moment_);
@@ -122,8 +123,12 @@ void ModelTransform::finish(const std::vector<int>& kept) {
 void ModelTransform::apply(int layer, model::LayerTensors& tensors) const {
   if (!any()) return;
   if (options_.stream) fold_gains(tensors);
-  apply_transform(layers_[static_cast<size_t>(layer)], config_, tensors);
-  tensors.key_offset = layers_[static_cast<size_t>(layer)].key_offset;
+  const LayerTransform& transform = layers_[static_cast<size_t>(layer)];
+  if (heads_[static_cast<size_t>(layer)])
+    apply_transform(transform, config_, tensors);
+  else
+    apply_transform(without_heads(transform, config_.head_dim), config_, tensors);
+  tensors.key_offset = transform.key_offset;
   if (rotates_residual()) rotate_residual(basis_, tensors, solver_);
 }
 

@@ -63,6 +63,10 @@ class ModelTransform {
   void forget() { stream_moment_ = {}; }
 
   void apply(int layer, model::LayerTensors& tensors) const;
+  // From here on V and O of this layer have no Hadamard transform, or have it again. Nothing, where the recipe has none.
+  void use_heads(int layer, bool use) {
+    if (options_.which.heads) heads_[static_cast<size_t>(layer)] = use;
+  }
   std::span<const float> basis() const { return basis_; }
   // Rows of the embedding (empty: they stay), or of a head that reads the final norm with `gain`, in the new basis.
   RowChange embedding() const;
@@ -77,6 +81,7 @@ class ModelTransform {
   Solver& solver_;
   std::unique_ptr<Moments> moments_;
   std::vector<LayerTransform> layers_;
+  std::vector<bool> heads_;            // use_heads(), per layer
   std::vector<double> stream_moment_;  // [hidden, hidden] of x / rms(x), all sites together
   std::vector<float> basis_;
 };

@@ -133,4 +133,11 @@ void apply_input_formats(const model::Scheme& scheme, model::LayerTensors& layer
   }
 }
 
+void apply_cache_format(const model::Scheme& scheme, int index, model::LayerTensors& layer) {
+  layer.kv = scheme.kv[static_cast<size_t>(index)];
+  layer.qk_hadamard = scheme.qk_hadamard;
+  layer.kv_clip = scheme.kv_clip;
+  layer.open_page = scheme.open_page;
+}
+
 }  // namespace atom::quantizer

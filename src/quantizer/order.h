@@ -44,4 +44,7 @@ void apply_orders(const LayerOrders& orders, model::LayerTensors& layer);
 // the segments that those inputs have. Linears without a scheme stay as they are.
 void apply_input_formats(const model::Scheme& scheme, model::LayerTensors& layer);
 
+// Gives layer `index` its KV-cache.
+void apply_cache_format(const model::Scheme& scheme, int index, model::LayerTensors& layer);
+
 }  // namespace atom::quantizer

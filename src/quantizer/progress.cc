@@ -21,6 +21,8 @@ double Meter::seconds() const {
 }
 
 void Meter::phase(const std::string& name) {
+  if (progress_.phase == "search") searched_ += seconds() - search_began_;
+  if (name == "search") search_began_ = seconds();
   progress_.phase = name;
   progress_.module.clear();
   progress_.error = -1;
@@ -47,7 +49,8 @@ void Meter::tell(double error) {
   const double total = calibrated + kSolveShare * progress_.layers;
   const double done =
       progress_.phase == "calibrate" ? in_layer : calibrated + kSolveShare * in_layer;
-  progress_.eta_seconds = done > 0 ? progress_.seconds * (total - done) / done : -1;
+  const bool known = done > 0 && progress_.phase != "search";
+  progress_.eta_seconds = known ? (progress_.seconds - searched_) * (total - done) / done : -1;
   if (sink_) sink_(progress_);
 }
 

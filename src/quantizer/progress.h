@@ -10,7 +10,7 @@ namespace atom::quantizer {
 
 // What a long run tells while it works; called from the calling thread.
 struct Progress {
-  std::string phase;  // "calibrate" | "solve" | "write"
+  std::string phase;  // "calibrate" | "search" | "solve" | "write"
   int layer = 0;
   int layers = 0;
   std::string module;       // module in work, may be empty
@@ -37,6 +37,10 @@ class Meter {
     begin(layer, kCollectShare + kAlgebraShare, 1 - kCollectShare - kAlgebraShare);
   }
   void begin_layer(int layer) { begin(layer, 0, 1); }
+  void begin_search(int layer) {
+    begin_layer(layer);
+    tell(-1);
+  }
   void module(const std::string& name) { progress_.module = name; }
   void share(double done);  // of the pass over the windows that is under way
   void tell(double error);  // of the module that is done; negative: none
@@ -53,6 +57,8 @@ class Meter {
   Progress progress_;
   std::function<void(const Progress&)> sink_;
   bool calibrates_ = false;
+  double search_began_ = 0,
+         searched_ = 0;  // seconds; a search says nothing of how fast the rest is
   double share_ = 0, before_ = 0,
          pass_ = 1;  // of the layer's work: pass done, before it, pass in all
 };

@@ -90,7 +90,7 @@ class Run {
   std::unique_ptr<Windows> windows_;
   std::unique_ptr<ModelTransform> transform_;
   std::vector<LayerOrders> orders_;
-  std::vector<KeptCounts> kept_;  // of every layer, when they are searched
+  std::vector<LayerChoice> chosen_;  // of every layer, when they are searched
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Grams> grams_;
   std::unique_ptr<Meter> meter_;
@@ -193,7 +193,7 @@ void Run::measure_layer(int index) {
   orders_.push_back(transform_->any() ? transform_->end(index, tensors) : energies.orders(index));
 }
 
-// Chooses among the counts in a basis that is cut at all of them, by a few of the windows.
+// Chooses in a basis that is cut at all the counts, by a few of the windows.
 void Run::search_kept() {
   constexpr int kTokens = 2048;
   const Recipe& recipe = options_.recipe;
@@ -202,9 +202,12 @@ void Run::search_kept() {
   Windows windows(config_, observing_, window_options(std::min(options_.samples, wanted), {}));
   windows.embed(files_);
   if (transform_->rotates_residual()) windows.rotate(transform_->basis(), *solver_);
-  kept_ = quantizer::search_kept({files_, config_, plain_, recipe, *transform_, orders_},
-                                 {observing_, windows, *solver_});
-  scheme_ = to_scheme(recipe, config_, report_.notices, kept_);
+  meter_->phase("search");
+  const auto on_layer = [this](int layer) { meter_->begin_search(layer); };
+  chosen_ = quantizer::search_kept(
+      {files_, config_, plain_, scheme_, recipe, *transform_, on_layer, orders_},
+      {observing_, windows, *solver_});
+  scheme_ = to_scheme(recipe, config_, report_.notices, chosen_);
 }
 
 // Second moments of the inputs as the quantized model will see them: quantized inputs and KV-cache,
@@ -270,10 +273,7 @@ LayerTensors Run::solve_layer(int index) {
   transform_->apply(index, tensors);
   if (!orders_.empty()) apply_orders(orders_[static_cast<size_t>(index)], tensors);
   apply_input_formats(scheme_, tensors);
-  tensors.kv = scheme_.kv[static_cast<size_t>(index)];
-  tensors.qk_hadamard = scheme_.qk_hadamard;
-  tensors.kv_clip = scheme_.kv_clip;
-  tensors.open_page = scheme_.open_page;
+  apply_cache_format(scheme_, index, tensors);
   if (windows_ && options_.recipe.clip_activations == 0)
     search_input_clips({observing_, *windows_, *solver_}, tensors, scheme_);
   if (grams_) collect(index, tensors);
@@ -367,7 +367,7 @@ void Run::finish() {
   report_.json["backend"] = observing_.name();
   report_.json["threads"] = executor_.threads();
   report_.json["modules"] = std::move(modules_);
-  for (const KeptCounts& kept : kept_) report_.json["kept"].push_back(to_json(kept));
+  report_.json["chosen"] = to_json(chosen_, options_.recipe);
   write_file_atomically(folder_->path() / "report.json", report_.json.dump(2) + "\n");
   folder_->commit();
 }

@@ -203,7 +203,7 @@ Recipe preset(std::string_view name, Method method) {
 }
 
 model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
-                        std::vector<std::string>& notices, std::span<const KeptCounts> counts) {
+                        std::vector<std::string>& notices, std::span<const LayerChoice> chosen) {
   refuse_contradictions(recipe, "recipe");
   const int layers = config.layers;
   if (recipe.kv.size() != 1 && static_cast<int>(recipe.kv.size()) != layers)
@@ -218,14 +218,15 @@ model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
     for (size_t i = 0; i < modules.size(); ++i) {
       const std::string& module = modules[i];
       const size_t layer = i * static_cast<size_t>(layers) / modules.size();
-      const auto [k, wanted] =
-          input_of(module, counts.empty() ? recipe.kept : counts[layer], config);
+      const LayerChoice choice = chosen.empty() ? LayerChoice{.kept = recipe.kept} : chosen[layer];
+      const auto [k, wanted] = input_of(module, choice.kept, config);
       const int kept = std::min(wanted, most_kept(k));
       if (kept < wanted && clamped.insert({k, wanted}).second)
         notices.push_back(fmt::format(
             "kept channels of linears with {} inputs clamped from {} to {}", k, wanted, kept));
       model::LinearScheme linear = linear_scheme(recipe, kept);
-      if (recipe.transform.down && is_down(module, config)) linear.hadamard = Transforms::kBlock;
+      if (recipe.transform.down && choice.down && is_down(module, config))
+        linear.hadamard = Transforms::kBlock;
       scheme.linears.emplace(module, linear);
     }
   }

@@ -51,6 +51,15 @@ struct KeptCounts {
   constexpr bool operator==(const KeptCounts&) const = default;
 };
 
+// What a search gave one layer.
+struct LayerChoice {
+  KeptCounts kept = 0;
+  bool heads = true,
+       down = true;  // of the recipe's transforms: false where the layer is better without
+  std::vector<std::string>
+      by_error;  // sites whose kept channels are those that cost most, not the loudest
+};
+
 struct Recipe {
   // w16a16 | w8a8 | w4a16 | w4a8 | w4a4: bits of weights and inputs; fp4 | mxfp4 | nvfp4: both
   std::string preset = "w4a4";
@@ -64,7 +73,7 @@ struct Recipe {
   bool signed_scales = false;     // of int4 groups: the scale's sign is free (docs/formats.md)
   KeptCounts kept =
       128;  // channels in kept_format, multiples of 16; not with w16a16, w8a8 and w4a16
-  bool search_kept = false;  // counts of every layer by measured error, at the cost of `kept`
+  bool search_kept = false;  // of every layer by measured error, at the cost of `kept`
   format::Format kept_format =
       format::kInt8;  // int8 or f16 (f16: weight as in the source, input unquantized)
   Order order = Order::kEnergy;
@@ -105,14 +114,17 @@ void apply_json(Recipe& recipe, const Json& json, std::string_view source);
 Json to_json(const Recipe& recipe);
 Json to_json(
     const KeptCounts& kept);  // a number, or an object with the numbers of qkv, o, gate_up and down
+Json to_json(const LayerChoice& choice, const Recipe& recipe);
+Json to_json(std::span<const LayerChoice> chosen, const Recipe& recipe);  // a list
 
 // The largest kept count that linears of k inputs can have: a multiple of 16 that leaves the normal segment at least one
 // channel, or the whole input when it is narrower than that.
 int most_kept(int k);
 
 // The formats that the recipe gives the model. Kept channels are clamped per linear to most_kept(): each clamp adds a
-// sentence to `notices`. `kept`, if not empty, has the counts of every layer. Error: kv list of the wrong length.
+// sentence to `notices`. `chosen`, if not empty, has every layer. Error: kv list of the wrong length.
 model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
-                        std::vector<std::string>& notices, std::span<const KeptCounts> kept = {});
+                        std::vector<std::string>& notices,
+                        std::span<const LayerChoice> chosen = {});
 
 }  // namespace atom::quantizer

@@ -205,6 +205,23 @@ Json to_json(const KeptCounts& kept) {
   return json;
 }
 
+Json to_json(const LayerChoice& choice, const Recipe& recipe) {
+  Json json{
+      {"kept", to_json(choice.kept)}, {"transform", Json::array()}, {"by_error", choice.by_error}};
+  for (const auto& [word, member] : kTransforms) {
+    const bool dropped = (member == &Transforms::heads && !choice.heads) ||
+                         (member == &Transforms::down && !choice.down);
+    if (recipe.transform.*member && !dropped) json["transform"].push_back(word);
+  }
+  return json;
+}
+
+Json to_json(std::span<const LayerChoice> chosen, const Recipe& recipe) {
+  Json json = Json::array();
+  for (const LayerChoice& choice : chosen) json.push_back(to_json(choice, recipe));
+  return json;
+}
+
 Json to_json(const Recipe& recipe) {
   // Shortest decimal that gives the f32 back: 0.85, not 0.8500000238418579.
   const auto clip = [](float value) {

@@ -87,6 +87,23 @@ void fold_gains(model::LayerTensors& layer) {
   std::fill(layer.ffn_norm.begin(), layer.ffn_norm.end(), 1.0f);
 }
 
+LayerTransform without_heads(LayerTransform transform, int head_dim) {
+  if (!transform.heads) return transform;
+  const auto turn = [&](float* values, int64_t step) {
+    std::vector<float> line(static_cast<size_t>(head_dim));
+    for (int64_t i = 0; i < head_dim; ++i) line[static_cast<size_t>(i)] = values[i * step];
+    format::block_hadamard(line, Transforms::kBlock);  // its own inverse
+    for (int64_t i = 0; i < head_dim; ++i) values[i * step] = line[static_cast<size_t>(i)];
+  };
+  for (size_t h = 0; h < transform.value.size(); ++h)
+    for (int64_t i = 0; i < head_dim; ++i) {
+      turn(transform.value[h].data() + i, head_dim);
+      turn(transform.value_inverse[h].data() + i * head_dim, 1);
+    }
+  transform.heads = false;
+  return transform;
+}
+
 void apply_transform(const LayerTransform& transform, const model::ModelConfig& config,
                      model::LayerTensors& layer) {
   const int d = config.head_dim, half = d / 2, sharing = config.heads / config.kv_heads;

@@ -24,7 +24,8 @@ namespace atom::quantizer {
 
 // Of one layer. Vectors are empty where nothing changes.
 struct LayerTransform {
-  std::vector<std::vector<float>> value;          // per KV head [d, d]: v' = value v
+  bool heads = false;                     // `value` ends with the Hadamard transform of every head
+  std::vector<std::vector<float>> value;  // per KV head [d, d]: v' = value v
   std::vector<std::vector<float>> value_inverse;  // per KV head [d, d]: o' = o value_inverse
   std::vector<double> key;  // [kv_heads, d / 2] k' = key k, q' = q / key for both of a RoPE pair
   // [kv_heads, d] K's mean as it is stored: after `key`, RoPE and the Hadamard transform.
@@ -35,6 +36,9 @@ struct LayerTransform {
 // Multiplies the columns of q, k, v, gate, up and the router by the gains of the norms before them, which become 1.
 // These linears become f32.
 void fold_gains(model::LayerTensors& layer);
+
+// The same without the Hadamard transform of V and O.
+LayerTransform without_heads(LayerTransform transform, int head_dim);
 
 // The linears it touches become f32.
 void apply_transform(const LayerTransform& transform, const model::ModelConfig& config,

@@ -85,6 +85,10 @@ TEST_F(BadInputTest, QuantizeOptionsOutsideTheirRange) {
   }
   expect_refusal(run_program({"quantize", model_, out_, "--preset", "w8a8", "--kept", "64"}), 2,
                  {"--kept", "w8a8"});
+  expect_refusal(run_program({"quantize", model_, out_, "--preset", "w8a8", "--search-kept"}), 2,
+                 {"--search-kept", "no kept channels"});
+  expect_refusal(run_program({"quantize", model_, out_, "--search-kept", "--kept", "0"}), 2,
+                 {"--search-kept", "no kept channels"});
   expect_refusal(run_program({"quantize", model_, out_, "--preset", "w4a8", "--group", "row"}), 2,
                  {"--group", "w4a8", "row"});
   expect_nothing_left();

@@ -2,6 +2,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <set>
+
 #include "base/random.h"
 #include "checkpoint/model_files.h"
 #include "model/weights.h"
@@ -70,37 +73,8 @@ TEST(KeptSearch, OneStreamHasOneCount) {
   }
 }
 
-// Outliers in the last 16 of 64 channels: keeping them takes nearly all of the error away, more takes little.
-TEST(KeptSearch, ErrorFallsWhereOutliersAreKept) {
-  Executor executor({.threads = 1});
-  const auto solver = make_cpu_solver(executor);
-  Random random(3);
-  constexpr int kRows = 64, kK = 64, kN = 24;
-  std::vector<float> x, w;
-  for (int i = 0; i < kRows * kK; ++i)
-    x.push_back(static_cast<float>(random.normal() * (i % kK >= 48 ? 30 : 1)));
-  for (int i = 0; i < kN * kK; ++i) w.push_back(static_cast<float>(random.normal()));
-  const model::LinearTensors linear = model::from_f32("w", kN, kK, format::kF32, w.data());
-  InputSample sample;
-  sample.add({.site = SiteKind::kOut, .expert = 0, .x = x.data(), .rows = kRows, .k = kK});
-  const std::vector<std::vector<const model::LinearTensors*>> readers(
-      1, std::vector<const model::LinearTensors*>(1, &linear));
-  const auto error = [&](int kept, int hadamard = 0) {
-    return kept_error(sample, SiteKind::kOut, readers,
-                      {.normal = {format::int4(32), kK - kept}, .hadamard = hadamard}, *solver);
-  };
-  // A channel beside outliers of 30 loses itself in a step of about 10: its own energy, and the outliers' step^2 / 12.
-  EXPECT_GT(error(0).inputs, 30 * error(16).inputs);
-  EXPECT_GT(error(0).weights, 30 * error(16).weights);
-  EXPECT_GT(error(16).inputs, error(32).inputs);
-  EXPECT_LT(error(16).inputs, 2 * error(32).inputs);
-  EXPECT_EQ(error(kK).inputs, 0);
-  EXPECT_EQ(error(kK).weights, 0);
-  EXPECT_GT(error(16, 16).inputs, 0);
-  EXPECT_EQ(
-      kept_error(sample, SiteKind::kDown, readers, {.normal = {format::int4(32), kK}}, *solver)
-          .inputs,
-      0);
+bool has(const Json& list, const char* word) {
+  return std::find(list.begin(), list.end(), Json(word)) != list.end();
 }
 
 void expect_search(Recipe recipe, const testing::RandomModel& shape) {
@@ -110,14 +84,22 @@ void expect_search(Recipe recipe, const testing::RandomModel& shape) {
   job.recipe = std::move(recipe);
   job.recipe.search_kept = true;
   job.threads = 1;
+  std::set<int> searched;
+  job.progress = [&](const Progress& progress) {
+    if (progress.phase != "search") return;
+    searched.insert(progress.layer);
+    EXPECT_EQ(progress.eta_seconds, -1);  // nothing has been measured of what is left
+  };
   const QuantizeReport report = job.run(folder / "in", folder / "one");
+  EXPECT_EQ(searched, (std::set<int>{0, 1}));
+  job.progress = {};
   job.threads = 3;
   job.run(folder / "in", folder / "three");
   EXPECT_EQ(contents(folder / "one"), contents(folder / "three"));
 
   // The modules have the counts that the report tells, and all together cost no more than the one number.
-  const Json counts = report.json["kept"];
-  ASSERT_EQ(counts.size(), 2u);
+  const Json& chosen = report.json["chosen"];
+  ASSERT_EQ(chosen.size(), 2u);
   std::vector<int64_t> spent(2), budget(2);
   const auto files = checkpoint::ModelFiles::open(folder / "one");
   for (const Json& module : report.json["modules"]) {
@@ -127,7 +109,8 @@ void expect_search(Recipe recipe, const testing::RandomModel& shape) {
                         : name.find("self_attn") != std::string::npos         ? "qkv"
                         : name.ends_with("down_proj") || name.ends_with("w2") ? "down"
                                                                               : "gate_up";
-    const Json& told = counts[layer].is_object() ? counts[layer][where] : counts[layer];
+    const Json& counts = chosen[layer]["kept"];
+    const Json& told = counts.is_object() ? counts[where] : counts;
     EXPECT_EQ(module["kept"], told) << name;
     const std::string tensor = name + ".weight_packed";
     const int64_t rows = files.tensor(tensor).shape[0];
@@ -137,8 +120,27 @@ void expect_search(Recipe recipe, const testing::RandomModel& shape) {
   for (size_t i = 0; i < 2; ++i) EXPECT_LE(spent[i], budget[i]) << i;
 
   Executor executor({.threads = 1});
-  EXPECT_NO_THROW(
-      model::load_model(files, *backend::make_cpu_backend({.executor = &executor, .isa = ""}), {}));
+  const auto backend = backend::make_cpu_backend({.executor = &executor, .isa = ""});
+  const auto model = model::load_model(files, *backend, {});
+  for (size_t i = 0; i < 2; ++i)
+    EXPECT_EQ(model->layers[i]->down_input.spec.hadamard != 0, has(chosen[i]["transform"], "down"));
+}
+
+TEST(KeptSearch, ALayerMayGoWithoutATransform) {
+  const TempFolder folder;
+  write_random_checkpoint(folder / "in", {});
+  const auto files = checkpoint::ModelFiles::open(folder / "in");
+  const model::ModelConfig config = model::parse_config(files.config(), "config.json");
+  Recipe recipe = Job::small_recipe();
+  recipe.transform.down = recipe.transform.heads = true;
+  const std::vector<LayerChoice> chosen = {{.kept = 16}, {.kept = {16, 32, 48, 32}, .down = false}};
+  std::vector<std::string> notices;
+  const model::Scheme scheme = to_scheme(recipe, config, notices, chosen);
+  EXPECT_EQ(scheme.find("model.layers.0.mlp.down_proj")->hadamard, 128);
+  EXPECT_EQ(scheme.find("model.layers.1.mlp.down_proj")->hadamard, 0);
+  EXPECT_EQ(to_json(chosen[0], recipe),
+            parse_json(R"({"kept": 16, "transform": ["heads", "down"], "by_error": []})"));
+  EXPECT_EQ(to_json(chosen[1], recipe)["transform"], parse_json(R"(["heads"])"));
 }
 
 TEST(KeptSearch, WholeModel) { expect_search(Job::small_recipe(), {}); }

@@ -298,7 +298,7 @@ TEST(Recipe, KeptChannelsOfEverySite) {
   Recipe fixed = searched;
   apply_json(fixed, parse_json(R"({"kept": 64})"), "r.json");
   EXPECT_FALSE(fixed.search_kept);
-  const std::vector<KeptCounts> counts = {16, {16, 32, 48, 64}};
+  const std::vector<LayerChoice> counts = {{.kept = 16}, {.kept = {16, 32, 48, 64}, .down = false}};
   const model::Scheme by_layer = to_scheme(searched, llama(64, 88), notices, counts);
   EXPECT_EQ(by_layer.find("model.layers.0.mlp.down_proj")->kept, 16);
   EXPECT_EQ(by_layer.find("model.layers.1.self_attn.o_proj")->kept, 32);

@@ -127,6 +127,26 @@ void expect_same_function(const RandomModel& shape, const Transforms& which) {
   EXPECT_LT(difference, 1e-4f * largest);
 }
 
+TEST(Transform, WithoutHeadsIsAsIfNeverTurned) {
+  Fixture f({.bias = true});
+  LayerTensors tensors = f.read(0);
+  fold_gains(tensors);
+  const Moments moments = f.moments(tensors);
+  const auto transform = [&](bool heads) {
+    return make_transform(tensors, f.config, moments, {.equalize = true, .heads = heads});
+  };
+  const LayerTransform turned = transform(true), straight = transform(false),
+                       undone = without_heads(turned, f.config.head_dim);
+  ASSERT_EQ(undone.value.size(), straight.value.size());
+  for (size_t h = 0; h < straight.value.size(); ++h)
+    for (size_t i = 0; i < straight.value[h].size(); ++i) {
+      EXPECT_NEAR(undone.value[h][i], straight.value[h][i], 1e-5f);
+      EXPECT_NEAR(undone.value_inverse[h][i], straight.value_inverse[h][i], 1e-5f);
+    }
+  EXPECT_NE(turned.value, undone.value);
+  EXPECT_EQ(without_heads(straight, f.config.head_dim).value, straight.value);
+}
+
 TEST(Transform, KeepsTheFunction) {
   const RandomModel dense{.layers = 3, .bias = true};
   expect_same_function(dense, kAll);

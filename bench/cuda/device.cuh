@@ -54,7 +54,7 @@ __host__ __device__ inline float normal_at(uint64_t seed, uint64_t i) {
   return sum * 1.7320508f;
 }
 
-enum class Fill { kInt4Pairs, kInt8, kHalf, kFloat, kMultiplier, kScale };
+enum class Fill { kInt4Pairs, kInt8, kHalf, kFloat, kMultiplier, kScale, kSignedHalfScale };
 static __global__ void fill_kernel(void* data, size_t count, Fill fill, uint64_t seed) {
   for (size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x; i < count;
        i += size_t{gridDim.x} * blockDim.x) {
@@ -73,6 +73,9 @@ static __global__ void fill_kernel(void* data, size_t count, Fill fill, uint64_t
       static_cast<int8_t*>(data)[i] = static_cast<int8_t>(random_at(seed + 1, i) % 2 ? m : -m);
     }
     if (fill == Fill::kScale) static_cast<float*>(data)[i] = 0.002f + 0.001f * fabsf(x);
+    if (fill == Fill::kSignedHalfScale)  // f32 values of f16 scales
+      static_cast<float*>(data)[i] =
+          __half2float(__float2half((x < 0 ? -0.01f : 0.01f) + 0.005f * x));
   }
 }
 inline void fill(void* data, size_t count, Fill what, uint64_t seed) {

@@ -1,6 +1,6 @@
 // Times the Hopper linear against cuBLASLt in f16 on the shapes of LLaMA-7B and 70B: microseconds in CUDA graphs of
 // chained launches over more weights than the L2 cache holds; weights, inputs and outputs count as bytes.
-//   linear_bench [few] [many] [layer] [sweep] [7b] [70b]
+//   linear_bench [few] [many] [layer] [sweep] [7b] [70b] [w4a4]      w4a4: of w4a4, beside w4a8
 #include <cublasLt.h>
 
 #include <cstring>
@@ -16,6 +16,7 @@ struct Named {
   LinearShape shape;
 };
 constexpr int kLayer = 4;
+constexpr int kLayerRows[] = {1, 8, 16, 32, 64, 128, 256, 1024, 4096};
 constexpr Named k7b[kLayer] = {{"7B qkv", {12288, 4096, 128}},
                                {"7B o", {4096, 4096, 128}},
                                {"7B gate+up", {22016, 4096, 128}},
@@ -142,18 +143,28 @@ float time_plan(const Linear& l, int rows, const hopper::Plan& p, int nodes, int
       replays);
 }
 
-std::vector<hopper::Plan> candidates(int rows) {
+std::vector<hopper::Plan> candidates(int rows, bool grouped) {
   std::vector<hopper::Plan> plans;
   for (const int tile : {8, 16, 32, 64, 128})
-    for (const auto& [blocks, groups] :
-         {std::pair{1, 2}, {1, 3}, {1, 4}, {1, 6}, {1, 8}, {2, 1}, {2, 2}})
+    for (const auto& [blocks, groups] : {std::pair{1, 1},
+                                         {1, 2},
+                                         {1, 3},
+                                         {1, 4},
+                                         {1, 5},
+                                         {1, 6},
+                                         {1, 7},
+                                         {1, 8},
+                                         {2, 1},
+                                         {2, 2},
+                                         {2, 3}})
       for (const int cluster : {1, 2})
-        if (hopper::has_few_rows_kernel(tile, blocks, groups) && tile < 2 * std::max(rows, 5) &&
-            rows <= 4 * tile && rows <= 256)
+        if (hopper::has_few_rows_kernel(grouped, tile, blocks, groups) &&
+            tile < 2 * std::max(rows, 5) && rows <= 4 * tile && rows <= 256 &&
+            !(grouped && cluster > 1))
           plans.push_back({tile, blocks, groups, cluster, false});
   if (rows > 16)
     for (const int many : {64, 128, 256})
-      if (many <= 2 * rows) plans.push_back({many, 2, 1, 1, true});
+      if (many <= 2 * rows && !(grouped && many > 128)) plans.push_back({many, 2, 1, 1, true});
   return plans;
 }
 
@@ -161,75 +172,104 @@ double bytes_of(const LinearShape& s, int rows) {
   return static_cast<double>(s.packed_bytes()) + 1.0 * rows * s.k + 4.0 * rows * s.n;
 }
 
-void one_linear(const Linear& l, int rows, bool sweep) {
+float time_planned(const Linear& l, int rows, int nodes) {
+  return time_plan(l, rows, hopper::plan(rows, l.weights[0], false, multiprocessors), nodes, 5);
+}
+
+void sweep_plans(const Linear& l, int rows, int nodes) {
+  std::vector<std::pair<float, hopper::Plan>> times;
+  for (const hopper::Plan& p : candidates(rows, l.named.shape.grouped))
+    times.push_back({time_plan(l, rows, p, nodes, 4), p});
+  std::sort(times.begin(), times.end(),
+            [](const auto& a, const auto& b) { return a.first < b.first; });
+  std::printf(" |");
+  for (const auto& [time, p] : times) std::printf(" %s %.2f", plan_name(p).c_str(), time);
+  const hopper::Plan& p = times[0].second;
+  std::printf("\nTUNED%s {%d, %d, %d, {%d, %d, %d, %d, %s}},",
+              l.named.shape.grouped ? " grouped" : "", l.weights[0].blocks(),
+              l.named.shape.slots4() + l.named.shape.slots8(), rows, p.rows, p.blocks, p.groups,
+              p.cluster, p.many ? "true" : "false");
+}
+
+// base: the same linear in w4a8 with the library's weights; it may be l.
+void one_linear(const Linear& l, const Linear& base, int rows, bool sweep) {
   const LinearShape& s = l.named.shape;
   const double flops = 2.0 * rows * s.n * s.k;
-  const double guess = std::max(s.packed_bytes() / 4.0e6, flops / 1.3e9);
-  const int nodes = nodes_for(guess);
+  const int nodes = nodes_for(std::max(s.packed_bytes() / 4.0e6, flops / 1.3e9));
   const hopper::Plan planned = hopper::plan(rows, l.weights[0], false, multiprocessors);
-  const float ours = time_plan(l, rows, planned, nodes, 5);
-  float half = 0;
-  if (!l.halves.empty()) {
-    const LibraryCall call = pick_library(l, rows, nodes);
-    half = graph_microseconds(
-        nodes, [&](int i, cudaStream_t stream) { call.run(l, i, stream); }, 5);
-  }
+  const float ours = time_planned(l, rows, nodes);
+  const LibraryCall call = pick_library(base, rows, nodes);
+  const float half = graph_microseconds(
+      nodes, [&](int i, cudaStream_t stream) { call.run(base, i, stream); }, 5);
   std::printf("%-12s %5d  %8.2f us  %5.2f TB/s %6.0f TFLOPS  %-11s | f16 %8.2f us  %5.2fx",
               l.named.name, rows, ours, bytes_of(s, rows) / ours / 1e6, flops / ours / 1e6,
               plan_name(planned).c_str(), half, half / ours);
-  if (sweep) {
-    std::vector<std::pair<float, hopper::Plan>> times;
-    for (const hopper::Plan& p : candidates(rows))
-      times.push_back({time_plan(l, rows, p, nodes, 4), p});
-    std::sort(times.begin(), times.end(),
-              [](const auto& a, const auto& b) { return a.first < b.first; });
-    std::printf(" |");
-    for (const auto& [time, p] : times) std::printf(" %s %.2f", plan_name(p).c_str(), time);
-    const hopper::Plan& p = times[0].second;
-    std::printf("\nTUNED {%d, %d, %d, {%d, %d, %d, %d, %s}},", l.weights[0].blocks(),
-                s.slots4() + s.slots8(), rows, p.rows, p.blocks, p.groups, p.cluster,
-                p.many ? "true" : "false");
+  if (s.grouped) {
+    const float progressive = time_planned(base, rows, nodes);
+    std::printf(" | w4a8 %8.2f us, %4.2f of it", progressive, ours / progressive);
   }
+  if (sweep) sweep_plans(l, rows, nodes);
   std::printf("\n");
 }
 
-void layer(const std::vector<Linear>& linears, const char* name, int rows) {
+// Nodes of a graph of layers.
+int layer_nodes(const std::vector<Linear>& linears, int rows) {
   double guess = 0;
   for (const Linear& l : linears)
     guess += std::max(l.named.shape.packed_bytes() / 4.0e6,
                       2.0 * rows * l.named.shape.n * l.named.shape.k / 1.3e9);
-  const int nodes = kLayer * std::max(2, std::min(12, static_cast<int>(8000 / guess)));
+  return kLayer * std::max(2, std::min(12, static_cast<int>(8000 / guess)));
+}
+float time_layer(const std::vector<Linear>& linears, int rows, float warm) {
   std::vector<hopper::Plan> plans;
-  std::vector<LibraryCall> calls;
-  double bytes = 0;
-  for (const Linear& l : linears) {
+  for (const Linear& l : linears)
     plans.push_back(hopper::plan(rows, l.weights[0], false, multiprocessors));
-    calls.push_back(pick_library(l, rows, 8));
-    bytes += bytes_of(l.named.shape, rows);
-  }
-  float ours = 1e30f, half = 1e30f;
+  return kLayer *
+         graph_microseconds(
+             layer_nodes(linears, rows),
+             [&](int i, cudaStream_t stream) {
+               hopper::Task t = task_for(linears[i % kLayer], rows, i / kLayer);
+               t.dependent = i > 0;
+               ATOM_REQUIRE(hopper::launch_linear(t, plans[i % kLayer], multiprocessors, stream));
+             },
+             5, warm);
+}
+
+// grouped: the same linears in w4a4, or none.
+void layer(const std::vector<Linear>& linears, const std::vector<Linear>& grouped, const char* name,
+           int rows) {
+  std::vector<LibraryCall> calls;
+  for (const Linear& l : linears) calls.push_back(pick_library(l, rows, 8));
+  float ours = 1e30f, half = 1e30f, groups = 1e30f;
   const float warm = rows >= 1024 ? 250.0f : 0.0f;
   for (int round = 0; round < 2; ++round) {  // alternating
-    ours = std::min(ours, kLayer * graph_microseconds(
-                                       nodes,
-                                       [&](int i, cudaStream_t stream) {
-                                         hopper::Task t =
-                                             task_for(linears[i % kLayer], rows, i / kLayer);
-                                         t.dependent = i > 0;
-                                         ATOM_REQUIRE(hopper::launch_linear(
-                                             t, plans[i % kLayer], multiprocessors, stream));
-                                       },
-                                       5, warm));
+    ours = std::min(ours, time_layer(linears, rows, warm));
+    if (!grouped.empty()) groups = std::min(groups, time_layer(grouped, rows, warm));
     half = std::min(half, kLayer * graph_microseconds(
-                                       nodes,
+                                       layer_nodes(linears, rows),
                                        [&](int i, cudaStream_t stream) {
                                          calls[i % kLayer].run(linears[i % kLayer], i / kLayer,
                                                                stream);
                                        },
                                        5, warm));
   }
-  std::printf("%-4s layer %5d  %8.2f us  %5.2f TB/s | f16 %8.2f us  %5.2fx%s\n", name, rows, ours,
-              bytes / ours / 1e6, half, half / ours, warm > 0 ? "  sustained" : "");
+  const std::vector<Linear>& shown = grouped.empty() ? linears : grouped;
+  const float time = grouped.empty() ? ours : groups;
+  double bytes = 0;
+  for (const Linear& l : shown) bytes += bytes_of(l.named.shape, rows);
+  std::printf("%-4s layer %5d  %8.2f us  %5.2f TB/s | f16 %8.2f us  %5.2fx", name, rows, time,
+              bytes / time / 1e6, half, half / time);
+  if (!grouped.empty()) std::printf(" | w4a8 %8.2f us, %4.2f of it", ours, groups / ours);
+  std::printf("%s\n", warm > 0 ? "  sustained" : "");
+}
+
+void release(const std::vector<Linear>& linears) {
+  for (const Linear& l : linears) {
+    for (const auto& w : l.weights) cudaFree(const_cast<uint8_t*>(w.slots));
+    for (__half* h : l.halves) cudaFree(h);
+    cudaFree(l.x);
+    cudaFree(l.x_half);
+  }
 }
 
 }  // namespace
@@ -246,32 +286,33 @@ int main(int count, char** words) {
   cudaDeviceProp device;
   ATOM_REQUIRE(cudaGetDeviceProperties(&device, 0));
   multiprocessors = device.multiProcessorCount;
-  std::printf("%s, %d multiprocessors; w4a8, group 128, 128 kept; graphs of dependent launches\n",
-              device.name, multiprocessors);
+  const bool w4a4 = has("w4a4");
+  std::printf("%s, %d multiprocessors; %s, group 128, 128 kept; graphs of dependent launches\n",
+              device.name, multiprocessors, w4a4 ? "w4a4" : "w4a8");
   ATOM_REQUIRE(cublasLtCreate(&library));
   workspace = device_array<char>(kWorkspace);
   y = device_array<float>(size_t{kMostRows} * 57344);
   y_half = device_array<__half>(size_t{kMostRows} * 57344);
   for (const bool large : {false, true}) {
     if (!has(large ? "70b" : "7b")) continue;
-    std::vector<Linear> linears;
-    for (const Named& named : large ? k70b : k7b) linears.push_back(make_linear(named, true));
+    std::vector<Linear> linears, grouped;
+    for (Named named : large ? k70b : k7b) {
+      linears.push_back(make_linear(named, true));
+      named.shape.grouped = true;
+      if (w4a4) grouped.push_back(make_linear(named, false));
+    }
     ATOM_REQUIRE(cudaDeviceSynchronize());
     if (has("layer"))
-      for (const int rows : {1, 8, 16, 32, 64, 128, 256, 1024, 4096})
-        layer(linears, large ? "70B" : "7B", rows);
-    for (const Linear& l : linears) {
+      for (const int rows : kLayerRows) layer(linears, grouped, large ? "70B" : "7B", rows);
+    for (int i = 0; i < kLayer; ++i) {
+      const Linear& l = w4a4 ? grouped[i] : linears[i];
       if (has("few"))
-        for (const int rows : {8, 16, 32, 64}) one_linear(l, rows, has("sweep"));
+        for (const int rows : {8, 16, 32, 64}) one_linear(l, linears[i], rows, has("sweep"));
       if (has("many"))
-        for (const int rows : {128, 256, 1024, 4096}) one_linear(l, rows, has("sweep"));
+        for (const int rows : {128, 256, 1024, 4096}) one_linear(l, linears[i], rows, has("sweep"));
     }
-    for (const Linear& l : linears) {
-      for (const auto& w : l.weights) cudaFree(const_cast<uint8_t*>(w.slots));
-      for (__half* h : l.halves) cudaFree(h);
-      cudaFree(l.x);
-      cudaFree(l.x_half);
-    }
+    release(linears);
+    release(grouped);
   }
   return 0;
 }

@@ -10,14 +10,16 @@ namespace atom::bench {
 namespace cuda = backend::cuda;
 namespace hopper = backend::cuda::hopper;
 
-// k inputs, of which the last `kept` are int8; kept == k: all.
+// k inputs, of which the last `kept` are int8; kept == k: all. grouped: w4a4 with groups of 128 instead of w4a8.
 struct LinearShape {
   int n, k, kept;
+  bool grouped = false;
   int normal() const { return k - kept; }
   int slots4() const { return (normal() + 127) / 128; }
   int slots8() const { return (kept + 63) / 64; }
   int64_t packed_bytes() const {
-    return int64_t{hopper::packed_blocks(n)} * (slots4() + slots8()) * hopper::kSlotBytes;
+    return int64_t{hopper::packed_blocks(n)} * (slots4() + slots8()) *
+           (grouped ? hopper::kGroupedSlotBytes : hopper::kSlotBytes);
   }
 };
 
@@ -27,16 +29,21 @@ inline int aligned16(int bytes) { return (bytes + 15) / 16 * 16; }
 inline cuda::InputView input_layout(const LinearShape& shape, int rows) {
   cuda::InputView view;
   int at = 0, index = 0;
-  for (const int size : {shape.normal(), shape.kept}) {
+  for (const bool kept : {false, true}) {
+    const int size = kept ? shape.kept : shape.normal();
     if (size == 0) continue;
+    const bool int4 = shape.grouped && !kept;
     cuda::InputSegment& s = view.at[index++];
-    s.size = s.group = size;
-    s.groups = 1;
-    s.scaling = cuda::Scaling::kInt8;
+    s.size = size;
+    s.group = int4 ? 128 : size;
+    s.groups = int4 ? shape.slots4() : 1;
+    s.scaling = int4 ? cuda::Scaling::kInt4Signed : cuda::Scaling::kInt8;
     s.codes_at = at;
     s.scales_at = at + aligned16(size);
-    s.sum_at = s.scales_at + 16;
-    at = s.sum_at + 16;
+    at = s.scales_at + aligned16(s.groups * 4);
+    if (int4) continue;
+    s.sum_at = at;
+    at += 16;
   }
   view.row_bytes = at;
   view.rows = rows;
@@ -72,17 +79,20 @@ inline cuda::WeightView random_weight(const LinearShape& shape, uint64_t seed) {
     s.group = 128;
     s.groups = (s.size + 127) / 128;
     s.element = cuda::Element::kInt4;
-    s.progressive = 1;
+    s.progressive = shape.grouped ? 0 : 1;
     s.row_bytes = aligned16((s.size + 1) / 2);
     auto* codes = device_array<uint8_t>(n * s.row_bytes);
     fill(codes, n * s.row_bytes, Fill::kInt4Pairs, seed);
-    auto* multipliers = device_array<int8_t>(n * s.groups);
-    fill(multipliers, n * s.groups, Fill::kMultiplier, seed + 1);
-    auto* steps = device_array<float>(n);
-    fill(steps, n, Fill::kScale, seed + 2);
     s.codes = codes;
-    s.multipliers = multipliers;
+    const size_t scales = shape.grouped ? n * s.groups : n;
+    auto* steps = device_array<float>(scales);
+    fill(steps, scales, shape.grouped ? Fill::kSignedHalfScale : Fill::kScale, seed + 2);
     s.steps = steps;
+    if (!shape.grouped) {
+      auto* multipliers = device_array<int8_t>(n * s.groups);
+      fill(multipliers, n * s.groups, Fill::kMultiplier, seed + 1);
+      s.multipliers = multipliers;
+    }
   }
   if (shape.kept > 0) {
     cuda::WeightSegment& s = view.at[index++];
@@ -106,6 +116,7 @@ inline hopper::Weight packed(const cuda::WeightView& view, const LinearShape& sh
   hopper::Packing to;
   to.slots4 = shape.slots4();
   to.slots8 = shape.slots8();
+  to.grouped = shape.grouped ? 1 : 0;
   to.slots = slots != nullptr ? slots : device_array<uint8_t>(shape.packed_bytes());
   to.steps4 = device_array<float>(outputs);
   to.steps8 = device_array<float>(outputs);
@@ -116,6 +127,7 @@ inline hopper::Weight packed(const cuda::WeightView& view, const LinearShape& sh
   w.n = shape.n;
   w.slots4 = to.slots4;
   w.slots8 = to.slots8;
+  w.grouped = to.grouped;
   w.slots = to.slots;
   w.steps4 = to.steps4;
   w.steps8 = to.steps8;

@@ -3,14 +3,16 @@
 
 #include <algorithm>
 #include <set>
+#include <span>
 
 #include "backend/cuda/hopper_tuned.h"
 
 namespace atom::backend::cuda::hopper {
 namespace {
 
-Weight weight_of(int n, int slots4, int slots8) {
+Weight weight_of(int n, int slots4, int slots8, bool grouped = false) {
   Weight w;
+  w.grouped = grouped ? 1 : 0;
   w.n = n;
   w.slots4 = slots4;
   w.slots8 = slots8;
@@ -20,14 +22,15 @@ Weight weight_of(int n, int slots4, int slots8) {
 void expect_launchable(const Plan& p, const Weight& w, bool by_expert) {
   if (!p.many) {
     EXPECT_FALSE(by_expert);
-    EXPECT_TRUE(has_few_rows_kernel(p.rows, p.blocks, p.groups));
-    EXPECT_TRUE(p.cluster == 1 || p.cluster == 2);
+    EXPECT_TRUE(has_few_rows_kernel(w.grouped != 0, p.rows, p.blocks, p.groups));
+    EXPECT_TRUE(p.cluster == 1 || (p.cluster == 2 && w.grouped == 0));
     EXPECT_LE(p.cluster, w.slots4 + w.slots8);
     return;
   }
   EXPECT_TRUE(p.rows == 64 || p.rows == 128 || p.rows == 256);
   if (p.rows ==
       256) {  // needs int4 sums, few int8 slots, aligned results and rows known to the host
+    EXPECT_EQ(w.grouped, 0);
     EXPECT_GT(w.slots4, 0);
     EXPECT_LE(w.slots8, 4);
     EXPECT_EQ(w.n % 4, 0);
@@ -41,25 +44,32 @@ TEST(HopperPlan, IsAKernelThatExists) {
       for (const auto& [slots4, slots8] :
            {std::pair{1, 0}, {0, 1}, {3, 1}, {31, 2}, {0, 64}, {31, 8}, {223, 2}})
         for (const int rows : {1, 8, 9, 16, 17, 33, 64, 65, 127, 256, 300, 1000, 5000})
-          for (const bool by_expert : {false, true}) {
-            const Weight w = weight_of(n, slots4, slots8);
-            SCOPED_TRACE(::testing::Message()
-                         << n << " " << slots4 << "+" << slots8 << " " << rows);
-            expect_launchable(plan(rows, w, by_expert, multiprocessors), w, by_expert);
-          }
+          for (const bool by_expert : {false, true})
+            for (const bool grouped : {false, true}) {
+              if (grouped && slots4 == 0) continue;
+              const Weight w = weight_of(n, slots4, slots8, grouped);
+              SCOPED_TRACE(::testing::Message() << n << " " << slots4 << "+" << slots8 << " "
+                                                << rows << (grouped ? " grouped" : ""));
+              expect_launchable(plan(rows, w, by_expert, multiprocessors), w, by_expert);
+            }
 }
 
-TEST(HopperPlan, OfAMeasuredShapeIsTheMeasuredOne) {
-  for (const Tuned& t : kTuned)
+void expect_measured(std::span<const Tuned> table, bool grouped) {
+  for (const Tuned& t : table)
     for (int i = 0; i < kTunedClasses; ++i) {
-      const Plan p = plan(kTunedRows[i], weight_of(t.blocks * kBlockOutputs, t.slots - 2, 2), false,
-                          kTunedMultiprocessors);
+      const Weight w = weight_of(t.blocks * kBlockOutputs, t.slots - 2, 2, grouped);
+      const Plan p = plan(kTunedRows[i], w, false, kTunedMultiprocessors);
       EXPECT_EQ(p.rows, t.plan[i].rows);
       EXPECT_EQ(p.blocks, t.plan[i].blocks);
       EXPECT_EQ(p.groups, t.plan[i].groups);
       EXPECT_EQ(p.cluster, t.plan[i].cluster);
       EXPECT_EQ(p.many, t.plan[i].many);
     }
+}
+
+TEST(HopperPlan, OfAMeasuredShapeIsTheMeasuredOne) {
+  expect_measured(kTuned, false);
+  expect_measured(kTunedGrouped, true);
 }
 
 TEST(HopperPlan, TakesWiderTilesForMoreRows) {

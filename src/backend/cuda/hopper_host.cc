@@ -27,6 +27,7 @@ struct Matrix {
   int columns, rows;
   int64_t row_bytes;
   int box_columns, box_rows;
+  CUtensorMapSwizzle swizzle = CU_TENSOR_MAP_SWIZZLE_128B;
 };
 Status make_map(const Matrix& m, CUtensorMap& map) {
   static const EncodeTiled encode = find_encode();
@@ -38,8 +39,7 @@ Status make_map(const Matrix& m, CUtensorMap& map) {
   const cuuint32_t steps[2] = {1, 1};
   const CUresult result =
       encode(&map, m.type, 2, m.data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             CU_TENSOR_MAP_SWIZZLE_128B, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+             m.swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
 }
 Status make_input_map(const InputView& x, int segment, int box_rows, CUtensorMap& map) {
@@ -61,6 +61,13 @@ Status make_input_maps(const Task& task, int box_rows, InputMaps& maps) {
   return status;
 }
 
+Status make_scale_map(const Task& task, int box_rows, CUtensorMap& map) {
+  const InputSegment& s = task.x.at[task.segment4];
+  return make_map({CU_TENSOR_MAP_DATA_TYPE_FLOAT32, task.x.data + s.scales_at, s.groups,
+                   task.x.rows, task.x.row_bytes, 4, box_rows, CU_TENSOR_MAP_SWIZZLE_NONE},
+                  map);
+}
+
 Status make_result_map(const Task& task, int box_rows, CUtensorMap& map) {
   return make_map({CU_TENSOR_MAP_DATA_TYPE_FLOAT32, task.y, task.w.n, task.x.rows,
                    int64_t{task.w.n} * 4, 32, box_rows},
@@ -69,6 +76,9 @@ Status make_result_map(const Task& task, int box_rows, CUtensorMap& map) {
 
 Status launch_linear(const Task& task, const Plan& plan, int multiprocessors, Stream stream) {
   if (task.w.n == 0 || task.x.rows == 0) return cudaSuccess;
+  if (task.w.grouped != 0)
+    return plan.many ? launch_grouped_many_rows(task, plan, multiprocessors, stream)
+                     : launch_grouped_few_rows(task, plan, stream);
   return plan.many ? launch_many_rows(task, plan, multiprocessors, stream)
                    : launch_few_rows(task, plan, stream);
 }

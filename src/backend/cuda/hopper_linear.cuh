@@ -1,6 +1,8 @@
 // What both kernels of hopper_linear.h share: a slot's bytes to operand registers, and sums to results.
 #pragma once
 
+#include <cuda_fp16.h>
+
 #include "backend/cuda/hopper.cuh"
 #include "backend/cuda/hopper_linear.h"
 
@@ -12,11 +14,13 @@ inline constexpr int kWarpgroup = 128;  // threads
 struct Lane {
   int code_at;        // bytes from the slot's beginning; the second half 2048 further
   int multiplier_at;  // of both outputs, two bytes
+  int steps_at;       // of both outputs in a grouped slot, two f16
   int output;         // of the block; the other is output + 8
 
   __device__ explicit Lane(int thread)
       : code_at(thread * 16),
         multiplier_at(kCodeBytes + thread / 32 * 16 + thread % 32 / 4 * 2),
+        steps_at(kCodeBytes + thread / 32 * 32 + thread % 32 / 4 * 4),
         output(thread / 32 * 16 + thread % 32 / 4) {}
 };
 
@@ -79,6 +83,50 @@ struct Operand8 {
     for (int i = 0; i < 2; ++i) Product<kN, false>::add(sums, step[i], tile + 2 * i);
   }
 };
+
+// An int4 slot of a grouped weight: a nibble in the upper half of a byte is 16 times the code.
+struct OperandGroup {
+  Fragment step[4];
+
+  __device__ __forceinline__ void load(const uint8_t* slot, const Lane& lane) {
+    const uint4 u = *reinterpret_cast<const uint4*>(slot + lane.code_at);
+    const uint4 v = *reinterpret_cast<const uint4*>(slot + lane.code_at + 2048);
+    const uint32_t words[8] = {u.x, u.y, u.z, u.w, v.x, v.y, v.z, v.w};
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      step[i / 2].at[i % 2] = (words[i] << 4) & 0xf0f0f0f0u;
+      step[i / 2].at[i % 2 + 2] = words[i] & 0xf0f0f0f0u;
+    }
+#pragma unroll
+    for (Fragment& f : step) pin(f.at);
+  }
+  // 16 times the group's sums.
+  template <int kN>
+  __device__ __forceinline__ void start(int (&sums)[kN / 2], uint64_t tile) const {
+    Product<kN, false>::start(sums, step[0], tile);
+#pragma unroll
+    for (int i = 1; i < 4; ++i) Product<kN, false>::add(sums, step[i], tile + 2 * i);
+  }
+};
+
+// What a group's steps become beside sums that are `kTimes` as large.
+struct GroupSteps {
+  float of[2];  // of the thread's outputs
+
+  template <int kTimes>
+  static __device__ __forceinline__ GroupSteps load(const uint8_t* slot, const Lane& lane) {
+    const __half2 both = *reinterpret_cast<const __half2*>(slot + lane.steps_at);
+    return {{__low2float(both) * (1.0f / kTimes), __high2float(both) * (1.0f / kTimes)}};
+  }
+};
+// Adds four sums of a group to their results, 2 h + e of output h and row e; scales are those of both rows.
+__device__ __forceinline__ void add_group(float* results, const int (&sums)[4],
+                                          const GroupSteps& steps, const float2& scales) {
+  results[0] = fmaf(static_cast<float>(sums[0]), steps.of[0] * scales.x, results[0]);
+  results[1] = fmaf(static_cast<float>(sums[1]), steps.of[0] * scales.y, results[1]);
+  results[2] = fmaf(static_cast<float>(sums[2]), steps.of[1] * scales.x, results[2]);
+  results[3] = fmaf(static_cast<float>(sums[3]), steps.of[1] * scales.y, results[3]);
+}
 
 // What a row of the input brings to its results.
 struct Token {

@@ -1,14 +1,18 @@
-// Linear layers on Hopper (sm_90a): int8 inputs with one scale a row and segment, times progressive int4 or int8
-// weights (docs/formats.md, section 5), by warpgroup products in s32. Sums are exact, so a result does not depend on
-// the tile, on how k is cut, nor on the other rows.
+// Linear layers on Hopper (sm_90a; docs/formats.md, section 5), by warpgroup products in s32: int8 inputs with one scale
+// a row and segment, times progressive int4 or int8 weights; or int4 inputs times int4 weights, both in groups of 128,
+// beside a kept int8 segment: "grouped". Sums are exact, and groups are added in their order, so a result does not
+// depend on the tile, on how k is cut, nor on the other rows.
 //
 // The weight is the register operand: 64 outputs x k, the tokens are the product's n. Its layout is therefore that of
 // the operand's fragments: blocks of 64 outputs, of each the slots along k, contiguous:
 //   int4 slot   128 inputs: 4096 bytes of nibbles (code + 8), 64 multipliers (s8)
 //   int8 slot    64 inputs: 4096 bytes of codes, 64 bytes unused
+// and of a grouped weight
+//   int4 slot   128 inputs, a group: 4096 bytes of nibbles (two's complement), 64 steps (f16)
+//   int8 slot    64 inputs: 4096 bytes of codes, 128 bytes unused
 // Nibbles of an output at inputs i and i + 16, i % 32 < 16, share a byte, low first; the order of bytes is in
-// hopper_pack.cu. Slots of the int4 segment come first. Outputs and inputs behind the end are zeros, their multipliers and
-// steps too.
+// hopper_pack.cu. Slots of the int4 segment come first. Inputs behind the end meet zeros; outputs behind it have
+// multipliers and steps of zero.
 #pragma once
 
 #include <cstdint>
@@ -20,17 +24,21 @@ namespace atom::backend::cuda::hopper {
 inline constexpr int kBlockOutputs = 64;
 inline constexpr int kCodeBytes = 4096;  // of a slot
 inline constexpr int kSlotBytes = kCodeBytes + kBlockOutputs;
+inline constexpr int kGroupedSlotBytes = kCodeBytes + 2 * kBlockOutputs;
 inline constexpr int kSlotInputs4 = 128, kSlotInputs8 = 64;
 
 struct Weight {
   int n = 0;
   int slots4 = 0, slots8 = 0;
-  const uint8_t* slots = nullptr;  // [packed_blocks(n), slots4 + slots8, kSlotBytes]
-  const float* steps4 = nullptr;   // [packed_blocks(n) * kBlockOutputs], of the int4 segment's rows
-  const float* steps8 = nullptr;   // the same of the int8 segment
-  const float* bias = nullptr;     // [n], may be null
+  int grouped = 0;                 // then slots4 > 0
+  const uint8_t* slots = nullptr;  // [packed_blocks(n), slots4 + slots8, slot_bytes()]
+  const float* steps4 =
+      nullptr;  // [packed_blocks(n) * kBlockOutputs], of the int4 segment's rows; not if grouped
+  const float* steps8 = nullptr;  // the same of the int8 segment
+  const float* bias = nullptr;    // [n], may be null
 
   int blocks() const { return (n + kBlockOutputs - 1) / kBlockOutputs; }
+  int slot_bytes() const { return grouped != 0 ? kGroupedSlotBytes : kSlotBytes; }
 };
 
 // Blocks in memory: an even number, for kernels that take two at once.
@@ -38,10 +46,12 @@ constexpr int packed_blocks(int n) { return (n + 2 * kBlockOutputs - 1) / (2 * k
 // Where a packed weight goes; the arrays of Weight, packed_blocks(n) of them.
 struct Packing {
   int slots4 = 0, slots8 = 0;
+  int grouped = 0;
   uint8_t* slots = nullptr;
   float *steps4 = nullptr, *steps8 = nullptr;
 };
-// Segment `segment4` of w is progressive int4 in groups of 128, `segment8` int8; -1: absent.
+// Segment `segment4` of w is int4 in groups of 128, progressive or (grouped) with an f16 step each, `segment8` int8; -1:
+// absent.
 Status launch_pack(const WeightView& w, int segment4, int segment8, const Packing& to,
                    Stream stream);
 
@@ -58,7 +68,7 @@ struct Task {
 };
 
 // How a task is cut. Few rows: a CTA has 64 * blocks outputs, `groups` warpgroups a block that take turns along k, and
-// `cluster` CTAs share the slots. Many rows: persistent CTAs of 128 outputs.
+// `cluster` CTAs share the slots (grouped: 1). Many rows: persistent CTAs of 128 outputs.
 struct Plan {
   int rows = 8;  // tokens of a tile
   int blocks = 1;
@@ -68,7 +78,7 @@ struct Plan {
 };
 // Whether plans for such a device were measured.
 bool is_tuned(int multiprocessors);
-bool has_few_rows_kernel(int rows, int blocks, int groups);
+bool has_few_rows_kernel(bool grouped, int rows, int blocks, int groups);
 // A pure function of the problem and the device: that of the nearest measured shape (hopper_tuned.h), or, on a device
 // with another number of multiprocessors, of the least estimated time. by_expert: the task has row_ends.
 Plan plan(int rows, const Weight& weight, bool by_expert, int multiprocessors);

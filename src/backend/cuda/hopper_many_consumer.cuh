@@ -1,7 +1,7 @@
 // Part of hopper_linear_many.cu: a warpgroup that multiplies, and turns its sums into results.
 #pragma once
 
-#include "backend/cuda/hopper_many_tiles.cuh"
+#include "backend/cuda/hopper_many_results.cuh"
 
 namespace atom::backend::cuda::hopper::many {
 
@@ -12,12 +12,11 @@ class Consumer {
   __device__ Consumer(const Task& t, const CUtensorMap* results, uint8_t* shared,
                       const Barriers& barriers)
       : t_(t),
-        results_(results),
+        writer_(t, results, shared),
         barriers_(barriers),
         lane_(static_cast<int>(threadIdx.x) % kWarpgroup) {
     block_ = shared + S::kSlotsAt + static_cast<int>(threadIdx.x) / kWarpgroup * kSlotBytes;
     tokens_ = shared + S::kTokensAt;
-    boxes_ = shared + S::kResultsAt + static_cast<int>(threadIdx.x) / kWarpgroup * 4 * S::kBoxBytes;
     tile_ = swizzled_tile(shared_address(shared));
   }
 
@@ -39,14 +38,11 @@ class Consumer {
       scale(sums, output, tokens);
       if (t_.w.slots4 > 0 && t_.w.slots8 > 0) add_int8(sums, output, tokens);
       barrier_arrive(barriers_.tokens_empty + 8 * buffer_);
-      if (S::kRows > 128 || results_ != nullptr)
-        store_boxes(sums, output, row);
-      else
-        store(sums, output, row, tiles.end_row);
+      writer_.write(sums, output, row, tiles.end_row);
       buffer_ ^= 1;
       if (buffer_ == 0) tokens_phase_ ^= 1;
     }
-    if (results_ != nullptr && threadIdx.x % kWarpgroup == 0) boxes_wait();
+    writer_.finish();
   }
 
  private:
@@ -154,73 +150,11 @@ class Consumer {
     }
   }
 
-  __device__ __forceinline__ void store(const int (&results)[S::kRows / 2], int output, int row,
-                                        int end) const {
-    const float bias[2] = {bias_of(output), bias_of(output + 8)};
-    const int64_t n = t_.w.n;
-    const int first = row + static_cast<int>(threadIdx.x) % 4 * 2;
-    float* y = t_.y + first * n + output;
-#pragma unroll
-    for (int i = 0; i < S::kRows / 2; ++i) {
-      if (first + i / 4 * 8 + i % 2 < end && output + i / 2 % 2 * 8 < n) {
-        const float result = __int_as_float(results[i]) + bias[i / 2 % 2];
-        float* at = y + i % 2 * n + i / 2 % 2 * 8;
-        if (t_.add != 0)
-          add_to(at, result);
-        else
-          *at = result;
-      }
-      if (i % 4 == 3) y += 8 * n;
-    }
-  }
-
-  // Through shared memory, kBoxRows rows at a time; the copy engine writes while the next tile is multiplied.
-  __device__ __forceinline__ void store_boxes(const int (&results)[S::kRows / 2], int output,
-                                              int row) const {
-    const float bias[2] = {bias_of(output), bias_of(output + 8)};
-    const int thread = static_cast<int>(threadIdx.x) % kWarpgroup;
-    const int group = static_cast<int>(threadIdx.x) / kWarpgroup;
-    const int column = lane_.output;  // and column + 8, of the warpgroup's 64
-    const int first_output = output - column;
-    // Row 2 (t % 4) + e of every eight, 16-byte chunk (column + 8 h) / 4 % 8 swizzled by the row: bits are exchanged one by one.
-    const int start = column / 32 * S::kBoxBytes + thread % 4 * 256 +
-                      ((column % 32 / 4) ^ (thread % 4 * 2)) * 16 + column % 4 * 4;
-#pragma unroll
-    for (int pass = 0; pass < S::kRows / S::kBoxRows; ++pass) {
-      uint8_t* boxes = boxes_ + pass % 2 * 2 * S::kBoxBytes;
-      if (thread == 0) boxes_wait_read<1>();
-      warpgroup_sync(group + 1);
-#pragma unroll
-      for (int i = 0; i < S::kBoxRows / 2; ++i) {
-        const int e = i % 2, h = i / 2 % 2;
-        const int at = (start ^ (h * 32 + e * 16)) + e * 128 + i / 4 * 1024;
-        *reinterpret_cast<float*>(boxes + at) =
-            __int_as_float(results[pass * (S::kBoxRows / 2) + i]) + bias[h];
-      }
-      copy_engine_fence();
-      warpgroup_sync(group + 1);
-      if (thread == 0) {
-        for (int half = 0; half < 2; ++half) {
-          const uint32_t from = shared_address(boxes + half * S::kBoxBytes);
-          if (t_.add != 0)
-            add_box(results_, first_output + half * 32, row + pass * S::kBoxRows, from);
-          else
-            store_box(results_, first_output + half * 32, row + pass * S::kBoxRows, from);
-        }
-        boxes_commit();
-      }
-    }
-  }
-  __device__ float bias_of(int output) const {
-    return t_.w.bias != nullptr && output < t_.w.n ? t_.w.bias[output] : 0.0f;
-  }
-
   const Task& t_;
-  const CUtensorMap* results_;
+  ResultWriter<S> writer_;
   Barriers barriers_;
   Lane lane_;
   const uint8_t *block_, *tokens_;
-  uint8_t* boxes_;
   uint64_t tile_;
   Position at_;
   int buffer_ = 0, tokens_phase_ = 0;

@@ -15,7 +15,8 @@ struct Shape {
   static constexpr int kRows = kRows_, kStages = kStages_;
   static constexpr int kPart =
       kRows > 128 ? 64 : kRows;  // rows whose int8 sums are in registers at once
-  static constexpr int kInputBytes = kRows * 128, kStageSlots = kConsumers * kSlotBytes;
+  static constexpr int kSlot = kSlotBytes;
+  static constexpr int kInputBytes = kRows * 128, kStageSlots = kConsumers * kSlot;
   static constexpr int kSlotsAt = kStages * kInputBytes;
   static constexpr int kTokensAt = kSlotsAt + kStages * kStageSlots;
   static constexpr int kTokenBytes = kRows * static_cast<int>(sizeof(Token));
@@ -110,15 +111,15 @@ class Producer {
   __device__ void place(const Tiles& tiles, int index) {
     int output_tile;
     tiles.place(index, S::kRows, row_, output_tile);
-    first_ = t_.w.slots + int64_t{output_tile} * kConsumers * slots_ * kSlotBytes;
+    first_ = t_.w.slots + int64_t{output_tile} * kConsumers * slots_ * S::kSlot;
   }
   __device__ void ask_slot(int slot, int stage) const {
     const uint32_t full = barriers_.full + 8 * stage;
     barrier_expect(full, S::kInputBytes + S::kStageSlots);
 #pragma unroll
     for (int b = 0; b < kConsumers; ++b)
-      copy_bulk(inputs_ + S::kSlotsAt + stage * S::kStageSlots + b * kSlotBytes,
-                first_ + (int64_t{b} * slots_ + slot) * kSlotBytes, kSlotBytes, full);
+      copy_bulk(inputs_ + S::kSlotsAt + stage * S::kStageSlots + b * S::kSlot,
+                first_ + (int64_t{b} * slots_ + slot) * S::kSlot, S::kSlot, full);
   }
   __device__ void ask_inputs(int slot, int stage) const {
     const SlotInputs in = inputs_of(slot, t_.w.slots4, map4_, map8_);

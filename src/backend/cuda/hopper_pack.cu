@@ -1,4 +1,5 @@
 // Weights as uploaded (tasks.h: WeightView) to the slots of hopper_linear.h, on the device. A block takes a slot.
+#include <cuda_fp16.h>
 #include <cuda_runtime_api.h>
 
 #include "backend/cuda/hopper_linear.h"
@@ -23,6 +24,9 @@ __device__ int code_byte(int output, int input) {  // int8
 __device__ int multiplier_byte(int output) {
   return kCodeBytes + output / 16 * 16 + output % 8 * 2 + output / 8 % 2;
 }
+__device__ int step_byte(int output) {
+  return kCodeBytes + output / 16 * 32 + output % 8 * 4 + output / 8 % 2 * 2;
+}
 
 struct Place {
   int block, slot;  // of the segment
@@ -37,17 +41,24 @@ __device__ uint32_t nibble_of(const WeightSegment& s, int n, int output, int inp
   return (stored_byte(s, n, output, input / 2) >> (input % 2 * 4)) & 15;
 }
 
-__device__ void pack4(const WeightSegment& s, int n, const Place& place, uint8_t* slot) {
+__device__ void pack4(const WeightSegment& s, int n, bool grouped, const Place& place,
+                      uint8_t* slot) {
+  const uint32_t sign = grouped ? 0x88 : 0;  // from code + 8 to two's complement
   for (int i = static_cast<int>(threadIdx.x); i < kBlockOutputs * kSlotInputs4 / 2; i += kThreads) {
     const int output = i / 64, low = i % 64 / 16 * 32 + i % 16;  // and low + 16
     const int row = place.block * kBlockOutputs + output, first = place.slot * kSlotInputs4;
-    slot[nibble_byte(output, low)] = static_cast<uint8_t>(
-        nibble_of(s, n, row, first + low) | nibble_of(s, n, row, first + low + 16) << 4);
+    const uint32_t both = nibble_of(s, n, row, first + low) | nibble_of(s, n, row, first + low + 16)
+                                                                  << 4;
+    slot[nibble_byte(output, low)] = static_cast<uint8_t>(both ^ sign);
   }
   for (int output = static_cast<int>(threadIdx.x); output < kBlockOutputs; output += kThreads) {
     const int row = place.block * kBlockOutputs + output;
-    slot[multiplier_byte(output)] =
-        row < n ? static_cast<uint8_t>(s.multipliers[int64_t{place.slot} * n + row]) : 0;
+    const int64_t at = int64_t{place.slot} * n + row;
+    if (grouped)  // an f16 as stored, so nothing is rounded
+      *reinterpret_cast<__half*>(slot + step_byte(output)) =
+          __float2half_rn(row < n ? s.steps[at] : 0.0f);
+    else
+      slot[multiplier_byte(output)] = row < n ? static_cast<uint8_t>(s.multipliers[at]) : 0;
   }
 }
 
@@ -63,15 +74,17 @@ __device__ void pack8(const WeightSegment& s, int n, const Place& place, uint8_t
 __global__ void pack_kernel(WeightView w, int segment4, int segment8, Packing to) {
   const int slots = to.slots4 + to.slots8;
   const Place place{static_cast<int>(blockIdx.x) / slots, static_cast<int>(blockIdx.x) % slots};
-  uint8_t* slot = to.slots + int64_t{blockIdx.x} * kSlotBytes;
+  const bool grouped = to.grouped != 0;
+  uint8_t* slot = to.slots + int64_t{blockIdx.x} * (grouped ? kGroupedSlotBytes : kSlotBytes);
   if (place.slot < to.slots4)
-    pack4(w.at[segment4], w.n, place, slot);
+    pack4(w.at[segment4], w.n, grouped, place, slot);
   else
     pack8(w.at[segment8], w.n, {place.block, place.slot - to.slots4}, slot);
   if (place.slot != 0) return;
   for (int i = static_cast<int>(threadIdx.x); i < kBlockOutputs; i += kThreads) {
     const int output = place.block * kBlockOutputs + i;
-    if (to.slots4 > 0) to.steps4[output] = output < w.n ? w.at[segment4].steps[output] : 0;
+    if (to.slots4 > 0 && !grouped)
+      to.steps4[output] = output < w.n ? w.at[segment4].steps[output] : 0;
     if (to.slots8 > 0) to.steps8[output] = output < w.n ? w.at[segment8].steps[output] : 0;
   }
 }

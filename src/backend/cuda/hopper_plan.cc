@@ -2,13 +2,14 @@
 #include <algorithm>
 #include <cmath>
 #include <iterator>
+#include <span>
 
 #include "backend/cuda/hopper_tuned.h"
 
 namespace atom::backend::cuda::hopper {
 namespace {
 
-// A kernel for few rows, as launch_few_rows has them.
+// A kernel for few rows, as launch_few_rows and launch_grouped_few_rows have them.
 struct Candidate {
   int rows, blocks, groups;
   int ctas;  // that a multiprocessor holds
@@ -18,11 +19,17 @@ constexpr Candidate kCandidates[] = {
     {16, 1, 6, 1}, {16, 2, 1, 2}, {32, 1, 4, 1}, {32, 1, 6, 1}, {32, 2, 1, 2},
     {32, 2, 2, 1}, {64, 1, 2, 1}, {64, 1, 4, 1}, {64, 2, 2, 1},
 };
+constexpr Candidate kGroupedCandidates[] = {
+    {8, 1, 1, 4},  {8, 1, 3, 2},  {8, 1, 7, 1},  {8, 2, 1, 2},  {8, 2, 3, 1},
+    {16, 1, 1, 3}, {16, 1, 2, 2}, {16, 1, 5, 1}, {16, 2, 2, 1}, {32, 1, 1, 3},
+    {32, 1, 2, 2}, {32, 1, 4, 1}, {32, 2, 2, 1},
+};
 
 // Roughly the microseconds of a linear with few rows on a chip like the H200, to compare candidates: a constant, then
 // the longer of two: the slots of the busiest multiprocessor at its share of the bandwidth, and the slots of a group
 // one after the other. A second wave of CTAs and a cluster's exchange cost extra.
-double cost(const Candidate& c, int cluster, int blocks, int slots, int multiprocessors) {
+double cost(const Candidate& c, int cluster, int blocks, int slots, int multiprocessors,
+            double step_microseconds = 0.6) {
   constexpr double kSlotMicroseconds = 0.125;  // kSlotBytes at 33 GB/s, a multiprocessor's share
   const int ctas = (blocks + c.blocks - 1) / c.blocks * cluster;
   const int resident = multiprocessors * c.ctas;
@@ -32,11 +39,41 @@ double cost(const Candidate& c, int cluster, int blocks, int slots, int multipro
   const double inputs = 1.0 + c.rows * 128.0 / (c.blocks * kSlotBytes) * 0.5;  // from L2
   const double stream = busiest * c.blocks * slots_of_cta * kSlotMicroseconds * inputs;
   const int steps = (slots_of_cta + c.groups - 1) / c.groups;  // of a group, one after the other
-  const double walk = 0.6 * steps;
+  const double walk = step_microseconds * steps;
   return 3.0 + waves * std::max(stream, walk) + (waves - 1) * 2.0 + (cluster - 1) * 0.8;
 }
 
 constexpr int kMostSlots8 = 4;  // beside int4 slots, of the kernel for 256 rows
+
+Plan many_rows(int tile) {
+  return {.rows = tile, .blocks = 2, .groups = 1, .cluster = 1, .many = true};
+}
+
+// Kernels with scales a group: up to 32 rows a CTA, and no clusters.
+Plan estimated_grouped(int rows, const Weight& weight, int multiprocessors) {
+  const int pairs = (weight.blocks() + 1) / 2;
+  if (rows > 64) {
+    const int tiles = pairs * ((rows + 127) / 128);
+    return many_rows(tiles >= multiprocessors ? 128 : 64);
+  }
+  if (rows > 32 && pairs * 2 > multiprocessors) return many_rows(64);
+  int tile = 8;
+  while (tile < rows && tile < 32) tile *= 2;
+  const int row_tiles = (rows + tile - 1) / tile;
+  Plan best;
+  double least = 1e30;
+  const int slots = weight.slots4 + weight.slots8;
+  for (const Candidate& c : kGroupedCandidates) {
+    if (c.rows != tile) continue;
+    constexpr double kStep = 0.25;  // stages do not wait for the group that refills them
+    const double time = cost(c, 1, weight.blocks() * row_tiles, slots, multiprocessors, kStep) +
+                        0.1 * kStep * slots / c.groups;
+    if (time >= least) continue;
+    least = time;
+    best = {.rows = c.rows, .blocks = c.blocks, .groups = c.groups, .cluster = 1, .many = false};
+  }
+  return best;
+}
 
 Plan estimated(int rows, const Weight& weight, int multiprocessors) {
   constexpr int kMostFewRows = 64;
@@ -44,9 +81,8 @@ Plan estimated(int rows, const Weight& weight, int multiprocessors) {
   if (rows > kMostFewRows) {
     const int pairs = (blocks + 1) / 2;
     for (const int tile : {256, 128})
-      if (pairs * ((rows + tile - 1) / tile) >= multiprocessors)
-        return {.rows = tile, .blocks = 2, .groups = 1, .cluster = 1, .many = true};
-    return {.rows = 64, .blocks = 2, .groups = 1, .cluster = 1, .many = true};
+      if (pairs * ((rows + tile - 1) / tile) >= multiprocessors) return many_rows(tile);
+    return many_rows(64);
   }
   int tile = 8;
   while (tile < rows) tile *= 2;
@@ -72,12 +108,12 @@ double distance(int a, int b) {
   return std::abs(std::log(static_cast<double>(std::max(a, 1)) / std::max(b, 1)));
 }
 
-Plan tuned(int rows, const Weight& weight) {
+Plan tuned(int rows, const Weight& weight, std::span<const Tuned> table) {
   int rows_class = 0;
   while (rows_class + 1 < kTunedClasses && rows > kTunedRows[rows_class]) ++rows_class;
-  const Tuned* nearest = kTuned;
+  const Tuned* nearest = table.data();
   double least = 1e30;
-  for (const Tuned& t : kTuned) {
+  for (const Tuned& t : table) {
     const double away =
         distance(t.blocks, weight.blocks()) + distance(t.slots, weight.slots4 + weight.slots8);
     if (away < least) least = away, nearest = &t;
@@ -89,21 +125,25 @@ Plan tuned(int rows, const Weight& weight) {
 
 bool is_tuned(int multiprocessors) { return multiprocessors == kTunedMultiprocessors; }
 
-bool has_few_rows_kernel(int rows, int blocks, int groups) {
-  return std::any_of(std::begin(kCandidates), std::end(kCandidates), [&](const Candidate& c) {
+bool has_few_rows_kernel(bool grouped, int rows, int blocks, int groups) {
+  const auto is_it = [&](const Candidate& c) {
     return c.rows == rows && c.blocks == blocks && c.groups == groups;
-  });
+  };
+  return grouped ? std::any_of(std::begin(kGroupedCandidates), std::end(kGroupedCandidates), is_it)
+                 : std::any_of(std::begin(kCandidates), std::end(kCandidates), is_it);
 }
 
 Plan plan(int rows, const Weight& weight, bool by_expert, int multiprocessors) {
   // How many rows an expert has is known on the device only: the kernel whose CTAs take any number of tiles.
-  if (by_expert)
-    return {.rows = rows > 1024 ? 128 : 64, .blocks = 2, .groups = 1, .cluster = 1, .many = true};
+  if (by_expert) return many_rows(rows > 1024 ? 128 : 64);
+  const bool measured = is_tuned(multiprocessors);
+  if (weight.grouped != 0)
+    return measured ? tuned(rows, weight, kTunedGrouped)
+                    : estimated_grouped(rows, weight, multiprocessors);
   const Plan best =
-      is_tuned(multiprocessors) ? tuned(rows, weight) : estimated(rows, weight, multiprocessors);
+      measured ? tuned(rows, weight, kTuned) : estimated(rows, weight, multiprocessors);
   const bool any_rows = weight.slots4 > 0 && weight.slots8 <= kMostSlots8 && weight.n % 4 == 0;
-  if (best.many && best.rows == 256 && !any_rows)
-    return {.rows = 128, .blocks = 2, .groups = 1, .cluster = 1, .many = true};
+  if (best.many && best.rows == 256 && !any_rows) return many_rows(128);
   if (best.cluster > weight.slots4 + weight.slots8) return estimated(rows, weight, multiprocessors);
   return best;
 }

@@ -1,5 +1,5 @@
 // The fastest plan of every shape and class of rows, as bench/cuda/linear_bench measured it with its word "sweep":
-// NVIDIA H200, CUDA 13.0, w4a8 with groups of 128 and 128 kept channels.
+// NVIDIA H200, CUDA 13.0, groups of 128 and 128 kept channels.
 #pragma once
 
 #include "backend/cuda/hopper_linear.h"
@@ -14,6 +14,7 @@ struct Tuned {
   int blocks, slots;         // of the weight
   Plan plan[kTunedClasses];  // of up to kTunedRows rows
 };
+// w4a8
 inline constexpr Tuned kTuned[] = {
     // LLaMA-7B: qkv
     {192,
@@ -103,6 +104,98 @@ inline constexpr Tuned kTuned[] = {
       {128, 2, 1, 1, true},
       {256, 2, 1, 1, true},
       {256, 2, 1, 1, true}}},
+};
+
+// w4a4
+inline constexpr Tuned kTunedGrouped[] = {
+    // LLaMA-7B: qkv
+    {192,
+     33,
+     {{8, 2, 3, 1, false},
+      {16, 1, 2, 1, false},
+      {64, 2, 1, 1, true},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true}}},
+    // o
+    {64,
+     33,
+     {{8, 1, 7, 1, false},
+      {16, 1, 5, 1, false},
+      {16, 1, 5, 1, false},
+      {32, 1, 4, 1, false},
+      {64, 2, 1, 1, true},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true}}},
+    // gate and up
+    {344,
+     33,
+     {{8, 2, 1, 1, false},
+      {16, 1, 1, 1, false},
+      {32, 1, 1, 1, false},
+      {64, 2, 1, 1, true},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true}}},
+    // down
+    {64,
+     87,
+     {{8, 1, 7, 1, false},
+      {8, 1, 7, 1, false},
+      {16, 1, 5, 1, false},
+      {32, 1, 4, 1, false},
+      {64, 2, 1, 1, true},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true}}},
+    // LLaMA-2-70B: qkv
+    {160,
+     65,
+     {{8, 2, 3, 1, false},
+      {16, 1, 2, 1, false},
+      {64, 2, 1, 1, true},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true}}},
+    // o
+    {128,
+     65,
+     {{8, 1, 7, 1, false},
+      {16, 1, 5, 1, false},
+      {32, 1, 4, 1, false},
+      {64, 2, 1, 1, true},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true}}},
+    // gate and up
+    {896,
+     65,
+     {{8, 2, 1, 1, false},
+      {16, 1, 1, 1, false},
+      {32, 1, 1, 1, false},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true}}},
+    // down
+    {128,
+     225,
+     {{8, 1, 7, 1, false},
+      {16, 1, 5, 1, false},
+      {32, 1, 4, 1, false},
+      {64, 2, 1, 1, true},
+      {64, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 2, 1, 1, true}}},
 };
 
 }  // namespace atom::backend::cuda::hopper

@@ -107,12 +107,15 @@ bool CudaLinear::find_segments(const format::Segments& weight) {
   if (n_ == 0) return false;
   for (int i = 0; i < 2; ++i) {
     const format::Segment w = weight.at[static_cast<size_t>(i)];
+    const Format x = input_.at[static_cast<size_t>(i)].format;
     if (w.size == 0) continue;
-    if (input_.at[static_cast<size_t>(i)].format != format::kInt8) return false;
-    int& segment = format::is_progressive(w.format) ? segment4_ : segment8_;
-    const bool known = w.format == format::kInt8 || w.format == format::int4_progressive(kGroup);
-    if (!known || segment >= 0) return false;
+    const bool groups = w.format == format::int4(kGroup) && x == w.format;
+    const bool progressive = w.format == format::int4_progressive(kGroup) && x == format::kInt8;
+    const bool int8 = w.format == format::kInt8 && x == format::kInt8;
+    int& segment = int8 ? segment8_ : segment4_;
+    if (!(groups || progressive || int8) || segment >= 0) return false;
     segment = i;
+    grouped_ = grouped_ || groups;
   }
   return segment4_ < 0 || segment8_ < 0 || segment4_ < segment8_;
 }
@@ -124,22 +127,22 @@ void CudaLinear::pack_slots(Stream stream) {
   const auto blocks = static_cast<size_t>(hopper::packed_blocks(n_));
   const size_t outputs = blocks * hopper::kBlockOutputs;
   hopper::Packing to{.slots4 = slots_of(segment4_, hopper::kSlotInputs4),
-                     .slots8 = slots_of(segment8_, hopper::kSlotInputs8)};
-  slots_.reserve(blocks * static_cast<size_t>(to.slots4 + to.slots8) * hopper::kSlotBytes);
-  steps4_.reserve(outputs * sizeof(float));
+                     .slots8 = slots_of(segment8_, hopper::kSlotInputs8),
+                     .grouped = grouped_ ? 1 : 0};
+  fast_ = {
+      .n = n_, .slots4 = to.slots4, .slots8 = to.slots8, .grouped = to.grouped, .bias = view_.bias};
+  slots_.reserve(blocks * static_cast<size_t>(to.slots4 + to.slots8) *
+                 static_cast<size_t>(fast_.slot_bytes()));
+  if (!grouped_) steps4_.reserve(outputs * sizeof(float));  // else they are in the slots
   steps8_.reserve(outputs * sizeof(float));
   to.slots = slots_.as<uint8_t>();
   to.steps4 = steps4_.as<float>();
   to.steps8 = steps8_.as<float>();
   require(hopper::launch_pack(view_, segment4_, segment8_, to, stream), "packing a weight");
   require(cudaStreamSynchronize(stream), "packing a weight");
-  fast_ = {.n = n_,
-           .slots4 = to.slots4,
-           .slots8 = to.slots8,
-           .slots = to.slots,
-           .steps4 = to.steps4,
-           .steps8 = to.steps8,
-           .bias = view_.bias};
+  fast_.slots = to.slots;
+  fast_.steps4 = to.steps4;
+  fast_.steps8 = to.steps8;
   for (int i = 0; i < 2; ++i) {  // the slots have it all
     codes_[i] = DeviceMemory();
     steps_[i] = DeviceMemory();

@@ -41,6 +41,7 @@ class CudaLinear final : public PackedLinear {
   DeviceMemory codes_[2], steps_[2], multipliers_[2], bias_;
   hopper::Weight fast_;
   int segment4_ = -1, segment8_ = -1;
+  bool grouped_ = false;
   DeviceMemory slots_, steps4_, steps8_;
   std::string notice_;
 };

@@ -1,6 +1,9 @@
-// Compares the Hopper linear with the plain kernel on a device, for every kernel and cut. Sums are integers, and both
-// sides round the same way, so results must have the same bits. Exit code 1 when one differs.
+// Compares the Hopper linear with the plain kernel on a device, for every kernel and cut. Sums are integers, groups are
+// added in the same order, and both sides round the same way, so results must have the same bits. Exit code 1 when one
+// differs.
+//   linear_check [w4a8] [w4a4] [few] [many] [quick]      w4a8 includes w8a8; quick: fewer shapes. No word: all
 #include <cstring>
+#include <iterator>
 
 #include "bench/cuda/linear_data.cuh"
 
@@ -8,7 +11,7 @@ namespace atom::bench {
 namespace {
 
 constexpr uint32_t kSentinel = 0x7fc0dead;
-int failures = 0;
+int cases = 0, failures = 0;
 
 struct Case {
   LinearShape shape;
@@ -39,11 +42,11 @@ void compare(const Case& c, const hopper::Plan& p, const std::vector<float>& exp
   ++failures;
   if (failures < 40)
     std::printf(
-        "  WRONG %s n %d k %d kept %d rows %d add %d [%d, %d) plan %d/%d/%d x%d%s: %zu of %zu, "
+        "  WRONG %s %s n %d k %d kept %d rows %d add %d [%d, %d) plan %d/%d/%d x%d%s: %zu of %zu, "
         "first row %zu output %zu: %g for %g\n",
-        what, c.shape.n, c.shape.k, c.shape.kept, c.rows, c.add, c.first_row, c.end_row, p.rows,
-        p.blocks, p.groups, p.cluster, p.many ? " many" : "", wrong, count, first / c.shape.n,
-        first % c.shape.n, y[first], expected[first]);
+        c.shape.grouped ? "w4a4" : "w4a8", what, c.shape.n, c.shape.k, c.shape.kept, c.rows, c.add,
+        c.first_row, c.end_row, p.rows, p.blocks, p.groups, p.cluster, p.many ? " many" : "", wrong,
+        count, first / c.shape.n, first % c.shape.n, y[first], expected[first]);
 }
 
 void run(const Case& c, const std::vector<hopper::Plan>& plans) {
@@ -91,38 +94,72 @@ void run(const Case& c, const std::vector<hopper::Plan>& plans) {
     ATOM_REQUIRE(cudaFree(const_cast<void*>(memory)));
 }
 
-std::vector<hopper::Plan> plans_for(int rows, bool can_256) {
+struct Wanted {
+  bool few = true, many = true, quick = false;
+};
+
+std::vector<hopper::Plan> plans_for(const Wanted& wanted, bool grouped, int rows, bool can_256) {
   std::vector<hopper::Plan> plans;
   for (const int tile : {8, 16, 32, 64, 128})
     for (const int cluster : {1, 2})
-      for (const auto& [blocks, groups] :
-           {std::pair{1, 2}, {1, 3}, {1, 4}, {1, 6}, {1, 8}, {2, 1}, {2, 2}})
-        if (hopper::has_few_rows_kernel(tile, blocks, groups) && rows <= 4 * tile)
+      for (const auto& [blocks, groups] : {std::pair{1, 1},
+                                           {1, 2},
+                                           {1, 3},
+                                           {1, 4},
+                                           {1, 5},
+                                           {1, 6},
+                                           {1, 7},
+                                           {1, 8},
+                                           {2, 1},
+                                           {2, 2},
+                                           {2, 3}})
+        if (wanted.few && hopper::has_few_rows_kernel(grouped, tile, blocks, groups) &&
+            rows <= 4 * tile && !(grouped && cluster > 1))
           plans.push_back({tile, blocks, groups, cluster, false});
   for (const int tile : {64, 128, 256})
-    if (tile < 256 || can_256) plans.push_back({tile, 2, 1, 1, true});
+    if (wanted.many && (tile < 256 || (can_256 && !grouped)))
+      plans.push_back({tile, 2, 1, 1, true});
   return plans;
+}
+
+void check_shape(const LinearShape& shape, const Wanted& wanted) {
+  std::vector<int> all = {1, 2, 3, 7, 8, 9, 16, 17, 33, 63, 64, 65, 127, 129, 300, 1000};
+  if (wanted.quick) all = {1, 7, 16, 33, 64, 129, 300};
+  for (const int rows : all) {
+    const auto plans = [&](bool can_256) {
+      return plans_for(wanted, shape.grouped, rows, can_256);
+    };
+    const bool can_256 = shape.normal() > 0 && shape.slots8() <= 4 && shape.n % 4 == 0;
+    run({shape, rows, rows % 2 == 0}, plans(can_256));
+    ++cases;
+    if (rows < 16) continue;
+    run({shape, rows, false, rows / 4, rows / 2 + 3}, plans(false));
+    run({shape, rows, true, rows / 2, rows / 2}, plans(false));  // an expert without rows
+  }
 }
 
 }  // namespace
 }  // namespace atom::bench
 
-int main() {
+int main(int count, char** words) {
   using namespace atom::bench;
+  const auto has = [&](const char* word) {
+    for (int i = 1; i < count; ++i)
+      if (std::strcmp(words[i], word) == 0) return true;
+    return false;
+  };
+  const bool any_format = !has("w4a8") && !has("w4a4"), any_rows = !has("few") && !has("many");
+  const Wanted wanted{any_rows || has("few"), any_rows || has("many"), has("quick")};
   const LinearShape shapes[] = {{512, 1024, 128}, {320, 1536, 128},  {192, 416, 32},
                                 {100, 272, 16},   {256, 1000, 0},    {128, 384, 384},
                                 {64, 4096, 128},  {640, 11008, 128}, {1024, 4096, 128},
-                                {8, 128, 64},     {70, 512, 128}};
-  int cases = 0;
-  for (const LinearShape& shape : shapes)
-    for (const int rows : {1, 2, 3, 7, 8, 9, 16, 17, 33, 63, 64, 65, 127, 129, 300, 1000}) {
-      const bool can_256 = shape.normal() > 0 && shape.slots8() <= 4 && shape.n % 4 == 0;
-      run({shape, rows, rows % 2 == 0}, plans_for(rows, can_256));
-      ++cases;
-      if (rows < 16) continue;
-      run({shape, rows, false, rows / 4, rows / 2 + 3}, plans_for(rows, false));
-      run({shape, rows, true, rows / 2, rows / 2},
-          plans_for(rows, false));  // an expert without rows
+                                {8, 128, 64},     {70, 512, 128},    {136, 2048, 256}};
+  for (const bool grouped : {false, true})
+    for (size_t i = 0; i < std::size(shapes); i += wanted.quick ? 2 : 1) {
+      LinearShape shape = shapes[i];
+      shape.grouped = grouped;
+      if (any_format || has(grouped ? "w4a4" : "w4a8"))
+        if (!grouped || shape.normal() > 0) check_shape(shape, wanted);
     }
   std::printf("linear_check: %d cases, %d failures\n", cases, failures);
   return failures == 0 ? 0 : 1;

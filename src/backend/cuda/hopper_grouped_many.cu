@@ -1,0 +1,80 @@
+// The linear of hopper_linear.h with scales a group on both sides, for many rows. As hopper_linear_many.cu, a CTA stays and
+// takes tiles of 128 outputs x kRows rows. A group's sums are scaled and added in registers, in the order of the groups:
+// three instructions a sum, as many issue slots as the products take; they run beside the products of the other half.
+#include "backend/cuda/hopper_grouped_many.cuh"
+#include "backend/cuda/hopper_launch.h"
+
+namespace atom::backend::cuda::hopper {
+namespace many {
+
+template <typename S>
+__global__ void __launch_bounds__(kThreads, 1)
+    grouped_many_kernel(const __grid_constant__ CUtensorMap map4,
+                        const __grid_constant__ CUtensorMap map8,
+                        const __grid_constant__ CUtensorMap results, const __grid_constant__ Task t,
+                        int boxes) {
+  extern __shared__ __align__(1024) uint8_t shared[];
+  Barriers barriers{};
+  barriers.full = shared_address(shared + S::kBarriersAt);
+  barriers.empty = barriers.full + 8 * S::kStages;
+  if (threadIdx.x == 0) {
+    for (int i = 0; i < S::kStages; ++i) {
+      barrier_init(barriers.full + 8 * i, 2);  // by Producer and ScaleProducer
+      barrier_init(barriers.empty + 8 * i, kConsumers * 4);
+    }
+    barrier_init_fence();
+    prefetch_map(&map4);
+    prefetch_map(&map8);
+  }
+  launch_dependents();
+  __syncthreads();
+  const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
+  if (warp >= kConsumers * 4) {
+    give_registers<40>();
+    if (warp == kConsumers * 4) {
+      if (threadIdx.x % 32 == 0)
+        Producer<S>(t, &map4, &map8, shared, barriers).run();
+      else
+        wait_for_previous_grid();
+    } else {
+      wait_for_previous_grid();
+      if (warp == kConsumers * 4 + 1) ScaleProducer<S>(t, shared, barriers).run(tiles_of<S>(t));
+    }
+  } else {
+    take_registers<232>();  // as many_rows_kernel
+    wait_for_previous_grid();
+    GroupedConsumer<S>(t, boxes != 0 ? &results : nullptr, shared, barriers).run(tiles_of<S>(t));
+  }
+}
+
+template <typename S>
+Status launch_grouped(const Task& t, int multiprocessors, Stream stream) {
+  const auto kernel = grouped_many_kernel<S>;
+  static const Status allowed =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
+  if (allowed != 0) return allowed;
+  // By expert a box could reach into the next expert's rows.
+  const bool boxes = t.row_ends == nullptr && t.w.n % 4 == 0;
+  InputMaps maps;
+  if (const Status status = make_input_maps(t, S::kRows, maps); status != 0) return status;
+  CUtensorMap results = maps.of4;
+  if (boxes)
+    if (const Status status = make_result_map(t, S::kBoxRows, results); status != 0) return status;
+  const int tiles =
+      (t.w.blocks() + kConsumers - 1) / kConsumers * ((t.x.rows + S::kRows - 1) / S::kRows);
+  const int grid = tiles < multiprocessors ? tiles : multiprocessors;
+  return launch_kernel(kernel, {dim3(grid), kThreads, S::kBytes, 1, t.dependent != 0}, stream,
+                       maps.of4, maps.of8, results, t, boxes ? 1 : 0);
+}
+
+}  // namespace many
+
+Status launch_grouped_many_rows(const Task& t, const Plan& p, int multiprocessors, Stream stream) {
+  if (p.rows == 64)
+    return many::launch_grouped<many::GroupedShape<64, 8>>(t, multiprocessors, stream);
+  if (p.rows == 128)
+    return many::launch_grouped<many::GroupedShape<128, 7>>(t, multiprocessors, stream);
+  return cudaErrorInvalidValue;
+}
+
+}  // namespace atom::backend::cuda::hopper

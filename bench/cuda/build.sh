@@ -29,10 +29,13 @@ link() {  # NAME LIBRARIES...; of `objects` and the program's own source
   objects=("${kernels[@]}")
 }
 cuda=src/backend/cuda
-build $cuda/{linear,quantize,hopper_pack,hopper_linear_few,hopper_linear_many}.cu $cuda/hopper_{host,plan}.cc
+build $cuda/{linear,quantize,hopper_pack,hopper_linear_few,hopper_linear_many,hopper_grouped_few,hopper_grouped_many}.cu $cuda/hopper_{host,plan}.cc
 link linear_check
 link linear_bench -lcublasLt -Xlinker -rpath=/usr/local/cuda/lib64
 build $cuda/{attend,store_kv,hopper_decode_64,hopper_decode_128,hopper_decode_256}.cu $cuda/hopper_decode{,_plan}.cc
 link decode_check
 link decode_bench
+build $cuda/{attend,store_kv,hopper_prefill_64,hopper_prefill_128,hopper_prefill_256}.cu $cuda/hopper_prefill{,_plan}.cc
+link prefill_check
+link prefill_bench
 ! grep -hE 'C75[0-9]{2}|[1-9][0-9]* bytes spill' "$out"/hopper_*.log

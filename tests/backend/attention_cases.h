@@ -131,7 +131,8 @@ class AttentionRun {
   struct Expected {
     std::vector<float> y;
     std::vector<double> bounds;
-    std::vector<double> half_bounds;  // with queries and weights rounded to f16
+    std::vector<double> half_bounds;     // with queries and weights rounded to f16
+    std::vector<double> rounded_bounds;  // with K and V rounded to f16 too
   };
   Expected expected(const std::vector<Chunk>& chunks);
 
@@ -290,6 +291,8 @@ inline AttentionRun::Expected AttentionRun::expected(const std::vector<Chunk>& c
             2 * (2 * (score_error + 4 * u * largest) + 8 * u) + (2 * position + 10) * u;
         // (d + 4) * u became 2^-11 in a score. Weights are rounded once, the smallest ones to 2^-14 of the largest.
         const double half_relative = 2 * score_error / ((d + 4) * u) * 0x1p-11 + 0x1p-10;
+        // K adds as much to a score as the query does, V is rounded once.
+        const double rounded_relative = 2 * half_relative;
         for (int i = 0; i < d; ++i) {
           double sum = 0, magnitude = 0;
           for (int p = 0; p <= position; ++p) {
@@ -299,6 +302,7 @@ inline AttentionRun::Expected AttentionRun::expected(const std::vector<Chunk>& c
           out.y.push_back(static_cast<float>(sum));
           out.bounds.push_back(relative * magnitude);
           out.half_bounds.push_back((relative + half_relative) * magnitude);
+          out.rounded_bounds.push_back((relative + rounded_relative) * magnitude);
         }
       }
   }

@@ -1,7 +1,9 @@
-// Attention: places of the step's rows, then store, attend, keep the open pages, quantize for the consumer. A step of
-// one row a sequence goes through the decode kernel where the device and the shape have one (decode.cc).
+// Attention: places of the step's rows, then store, attend, keep the open pages, quantize for the consumer. Where the
+// device and the shape have one, a step of one row a sequence goes through the decode kernel (decode.cc), any other through
+// the prefill kernel (prefill.cc).
 #include <cuda_runtime_api.h>
 
+#include <algorithm>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -64,6 +66,7 @@ const RowPlace* CudaBackend::upload_places(const AttentionArgs& args) {
   std::vector<char> bytes(place_bytes + table_bytes);
   std::vector<RowPlace> places(static_cast<size_t>(args.rows));
   step_rows_.assign(places.size(), {});
+  step_sequences_.clear();
   size_t covered = 0;
   for (size_t i = 0; i < args.sequences.size(); ++i) {
     const SequenceStep& s = args.sequences[i];
@@ -75,6 +78,11 @@ const RowPlace* CudaBackend::upload_places(const AttentionArgs& args) {
         .last_position = s.position + s.row_end - s.row_begin - 1,
         .open_page = s.open_page};
     check(s.row_begin >= 0 && s.row_end <= args.rows, "a sequence's rows are those of the step");
+    step_sequences_.push_back({.page_table = place.page_table,
+                               .first_row = s.row_begin,
+                               .rows = s.row_end - s.row_begin,
+                               .position = s.position,
+                               .open_page = s.open_page});
     for (int row = s.row_begin; row < s.row_end; ++row, ++place.position, ++covered) {
       places[static_cast<size_t>(row)] = place;
       step_rows_[static_cast<size_t>(row)] = {
@@ -91,8 +99,21 @@ const RowPlace* CudaBackend::upload_places(const AttentionArgs& args) {
     staging_.copy(places_.as<char>(), bytes.data(), bytes.size(), stream_);
     step_bytes_ = std::move(bytes);
     decode_plan_ = {};
+    tiles_group_ = 0;
   }
   return places_.as<RowPlace>();
+}
+
+bool CudaBackend::is_decoding(const AttentionArgs& args) {
+  return std::all_of(args.sequences.begin(), args.sequences.end(),
+                     [](const SequenceStep& s) { return s.row_end - s.row_begin <= 1; });
+}
+
+void CudaBackend::reserve_fresh(int64_t vector_bytes, AttentionTask* task) {
+  fresh_.reserve(static_cast<size_t>(vector_bytes) * 2 * static_cast<size_t>(task->rows) *
+                 static_cast<size_t>(task->kv_heads));
+  task->fresh_bytes = vector_bytes;
+  task->fresh = fresh_.as<uint8_t>();
 }
 
 void CudaBackend::attention(const AttentionArgs& args) {
@@ -115,16 +136,11 @@ void CudaBackend::attention(const AttentionArgs& args) {
                      .has_open_page = layout.open_page ? 1 : 0,
                      .open = kv_view(layout.of_open_page(), args.open_pages),
                      .y = rows_scratch(args.rows, args.heads * layout.head_dim)};
-  if (decode(args, task)) {
+  if (decode(args, task) || prefill(args, task)) {
     quantize_rows(task.y, args.y);
     return;
   }
-  if (layout.open_page) {
-    task.fresh_bytes = int64_t{layout.head_dim} + 4;
-    fresh_.reserve(static_cast<size_t>(task.fresh_bytes) * 2 *
-                   static_cast<size_t>(args.rows * layout.kv_heads));
-    task.fresh = fresh_.as<uint8_t>();
-  }
+  if (layout.open_page) reserve_fresh(int64_t{layout.head_dim} + 4, &task);
   const size_t shared = attend_shared_bytes(task);
   if (shared > device_.most_shared)
     fail(

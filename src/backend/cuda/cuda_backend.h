@@ -1,5 +1,5 @@
-// The device operations on an NVIDIA GPU: plain kernels, one for each operation, and fast ones where hopper_linear.h
-// and hopper_decode.h have them, on one stream. Codes, scales and what attention stores have the bits of `reference`;
+// The device operations on an NVIDIA GPU: plain kernels, one for each operation, and fast ones where hopper_linear.h,
+// hopper_decode.h and hopper_prefill.h have them, on one stream. Codes, scales and what attention stores have the bits of `reference`;
 // a row's result does not depend on the batch, but for the last bits of attention in a decoding step on Hopper.
 //
 //   const auto backend = open_backend("cuda", {});   // the plug-in's atom_make_backend()
@@ -16,6 +16,7 @@
 
 #include "backend/backend.h"
 #include "backend/cuda/hopper_decode_plan.h"
+#include "backend/cuda/hopper_prefill_plan.h"
 #include "backend/cuda/runtime.h"
 #include "backend/cuda/tasks.h"
 
@@ -62,9 +63,13 @@ class CudaBackend final : public Backend {
   void fast_linear(const LinearArgs& args);
   std::string kernels_word() const;  // which kernels the device runs, for description()
   bool is_hopper() const { return device_.major == 9 && device_.minor == 0; }
+  static bool is_decoding(const AttentionArgs& args);  // one row a sequence at most
   const RowPlace* upload_places(const AttentionArgs& args);
   bool decode(const AttentionArgs& args, AttentionTask task);  // false: not by the Hopper kernel
   void upload_decode_plan(const hopper::DecodePlanShape& shape, hopper::DecodeTask* task);
+  bool prefill(const AttentionArgs& args, AttentionTask task);  // as decode()
+  void upload_tiles(int group, hopper::PrefillTask* task);
+  void reserve_fresh(int64_t vector_bytes, AttentionTask* task);
   float* rows_scratch(int rows, int width);
   void note(const std::string& fallback);
 
@@ -79,16 +84,20 @@ class CudaBackend final : public Backend {
   DeviceMemory gathered_;  // rows of a linear's input, expert by expert
   DeviceMemory chosen_;    // RouteTask::chosen
   DeviceMemory masses_, draws_;
-  // A decoding step on Hopper: queries, the plan, partial results of several blocks, counters of who has arrived.
-  DeviceMemory queries_, plan_, pieces_, counters_;
+  // Attention on Hopper: queries. Of a decoding step: the plan, partial results of several blocks, counters of who has
+  // arrived. Of others: the tiles.
+  DeviceMemory queries_, plan_, pieces_, counters_, tiles_;
   std::vector<char> step_bytes_;              // that places_ holds
   std::vector<hopper::DecodeRow> step_rows_;  // of the call
+  std::vector<hopper::PrefillSequence> step_sequences_;
   // What plan_ holds, without the vectors, and what it was made for.
   struct {
     hopper::DecodePlanShape shape;
     int head_dim = 0, blocks = 0;
     size_t segments = 0, merges = 0;  // bytes
   } decode_plan_;
+  int tiles_group_ = 0,
+      tile_count_ = 0;  // what tiles_ holds, and for how many heads a KV head; 0: nothing
   std::vector<std::string> fallbacks_;
 };
 

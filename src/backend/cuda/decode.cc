@@ -2,7 +2,6 @@
 // share it.
 #include <cuda_runtime_api.h>
 
-#include <algorithm>
 #include <cstring>
 #include <vector>
 
@@ -22,10 +21,7 @@ std::string plain_notice(const format::KvLayout& layout) {
 }  // namespace
 
 bool CudaBackend::decode(const AttentionArgs& args, AttentionTask task) {
-  const bool one_each =
-      std::all_of(args.sequences.begin(), args.sequences.end(),
-                  [](const SequenceStep& s) { return s.row_end - s.row_begin <= 1; });
-  if (!one_each || !is_hopper()) return false;
+  if (!is_decoding(args) || !is_hopper()) return false;
   hopper::DecodeTask d{.heads = task.heads,
                        .kv_heads = task.kv_heads,
                        .head_dim = task.head_dim,

@@ -121,6 +121,14 @@ __device__ __forceinline__ void copy_word(uint32_t to, const void* from) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
 }
 __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
+// Copies of this thread in groups; waits until all but the last kPending groups are complete.
+__device__ __forceinline__ void copies_commit() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kPending>
+__device__ __forceinline__ void copies_wait_but() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
+}
 
 // ---- additions to global memory that return nothing, so that nobody waits; rounded to nearest as x + y
 
@@ -203,8 +211,8 @@ struct Fragment {
   uint32_t at[4];
 };
 
-// d += A * B^T: 64 x kN sums in s32, of A in registers (signed or not) and of the signed tile b [kN, 32]. A thread holds
-// d[4 j + 2 h + e] = sum of row r + 8 h and row 8 j + t % 4 * 2 + e of b.
+// add: d += A * B^T, start: d = A * B^T; 64 x kN sums in s32, of A in registers (signed or not) and of the signed tile b
+// [kN, 32]. A thread holds d[4 j + 2 h + e] = sum of row r + 8 h and row 8 j + t % 4 * 2 + e of b.
 template <int kN, bool kUnsigned>
 struct Product;
 
@@ -234,16 +242,18 @@ struct Product;
   "%115, %116, %117, %118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
 
 // kN tokens, their sums' count and the numbers of the operands behind them.
-#define ATOM_PRODUCT(N, COUNT, TYPE, UNSIGNED, A0, A1, A2, A3, B)                                 \
-  template <>                                                                                     \
-  struct Product<N, UNSIGNED> {                                                                   \
-    static __device__ __forceinline__ void add(int (&d)[COUNT], const Fragment& a, uint64_t b) {  \
-      asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.s32." TYPE                         \
-                   ".s8 {" ATOM_NAMES_##COUNT "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B \
-                                              ", 1;"                                              \
-                   : ATOM_REGISTERS_##COUNT(d, 0)                                                 \
-                   : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "l"(b));             \
-    }                                                                                             \
+#define ATOM_PRODUCT_CALL(NAME, KEEP, N, COUNT, TYPE, A0, A1, A2, A3, B)                           \
+  static __device__ __forceinline__ void NAME(int(&d)[COUNT], const Fragment& a, uint64_t b) {     \
+    asm volatile("wgmma.mma_async.sync.aligned.m64n" #N "k32.s32." TYPE ".s8 {" ATOM_NAMES_##COUNT \
+                 "}, {%" #A0 ", %" #A1 ", %" #A2 ", %" #A3 "}, %" #B ", " KEEP ";"                 \
+                 : ATOM_REGISTERS_##COUNT(d, 0)                                                    \
+                 : "r"(a.at[0]), "r"(a.at[1]), "r"(a.at[2]), "r"(a.at[3]), "l"(b));                \
+  }
+#define ATOM_PRODUCT(N, COUNT, TYPE, UNSIGNED, A0, A1, A2, A3, B)    \
+  template <>                                                        \
+  struct Product<N, UNSIGNED> {                                      \
+    ATOM_PRODUCT_CALL(add, "1", N, COUNT, TYPE, A0, A1, A2, A3, B)   \
+    ATOM_PRODUCT_CALL(start, "0", N, COUNT, TYPE, A0, A1, A2, A3, B) \
   };
 #define ATOM_PRODUCTS(TYPE, UNSIGNED)                       \
   ATOM_PRODUCT(8, 4, TYPE, UNSIGNED, 4, 5, 6, 7, 8)         \
@@ -256,5 +266,6 @@ ATOM_PRODUCTS("u8", true)
 ATOM_PRODUCTS("s8", false)
 #undef ATOM_PRODUCTS
 #undef ATOM_PRODUCT
+#undef ATOM_PRODUCT_CALL
 
 }  // namespace atom::backend::cuda::hopper

@@ -212,7 +212,7 @@ struct AttentionTask {
   // K and V of the step's rows in int8: [rows, 2, kv_heads, fresh_bytes]. Null in a decoding step on Hopper, whose
   // rows go to the open pages at once.
   uint8_t* fresh = nullptr;
-  int64_t fresh_bytes = 0;  // codes [head_dim], then {lo, step} as two f16
+  int64_t fresh_bytes = 0;  // codes [head_dim], then {lo, step} as two f16, then what rounds up
   uint8_t* queries =
       nullptr;              // hopper::DecodeTask::queries, by launch_store_kv; null: not asked for
   int64_t query_bytes = 0;  // hopper::decode_query_bytes()

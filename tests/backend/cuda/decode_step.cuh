@@ -60,6 +60,23 @@ __global__ void spoil(cuda::KvView kv, int side, const int32_t* pages, const int
     reinterpret_cast<uint32_t*>(base + kv.tokens * of.row_bytes)[threadIdx.x] = 0x7e007e00u;
 }
 
+// Angles of every position, made once.
+inline void rope_tables(const float** cosines_out, const float** sines_out) {
+  static float* tables[2] =
+      {};  // of head_dim 256; others use its first columns, any angles will do
+  if (tables[0] == nullptr) {
+    std::vector<float> cosines(size_t{kMostContext} * 128), sines(cosines.size());
+    for (size_t i = 0; i < cosines.size(); ++i) {
+      const double angle =
+          static_cast<double>(i / 128) * std::pow(1e4, -static_cast<double>(i % 128) / 128);
+      cosines[i] = static_cast<float>(std::cos(angle)),
+      sines[i] = static_cast<float>(std::sin(angle));
+    }
+    tables[0] = device_copy(cosines), tables[1] = device_copy(sines);
+  }
+  *cosines_out = tables[0], *sines_out = tables[1];
+}
+
 // One step: pages, tables, inputs, and what the plain kernel makes of them.
 class Step {
  public:
@@ -234,19 +251,7 @@ inline void Step::make_inputs(float query_size) {
   for (size_t i = 0; i < qkv.size(); ++i)
     qkv[i] = normal(random) * (i % width < query ? query_size : 1.0f);
   t_.qkv = device_copy(qkv);
-  static float* tables[2] =
-      {};  // of head_dim 256; others use its first columns, any angles will do
-  if (tables[0] == nullptr) {
-    std::vector<float> cosines(size_t{kMostContext} * 128), sines(cosines.size());
-    for (size_t i = 0; i < cosines.size(); ++i) {
-      const double angle =
-          static_cast<double>(i / 128) * std::pow(1e4, -static_cast<double>(i % 128) / 128);
-      cosines[i] = static_cast<float>(std::cos(angle)),
-      sines[i] = static_cast<float>(std::sin(angle));
-    }
-    tables[0] = device_copy(cosines), tables[1] = device_copy(sines);
-  }
-  t_.rope_cos = tables[0], t_.rope_sin = tables[1];
+  rope_tables(&t_.rope_cos, &t_.rope_sin);
   t_.hadamard = kind_.heads % 2 == 0 ? 64 : 0;
 }
 

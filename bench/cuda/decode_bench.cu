@@ -9,6 +9,7 @@
 #include <random>
 
 #include "bench/cuda/decode_data.cuh"
+#include "bench/cuda/half_times.cuh"
 
 namespace atom::bench {
 namespace {
@@ -189,35 +190,6 @@ std::vector<Case> cases() {
 }
 
 // Lines "heads,kv_heads,batch,context,backend,us".
-struct HalfTime {
-  int heads, kv_heads, batch, context;
-  double us;
-};
-std::vector<HalfTime> read_half_times(const char* path) {
-  std::vector<HalfTime> times;
-  std::FILE* file = std::fopen(path, "r");
-  if (file == nullptr) {
-    std::fprintf(stderr, "%s cannot be read\n", path);
-    std::exit(1);
-  }
-  char line[200];
-  HalfTime t;
-  while (std::fgets(line, sizeof line, file) != nullptr)
-    if (std::sscanf(line, "%d,%d,%d,%d,%*[^,],%lf", &t.heads, &t.kv_heads, &t.batch, &t.context,
-                    &t.us) == 5)
-      times.push_back(t);
-  std::fclose(file);
-  return times;
-}
-double best_half_time(const std::vector<HalfTime>& times, const Case& c) {  // 0: there is none
-  double best = 0;
-  for (const HalfTime& t : times)
-    if (t.heads == c.kind.heads && t.kv_heads == c.kind.kv_heads &&
-        c.contexts == std::vector<int>(static_cast<size_t>(t.batch), t.context))
-      best = best == 0 ? t.us : std::min(best, t.us);
-  return best;
-}
-
 void one_case(const Case& c, uint8_t* pools, double half, bool plain) {
   const Bench bench(c, pools);
   const double bytes = bench.bytes();
@@ -241,18 +213,7 @@ void one_case(const Case& c, uint8_t* pools, double half, bool plain) {
 int main(int count, char** words) {
   using namespace atom::bench;
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  std::vector<HalfTime> half_times;
-  std::vector<std::string> filters;
-  bool plain = false;
-  for (int i = 1; i < count; ++i) {
-    const std::string word = words[i];
-    if (word == "plain")
-      plain = true;
-    else if (word.size() > 4 && word.compare(word.size() - 4, 4, ".csv") == 0)
-      half_times = read_half_times(words[i]);
-    else
-      filters.push_back(word);
-  }
+  const BenchWords told(count, words);
   cudaDeviceProp device;
   ATOM_REQUIRE(cudaGetDeviceProperties(&device, 0));
   multiprocessors = device.multiProcessorCount;
@@ -264,10 +225,11 @@ int main(int count, char** words) {
   fill_pools<<<multiprocessors * 8, 256>>>(reinterpret_cast<uint32_t*>(pools), kPoolBytes / 4);
   ATOM_REQUIRE(cudaDeviceSynchronize());
   for (const Case& c : cases()) {
-    bool wanted = true;
-    for (const std::string& filter : filters)
-      wanted = wanted && c.name().find(filter) != std::string::npos;
-    if (wanted) one_case(c, pools, best_half_time(half_times, c), plain);
+    if (!told.wants(c.name())) continue;
+    std::vector<int> shape;  // with one length for all
+    if (c.contexts == std::vector<int>(c.contexts.size(), c.contexts[0]))
+      shape = {c.kind.heads, c.kind.kv_heads, static_cast<int>(c.contexts.size()), c.contexts[0]};
+    one_case(c, pools, told.half_time(shape), told.plain);
   }
   return 0;
 }

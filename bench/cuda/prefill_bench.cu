@@ -8,6 +8,7 @@
 
 #include "backend/cuda/hopper_prefill_plan.h"
 #include "bench/cuda/decode_data.cuh"
+#include "bench/cuda/half_times.cuh"
 
 namespace atom::bench {
 namespace {
@@ -199,35 +200,6 @@ std::vector<Case> cases() {
 }
 
 // Lines "heads,kv_heads,head_dim,batch,tokens,backend,us".
-struct HalfTime {
-  int heads, kv_heads, head_dim, batch, tokens;
-  double us;
-};
-std::vector<HalfTime> read_half_times(const char* path) {
-  std::vector<HalfTime> times;
-  std::FILE* file = std::fopen(path, "r");
-  if (file == nullptr) {
-    std::fprintf(stderr, "%s cannot be read\n", path);
-    std::exit(1);
-  }
-  char line[200];
-  HalfTime t;
-  while (std::fgets(line, sizeof line, file) != nullptr)
-    if (std::sscanf(line, "%d,%d,%d,%d,%d,%*[^,],%lf", &t.heads, &t.kv_heads, &t.head_dim, &t.batch,
-                    &t.tokens, &t.us) == 6)
-      times.push_back(t);
-  std::fclose(file);
-  return times;
-}
-double best_half_time(const std::vector<HalfTime>& times, const Case& c) {  // 0: there is none
-  double best = 0;
-  for (const HalfTime& t : times)
-    if (t.heads == c.kind.heads && t.kv_heads == c.kind.kv_heads && t.head_dim == c.kind.head_dim &&
-        t.batch == c.batch && t.tokens == c.tokens)
-      best = best == 0 ? t.us : std::min(best, t.us);
-  return best;
-}
-
 void one_case(const Case& c, double half, bool plain) {
   const Bench bench(c);
   const double us = bench.run();
@@ -249,27 +221,15 @@ void one_case(const Case& c, double half, bool plain) {
 int main(int count, char** words) {
   using namespace atom::bench;
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
-  std::vector<HalfTime> half_times;
-  std::vector<std::string> filters;
-  bool plain = false;
-  for (int i = 1; i < count; ++i) {
-    const std::string word = words[i];
-    if (word == "plain")
-      plain = true;
-    else if (word.size() > 4 && word.compare(word.size() - 4, 4, ".csv") == 0)
-      half_times = read_half_times(words[i]);
-    else
-      filters.push_back(word);
-  }
+  const BenchWords told(count, words);
   cudaDeviceProp device;
   ATOM_REQUIRE(cudaGetDeviceProperties(&device, 0));
   std::printf("%s, %d multiprocessors; the least of %d; share of %.0f TFLOPS\n", device.name,
               device.multiProcessorCount, kReplays, kPeak / 1e12);
   for (const Case& c : cases()) {
-    bool wanted = true;
-    for (const std::string& filter : filters)
-      wanted = wanted && c.name().find(filter) != std::string::npos;
-    if (wanted) one_case(c, best_half_time(half_times, c), plain);
+    if (!told.wants(c.name())) continue;
+    const DecodeKind& k = c.kind;
+    one_case(c, told.half_time({k.heads, k.kv_heads, k.head_dim, c.batch, c.tokens}), told.plain);
   }
   return 0;
 }

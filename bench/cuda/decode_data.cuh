@@ -3,6 +3,7 @@
 
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "backend/cuda/hopper_decode_plan.h"
@@ -76,6 +77,22 @@ struct DecodeKind {
             .split = split};
   }
 };
+
+// Every kind of cache at every head_dim that has a kernel, with these heads and KV heads.
+inline std::vector<DecodeKind> decode_kinds(const std::vector<std::pair<int, int>>& heads) {
+  struct Cache {
+    int key_bits, value_bits;
+    bool open_page;
+  };
+  const Cache caches[] = {{4, 4, false}, {4, 4, true},  {8, 4, false},
+                          {8, 4, true},  {8, 8, false}, {16, 16, false}};
+  std::vector<DecodeKind> kinds;
+  for (const int dim : {128, 64, 256})
+    for (const Cache& c : caches)
+      for (const auto& [all, kv] : heads)
+        kinds.push_back({all, kv, dim, c.key_bits, c.value_bits, c.open_page});
+  return kinds;
+}
 
 // A plan and its scratch memory on the device; set() points a task to it.
 struct DevicePlan {

@@ -145,23 +145,9 @@ float time_plan(const Linear& l, int rows, const hopper::Plan& p, int nodes, int
 
 std::vector<hopper::Plan> candidates(int rows, bool grouped) {
   std::vector<hopper::Plan> plans;
-  for (const int tile : {8, 16, 32, 64, 128})
-    for (const auto& [blocks, groups] : {std::pair{1, 1},
-                                         {1, 2},
-                                         {1, 3},
-                                         {1, 4},
-                                         {1, 5},
-                                         {1, 6},
-                                         {1, 7},
-                                         {1, 8},
-                                         {2, 1},
-                                         {2, 2},
-                                         {2, 3}})
-      for (const int cluster : {1, 2})
-        if (hopper::has_few_rows_kernel(grouped, tile, blocks, groups) &&
-            tile < 2 * std::max(rows, 5) && rows <= 4 * tile && rows <= 256 &&
-            !(grouped && cluster > 1))
-          plans.push_back({tile, blocks, groups, cluster, false});
+  for (const hopper::Plan& plan : few_rows_plans(grouped))
+    if (plan.rows < 2 * std::max(rows, 5) && rows <= 4 * plan.rows && rows <= 256)
+      plans.push_back(plan);
   if (rows > 16)
     for (const int many : {64, 128, 256})
       if (many <= 2 * rows && !(grouped && many > 128)) plans.push_back({many, 2, 1, 1, true});

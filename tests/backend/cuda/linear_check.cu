@@ -100,22 +100,8 @@ struct Wanted {
 
 std::vector<hopper::Plan> plans_for(const Wanted& wanted, bool grouped, int rows, bool can_256) {
   std::vector<hopper::Plan> plans;
-  for (const int tile : {8, 16, 32, 64, 128})
-    for (const int cluster : {1, 2})
-      for (const auto& [blocks, groups] : {std::pair{1, 1},
-                                           {1, 2},
-                                           {1, 3},
-                                           {1, 4},
-                                           {1, 5},
-                                           {1, 6},
-                                           {1, 7},
-                                           {1, 8},
-                                           {2, 1},
-                                           {2, 2},
-                                           {2, 3}})
-        if (wanted.few && hopper::has_few_rows_kernel(grouped, tile, blocks, groups) &&
-            rows <= 4 * tile && !(grouped && cluster > 1))
-          plans.push_back({tile, blocks, groups, cluster, false});
+  for (const hopper::Plan& plan : few_rows_plans(grouped))
+    if (wanted.few && rows <= 4 * plan.rows) plans.push_back(plan);
   for (const int tile : {64, 128, 256})
     if (wanted.many && (tile < 256 || (can_256 && !grouped)))
       plans.push_back({tile, 2, 1, 1, true});

@@ -162,20 +162,11 @@ void check(const DecodeKind& kind, const char* filter) {
 
 int main(int argc, char** argv) {
   using namespace atom::bench;
-  struct Cache {
-    int key_bits, value_bits;
-    bool open_page;
-  };
-  const Cache caches[] = {{16, 16, false}, {4, 4, false}, {4, 4, true},
-                          {8, 8, false},   {8, 4, false}, {8, 4, true}};
   cudaDeviceProp properties;
   ATOM_REQUIRE(cudaGetDeviceProperties(&properties, 0));
   std::printf("%s\n", properties.name);
-  for (const int dim : {128, 64, 256})
-    for (const Cache& c : caches)
-      for (const auto& [heads, kv_heads] : {std::pair{2, 2}, {8, 2}, {8, 1}, {3, 1}})
-        check({heads, kv_heads, dim, c.key_bits, c.value_bits, c.open_page},
-              argc > 1 ? argv[1] : nullptr);
+  for (const DecodeKind& kind : decode_kinds({{2, 2}, {8, 2}, {8, 1}, {3, 1}}))
+    check(kind, argc > 1 ? argv[1] : nullptr);
   std::printf(failures == 0 ? "all good\n" : "%d FAILED\n", failures);
   return failures == 0 ? 0 : 1;
 }

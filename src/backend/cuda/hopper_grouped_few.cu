@@ -22,14 +22,6 @@ __device__ __forceinline__ void init_stages(const Ring<S>& ring, int warp) {
 #pragma unroll 1
   for (int i = warp; i < min(ring.count, S::kStages); i += S::kThreads / 32) ring.ask_slots(i, i);
 }
-template <typename S>
-__device__ __forceinline__ void ask_first_inputs(const Ring<S>& ring, int warp, int row) {
-  if (threadIdx.x % 32 == 0)
-#pragma unroll 1
-    for (int i = warp; i < min(ring.count, S::kStages); i += S::kThreads / 32)
-      ring.ask_inputs(i, i, row);
-  __syncwarp();
-}
 
 template <typename S>
 __device__ __forceinline__ void add_up(const Task& t, const Ring<S>& ring, int warp, int tile,
@@ -86,7 +78,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kCtas)
   __syncthreads();  // barriers are initialized
   if (t.row_ends == nullptr)
     wait_for_previous_grid();  // all threads: they read and write what it may touch
-  ask_first_inputs(ring, warp, row);
+  ask_first_inputs<S>(ring, warp, row);
   if (adds)
     add_up<S>(t, ring, warp, tile, row, valid, steps);
   else

@@ -2,7 +2,7 @@
 // takes tiles of 128 outputs x kRows rows. A group's sums are scaled and added in registers, in the order of the groups:
 // three instructions a sum, as many issue slots as the products take; they run beside the products of the other half.
 #include "backend/cuda/hopper_grouped_many.cuh"
-#include "backend/cuda/hopper_launch.h"
+#include "backend/cuda/hopper_many_launch.cuh"
 
 namespace atom::backend::cuda::hopper {
 namespace many {
@@ -49,22 +49,7 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <typename S>
 Status launch_grouped(const Task& t, int multiprocessors, Stream stream) {
-  const auto kernel = grouped_many_kernel<S>;
-  static const Status allowed =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
-  if (allowed != 0) return allowed;
-  // By expert a box could reach into the next expert's rows.
-  const bool boxes = t.row_ends == nullptr && t.w.n % 4 == 0;
-  InputMaps maps;
-  if (const Status status = make_input_maps(t, S::kRows, maps); status != 0) return status;
-  CUtensorMap results = maps.of4;
-  if (boxes)
-    if (const Status status = make_result_map(t, S::kBoxRows, results); status != 0) return status;
-  const int tiles =
-      (t.w.blocks() + kConsumers - 1) / kConsumers * ((t.x.rows + S::kRows - 1) / S::kRows);
-  const int grid = tiles < multiprocessors ? tiles : multiprocessors;
-  return launch_kernel(kernel, {dim3(grid), kThreads, S::kBytes, 1, t.dependent != 0}, stream,
-                       maps.of4, maps.of8, results, t, boxes ? 1 : 0);
+  return launch_tiles<S>(grouped_many_kernel<S>, t, multiprocessors, stream);
 }
 
 }  // namespace many

@@ -181,4 +181,14 @@ __device__ __forceinline__ SlotInputs inputs_of(int slot, int slots4, const CUte
   return {map8, i / 2 * 128, i % 2 * 4};
 }
 
+// The inputs of the first stages of a kernel for few rows: every warp asks for its share.
+template <typename S, typename Ring>
+__device__ __forceinline__ void ask_first_inputs(const Ring& ring, int warp, int row) {
+  if (threadIdx.x % 32 == 0)
+#pragma unroll 1
+    for (int i = warp; i < min(ring.count, S::kStages); i += S::kThreads / 32)
+      ring.ask_inputs(i, i, row);
+  __syncwarp();
+}
+
 }  // namespace atom::backend::cuda::hopper

@@ -78,14 +78,6 @@ __device__ __forceinline__ void init_stages(const Ring<S>& ring, int warp) {
 #pragma unroll 1
   for (int i = warp; i < min(ring.count, S::kStages); i += S::kThreads / 32) ring.ask_slots(i, i);
 }
-template <typename S>
-__device__ __forceinline__ void ask_first_inputs(const Ring<S>& ring, int warp, int row) {
-  if (threadIdx.x % 32 == 0)
-#pragma unroll 1
-    for (int i = warp; i < min(ring.count, S::kStages); i += S::kThreads / 32)
-      ring.ask_inputs(i, i, row);
-  __syncwarp();
-}
 
 template <typename S>
 __device__ __forceinline__ void clear_plane(int* plane) {
@@ -166,7 +158,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kCtas)
   __syncthreads();  // barriers are initialized, scales are there, planes are zero
   if (t.row_ends == nullptr)
     wait_for_previous_grid();  // all threads: they read and write what it may touch
-  ask_first_inputs(ring, warp, first_row);
+  ask_first_inputs<S>(ring, warp, first_row);
 #pragma unroll 1
   for (int i = static_cast<int>(threadIdx.x); i < valid; i += S::kThreads)
     fetch_token(t, first_row + i, reinterpret_cast<Token*>(shared + S::kTokensAt) + i);

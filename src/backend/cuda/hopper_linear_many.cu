@@ -4,8 +4,8 @@
 //
 // The int8 segment comes last: the int4 sums have become results by then, so that for 256 rows the second sums, of
 // 64 rows at a time, find registers.
-#include "backend/cuda/hopper_launch.h"
 #include "backend/cuda/hopper_many_consumer.cuh"
+#include "backend/cuda/hopper_many_launch.cuh"
 
 namespace atom::backend::cuda::hopper {
 namespace many {
@@ -58,24 +58,8 @@ __global__ void __launch_bounds__(kThreads, 1)
 
 template <typename S>
 Status launch(const Task& t, int multiprocessors, Stream stream) {
-  const auto kernel = many_rows_kernel<S>;
-  static const Status allowed =
-      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
-  if (allowed != 0) return allowed;
-  // By expert a box could reach into the next expert's rows.
-  const bool boxes = t.row_ends == nullptr && t.w.n % 4 == 0;
-  if (S::kRows > 128 && (t.w.slots4 == 0 || t.w.slots8 > S::kStages || !boxes))
-    return cudaErrorInvalidValue;
-  InputMaps maps;
-  if (const Status status = make_input_maps(t, S::kRows, maps); status != 0) return status;
-  CUtensorMap results = maps.of4;
-  if (boxes)
-    if (const Status status = make_result_map(t, S::kBoxRows, results); status != 0) return status;
-  const int tiles =
-      (t.w.blocks() + kConsumers - 1) / kConsumers * ((t.x.rows + S::kRows - 1) / S::kRows);
-  const int grid = tiles < multiprocessors ? tiles : multiprocessors;
-  return launch_kernel(kernel, {dim3(grid), kThreads, S::kBytes, 1, t.dependent != 0}, stream,
-                       maps.of4, maps.of8, results, t, boxes ? 1 : 0);
+  if (S::kRows > 128 && (t.w.slots4 == 0 || t.w.slots8 > S::kStages)) return cudaErrorInvalidValue;
+  return launch_tiles<S>(many_rows_kernel<S>, t, multiprocessors, stream);
 }
 
 }  // namespace many

@@ -1,0 +1,31 @@
+// The launch that both kernels for many rows share.
+#pragma once
+
+#include "backend/cuda/hopper_launch.h"
+#include "backend/cuda/hopper_many_tiles.cuh"
+
+namespace atom::backend::cuda::hopper::many {
+
+// `kernel` takes the maps of both input segments and of the results, the task, and whether results go by boxes; S is
+// its shape.
+template <typename S, typename Kernel>
+Status launch_tiles(Kernel kernel, const Task& t, int multiprocessors, Stream stream) {
+  static const Status allowed =
+      cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
+  if (allowed != 0) return allowed;
+  // By expert a box could reach into the next expert's rows.
+  const bool boxes = t.row_ends == nullptr && t.w.n % 4 == 0;
+  if (S::kRows > 128 && !boxes) return cudaErrorInvalidValue;
+  InputMaps maps;
+  if (const Status status = make_input_maps(t, S::kRows, maps); status != 0) return status;
+  CUtensorMap results = maps.of4;
+  if (boxes)
+    if (const Status status = make_result_map(t, S::kBoxRows, results); status != 0) return status;
+  const int tiles =
+      (t.w.blocks() + kConsumers - 1) / kConsumers * ((t.x.rows + S::kRows - 1) / S::kRows);
+  const int grid = tiles < multiprocessors ? tiles : multiprocessors;
+  return launch_kernel(kernel, {dim3(grid), kThreads, S::kBytes, 1, t.dependent != 0}, stream,
+                       maps.of4, maps.of8, results, t, boxes ? 1 : 0);
+}
+
+}  // namespace atom::backend::cuda::hopper::many

@@ -72,6 +72,11 @@ TEST(HopperPlan, OfAMeasuredShapeIsTheMeasuredOne) {
   expect_measured(kTunedGrouped, true);
 }
 
+TEST(HopperPlan, SaysWhereItComesFrom) {
+  EXPECT_STREQ(origin_of_plans(kTunedMultiprocessors), "plans measured on an H200");
+  EXPECT_STREQ(origin_of_plans(78), "estimated plans");
+}
+
 TEST(HopperPlan, TakesWiderTilesForMoreRows) {
   const Weight w = weight_of(12288, 31, 2);
   int before = 0;

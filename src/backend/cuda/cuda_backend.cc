@@ -22,8 +22,9 @@ CudaBackend::~CudaBackend() {
 
 std::string CudaBackend::kernels_word() const {
   if (!is_hopper()) return "plain kernels";
-  return fmt::format("Hopper kernels for w4a4, w4a8, w8a8{} and attention, plain ones for the rest",
-                     hopper::is_tuned(device_.multiprocessors) ? "" : " (estimated plans)");
+  return fmt::format(
+      "Hopper kernels for w4a4, w4a8, w8a8 ({}) and attention, plain ones for the rest",
+      hopper::origin_of_plans(device_.multiprocessors));
 }
 
 std::string CudaBackend::description() const {

@@ -76,8 +76,8 @@ struct Plan {
   int cluster = 1;
   bool many = false;
 };
-// Whether plans for such a device were measured.
-bool is_tuned(int multiprocessors);
+// Where plans come from, for people: "plans measured on an H200" or "estimated plans".
+const char* origin_of_plans(int multiprocessors);
 bool has_few_rows_kernel(bool grouped, int rows, int blocks, int groups);
 // A pure function of the problem and the device: that of the nearest measured shape (hopper_tuned.h), or, on a device
 // with another number of multiprocessors, of the least estimated time. by_expert: the task has row_ends.

@@ -121,9 +121,13 @@ Plan tuned(int rows, const Weight& weight, std::span<const Tuned> table) {
   return nearest->plan[rows_class];
 }
 
+bool is_tuned(int multiprocessors) { return multiprocessors == kTunedMultiprocessors; }
+
 }  // namespace
 
-bool is_tuned(int multiprocessors) { return multiprocessors == kTunedMultiprocessors; }
+const char* origin_of_plans(int multiprocessors) {
+  return is_tuned(multiprocessors) ? kTunedOrigin : "estimated plans";
+}
 
 bool has_few_rows_kernel(bool grouped, int rows, int blocks, int groups) {
   const auto is_it = [&](const Candidate& c) {

@@ -66,6 +66,9 @@ void add_compute_options(CLI::App& verb, CommonOptions& options) {
   note_source(verb, isa, options.isa_given);
   text_option(verb, "--cuda-plugin", options.cuda_plugin,
               {"FILE", "libatom_cuda.so [beside the program, or in its lib]", kComputeGroup});
+  flag_option(verb, "--batch-invariant", options.batch_invariant,
+              {"", "cuda: a row's result never depends on the other rows of a step; slower",
+               kComputeGroup});
   whole_option(verb, "--threads", options.threads, {.min = 0, .max = 1024},
                {"N", "Threads [0: all CPUs this process may use]", kComputeGroup});
   flag_option(verb, "--pin", options.pin, {"", "Pin every thread to a CPU", kComputeGroup});
@@ -105,8 +108,10 @@ void check_interrupted() {
 }
 
 BackendChoice backend_choice(const CommonOptions& options) {
-  BackendChoice choice = {
-      .name = options.backend, .isa = options.isa, .cuda_plugin = options.cuda_plugin};
+  BackendChoice choice = {.name = options.backend,
+                          .isa = options.isa,
+                          .cuda_plugin = options.cuda_plugin,
+                          .batch_invariant = options.batch_invariant};
   if (choice.name == "cpu" || choice.isa.empty()) return choice;
   if (options.backend_given == options.isa_given)
     usage_fail("--isa: the {} backend has no instruction sets to choose", options.backend);
@@ -118,8 +123,10 @@ BackendChoice backend_choice(const CommonOptions& options) {
 }
 
 std::unique_ptr<backend::Backend> open_backend(const BackendChoice& choice, Executor& executor) {
-  return backend::open_backend(
-      choice.name, {.executor = &executor, .isa = choice.isa, .cuda_plugin = choice.cuda_plugin});
+  return backend::open_backend(choice.name, {.executor = &executor,
+                                             .isa = choice.isa,
+                                             .cuda_plugin = choice.cuda_plugin,
+                                             .batch_invariant = choice.batch_invariant});
 }
 
 Runtime::Runtime(const CommonOptions& options)

@@ -29,13 +29,15 @@ struct CommonOptions {
   bool isa_given = false;
   int threads = 0;
   bool pin = false;
+  bool batch_invariant = false;
   bool json = false;
   bool quiet = false;
   bool no_color = false;
 };
 void add_output_options(CLI::App& verb, CommonOptions& options);  // --json --quiet --no-color
-void add_compute_options(CLI::App& verb,
-                         CommonOptions& options);  // --backend --isa --cuda-plugin --threads --pin
+void add_compute_options(
+    CLI::App& verb,
+    CommonOptions& options);  // --backend --isa --cuda-plugin --batch-invariant --threads --pin
 
 // Configures the console and the log. First call of every verb.
 void start(const CommonOptions& options);
@@ -62,6 +64,7 @@ struct BackendChoice {
   std::string name;
   std::string isa;
   std::string cuda_plugin;
+  bool batch_invariant = false;
 };
 BackendChoice backend_choice(const CommonOptions& options);
 std::unique_ptr<backend::Backend> open_backend(const BackendChoice& choice, Executor& executor);

@@ -35,6 +35,7 @@ LEVELS = {
     "quantizer": 6,
     "engine": 6,
     "eval": 6,
+    "timing": 6,
     "serving": 7,
 }
 APPS = "apps"
@@ -49,7 +50,7 @@ LIBRARIES = {
     "pcre2": {"text"},
     "utf8proc": {"text"},
     "CLI/": {APPS},
-    "cblas": {"quantizer"},
+    "cblas": {"quantizer", "backend/cpu"},
     "openblas": {"quantizer"},
     "cuda_": {"backend/cuda"},
     "gtest/": set(),

@@ -1,41 +1,40 @@
 #!/usr/bin/env bash
-# Builds the stand-alone tests and benchmarks of the CUDA kernels with nvcc alone, for Hopper.
-#   bench/cuda/build.sh [OUT]      OUT: build/cuda-kernels
+# Builds the stand-alone tests and benchmarks of the CUDA kernels with nvcc alone, for Hopper. (The CMake preset
+# cuda-kernels does the same.) Every .cu of bench/cuda and tests/backend/cuda is a program, linked with what it needs of
+# an archive of all kernels, src/backend/cuda/*.cu, and of their host sides that use no library, hopper_*.cc.
+#   bench/cuda/build.sh [OUT]      OUT: build/cuda-kernels; JOBS: as many compilers at once [CPUs]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-out=${1:-build/cuda-kernels}
+export out=${1:-build/cuda-kernels}
 mkdir -p "$out"
-nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
-flags=(-O3 -std=c++20 -fmad=false -gencode=arch=compute_90a,code=sm_90a -I. -Isrc -Xptxas -v)
-build() {  # SOURCES...; the objects go to `objects`
-  local source object
-  objects=()
-  for source in "$@"; do
-    object=$out/$(basename "$source").o
-    objects+=("$object")
-    if [[ ! $object -nt $source || -n $(find src/backend/cuda bench/cuda tests/backend/cuda -name '*.cuh' -newer "$object" -o -name '*.h' -newer "$object") ]]; then
-      "$nvcc" "${flags[@]}" -c "$source" -o "$object" 2>"$object.log" || { cat "$object.log" >&2; exit 1; }
-    fi
-  done
+export nvcc=${NVCC:-$(command -v nvcc || echo /usr/local/cuda/bin/nvcc)}
+compile() {  # SOURCE: anew where a header is newer
+  local object log
+  object=$out/$(basename "$1").o
+  log=$object.log
+  if [[ -e $object && $object -nt $1 && -z $(find src/backend/cuda src/format bench/cuda tests/backend/cuda \
+    \( -name '*.cuh' -o -name '*.h' \) -newer "$object") ]]; then
+    return
+  fi
+  rm -f "$object"
+  "$nvcc" -O3 -std=c++20 -fmad=false -gencode=arch=compute_90a,code=sm_90a -I. -Isrc -Xptxas -v \
+    -c "$1" -o "$object" 2> "$log" || { cat "$log" >&2; return 1; }
 }
-link() {  # NAME LIBRARIES...; of `objects` and the program's own source
-  local name=$1 kernels=("${objects[@]}")
-  local source=bench/cuda/$name.cu
-  [[ -e $source ]] || source=tests/backend/cuda/$name.cu
-  shift
-  build "$source"
-  objects+=("${kernels[@]}")
-  "$nvcc" -o "$out/$name" "${objects[@]}" "$@"
-  objects=("${kernels[@]}")
-}
-cuda=src/backend/cuda
-build $cuda/{linear,quantize,hopper_pack,hopper_linear_few,hopper_linear_many,hopper_grouped_few,hopper_grouped_many}.cu $cuda/hopper_{host,plan}.cc
-link linear_check
-link linear_bench -lcublasLt -Xlinker -rpath=/usr/local/cuda/lib64
-build $cuda/{attend,store_kv,hopper_decode_64,hopper_decode_128,hopper_decode_256}.cu $cuda/hopper_decode{,_plan}.cc
-link decode_check
-link decode_bench
-build $cuda/{attend,store_kv,hopper_prefill_64,hopper_prefill_128,hopper_prefill_256}.cu $cuda/hopper_prefill{,_plan}.cc
-link prefill_check
-link prefill_bench
+export -f compile
+kernels=(src/backend/cuda/*.cu src/backend/cuda/hopper_*.cc)
+programs=(bench/cuda/*.cu tests/backend/cuda/*.cu)
+printf '%s\n' "${kernels[@]}" "${programs[@]}" |
+  xargs -P "${JOBS:-$(nproc)}" -I '{}' bash -c 'compile {}'
+objects=()
+for source in "${kernels[@]}"; do objects+=("$out/$(basename "$source").o"); done
+rm -f "$out/libkernels.a"
+ar rcs "$out/libkernels.a" "${objects[@]}"
+for source in "${programs[@]}"; do
+  libraries=()
+  if grep -qE '<cublasLt.h>|linear_library.cuh' "$source"; then
+    libraries=(-lcublasLt -Xlinker "-rpath=$(dirname "$(dirname "$nvcc")")/lib64")
+  fi
+  "$nvcc" -o "$out/$(basename "$source" .cu)" "$out/$(basename "$source").o" "$out/libkernels.a" \
+    ${libraries[@]+"${libraries[@]}"}
+done
 ! grep -hE 'C75[0-9]{2}|[1-9][0-9]* bytes spill' "$out"/hopper_*.log

@@ -97,41 +97,45 @@ inline std::vector<DecodeKind> decode_kinds(const std::vector<std::pair<int, int
 // A plan and its scratch memory on the device; set() points a task to it.
 struct DevicePlan {
   static constexpr size_t kGuard = 64;  // floats behind the pieces that nobody may write
-  size_t piece_floats, counter_count;
-  int blocks;
-  hopper::DecodeSegment* segments;
-  hopper::DecodeMerge* merges;
-  int32_t* merge_ends;
-  float* pieces;  // NaN at first
-  uint32_t* counters;
+  hopper::DecodePlanLayout layout;
+  uint8_t* plan;
+  size_t piece_floats;
+  float* pieces;
 
-  DevicePlan(const hopper::DecodePlan& plan, int head_dim)
-      : piece_floats(static_cast<size_t>(plan.pieces) *
-                     static_cast<size_t>(hopper::decode_piece_floats(head_dim))),
-        counter_count(static_cast<size_t>(plan.counters) + 1),
-        blocks(plan.blocks),
-        segments(device_copy(plan.segments)),
-        merges(device_copy(plan.merges)),
-        merge_ends(device_copy(plan.merge_ends)),
-        pieces(device_array<float>(piece_floats + kGuard)),
-        counters(device_array<uint32_t>(counter_count)) {
+  DevicePlan(const std::vector<hopper::DecodeRow>& rows, const hopper::DecodePlanShape& shape,
+             int head_dim)
+      : layout(layout_of(rows, shape)),
+        piece_floats(static_cast<size_t>(layout.pieces * hopper::decode_piece_floats(head_dim))),
+        pieces(device_array<float>(piece_floats + kGuard)) {
+    plan = device_array<uint8_t>(static_cast<size_t>(layout.bytes));
+    fill(rows, shape);
     ATOM_REQUIRE(cudaMemset(pieces, 0xff, (piece_floats + kGuard) * sizeof(float)));
   }
   DevicePlan(const DevicePlan&) = delete;
   DevicePlan& operator=(const DevicePlan&) = delete;
   ~DevicePlan() {
-    for (const void* p : {static_cast<const void*>(segments), static_cast<const void*>(merges),
-                          static_cast<const void*>(merge_ends), static_cast<const void*>(pieces),
-                          static_cast<const void*>(counters)})
-      free_device(p);
+    free_device(plan);
+    free_device(pieces);
+  }
+  // Another plan in the same memory.
+  void fill(const std::vector<hopper::DecodeRow>& rows,
+            const hopper::DecodePlanShape& shape) const {
+    std::vector<hopper::DecodeRun> host(
+        static_cast<size_t>(layout.bytes) / sizeof(hopper::DecodeRun) + 1);
+    const auto bytes = static_cast<size_t>(hopper::plan_decode(rows, shape, layout, host.data()));
+    ATOM_REQUIRE(cudaMemcpy(plan, host.data(), bytes, cudaMemcpyHostToDevice));
+  }
+  static hopper::DecodePlanLayout layout_of(const std::vector<hopper::DecodeRow>& rows,
+                                            const hopper::DecodePlanShape& shape) {
+    int64_t units = 0;
+    for (const hopper::DecodeRow& row : rows)
+      units += hopper::decode_units(row.context, shape).all();
+    return hopper::decode_plan_layout(shape,
+                                      {.rows = static_cast<int>(rows.size()), .units = units});
   }
   void set(hopper::DecodeTask& task) const {
-    task.blocks = blocks;
-    task.segments = segments;
-    task.merges = merges;
-    task.merge_ends = merge_ends;
+    layout.set(plan, &task);
     task.pieces = pieces;
-    task.counters = counters;
   }
 };
 

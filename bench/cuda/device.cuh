@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -54,7 +55,7 @@ __host__ __device__ inline float normal_at(uint64_t seed, uint64_t i) {
   return sum * 1.7320508f;
 }
 
-enum class Fill { kInt4Pairs, kInt8, kHalf, kFloat, kMultiplier, kScale, kSignedHalfScale };
+enum class Fill { kInt4Pairs, kInt8, kHalf, kFp8, kFloat, kMultiplier, kScale, kSignedHalfScale };
 static __global__ void fill_kernel(void* data, size_t count, Fill fill, uint64_t seed) {
   for (size_t i = blockIdx.x * size_t{blockDim.x} + threadIdx.x; i < count;
        i += size_t{gridDim.x} * blockDim.x) {
@@ -67,6 +68,7 @@ static __global__ void fill_kernel(void* data, size_t count, Fill fill, uint64_t
           static_cast<uint8_t>((code(x, 7) & 15) | (code(y, 8) & 15) << 4);
     if (fill == Fill::kInt8) static_cast<int8_t*>(data)[i] = static_cast<int8_t>(code(x, 127));
     if (fill == Fill::kHalf) static_cast<__half*>(data)[i] = __float2half(x);
+    if (fill == Fill::kFp8) static_cast<__nv_fp8_e4m3*>(data)[i] = __nv_fp8_e4m3(x);
     if (fill == Fill::kFloat) static_cast<float*>(data)[i] = x;
     if (fill == Fill::kMultiplier) {
       const int m = 1 + static_cast<int>(random_at(seed, i) % 15);

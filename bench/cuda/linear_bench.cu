@@ -1,12 +1,12 @@
-// Times the Hopper linear against cuBLASLt in f16 on the shapes of LLaMA-7B and 70B: microseconds in CUDA graphs of
+// Times the Hopper linear against cuBLASLt in f16 (and, of a layer, in FP8 and INT8) on the shapes of LLaMA-7B and 70B: microseconds in CUDA graphs of
 // chained launches over more weights than the L2 cache holds; weights, inputs and outputs count as bytes.
-//   linear_bench [few] [many] [layer] [sweep] [7b] [70b] [w4a4]      w4a4: of w4a4, beside w4a8
-#include <cublasLt.h>
-
+//   linear_bench [few] [many] [layer] [sweep] [7b] [70b] [w4a4] [ROWS...]      w4a4: of w4a4, beside w4a8
+#include <array>
 #include <cstring>
 #include <string>
 
 #include "bench/cuda/linear_data.cuh"
+#include "bench/cuda/linear_library.cuh"
 
 namespace atom::bench {
 namespace {
@@ -29,23 +29,19 @@ constexpr int kMostRows = 8192;
 constexpr double kRotatedBytes = 4.5e8;  // of weights, several times the L2 cache
 
 int multiprocessors = 0;
-cublasLtHandle_t library;
-void* workspace;
-constexpr size_t kWorkspace = size_t{64} << 20;
+LibrarySpace library;
 
 // Weights and inputs of a shape, ours and the library's.
 struct Linear {
   Named named;
   std::vector<hopper::Weight> weights;
-  std::vector<__half*> halves;
+  LibraryData library[kNumberCount];
   uint8_t* x = nullptr;
-  __half* x_half = nullptr;
 };
 float* y;
-__half* y_half;
 
 Linear make_linear(const Named& named, bool with_library) {
-  Linear l{named, {}, {}, nullptr, nullptr};
+  Linear l{named, {}, {}, nullptr};
   const LinearShape& s = named.shape;
   const cuda::WeightView view = random_weight(s, 3);
   const int copies = std::max(2, static_cast<int>(kRotatedBytes / s.packed_bytes()));
@@ -60,13 +56,8 @@ Linear make_linear(const Named& named, bool with_library) {
   const cuda::InputView x = random_input(s, kMostRows, 4);
   l.x = x.data;
   if (!with_library) return l;
-  l.x_half = device_array<__half>(size_t{1} * kMostRows * s.k);
-  fill(l.x_half, size_t{1} * kMostRows * s.k, Fill::kHalf, 6);
-  const double bytes = 2.0 * s.n * s.k;
-  for (int i = 0; i < std::max(2, static_cast<int>(kRotatedBytes / bytes)); ++i) {
-    l.halves.push_back(device_array<__half>(size_t{1} * s.n * s.k));
-    fill(l.halves.back(), size_t{1} * s.n * s.k, Fill::kHalf, 7 + i);
-  }
+  for (const Number number : kNumbers)
+    l.library[static_cast<int>(number)] = library_data(number, s.n, s.k, kMostRows, kRotatedBytes);
   return l;
 }
 
@@ -78,47 +69,13 @@ hopper::Task task_for(const Linear& l, int rows, int copy) {
   return t;
 }
 
-// y = x w^T in f16 with f32 sums, by one of the library's algorithms.
-struct LibraryCall {
-  cublasLtMatmulDesc_t operation;
-  cublasLtMatrixLayout_t a, b, c;
-  cublasLtMatmulAlgo_t algorithm;
-  void run(const Linear& l, int copy, cudaStream_t stream) const {
-    const float one = 1, zero = 0;
-    ATOM_REQUIRE(cublasLtMatmul(library, operation, &one, l.halves[copy % l.halves.size()], a,
-                                l.x_half, b, &zero, y_half, c, y_half, c, &algorithm, workspace,
-                                kWorkspace, stream));
-  }
-};
-
-LibraryCall pick_library(const Linear& l, int rows, int nodes) {
+LibraryCall pick(const Linear& l, Number number, int rows, int nodes) {
   const LinearShape& s = l.named.shape;
-  LibraryCall call{};
-  const cublasOperation_t transposed = CUBLAS_OP_T;
-  ATOM_REQUIRE(cublasLtMatmulDescCreate(&call.operation, CUBLAS_COMPUTE_32F, CUDA_R_32F));
-  ATOM_REQUIRE(cublasLtMatmulDescSetAttribute(call.operation, CUBLASLT_MATMUL_DESC_TRANSA,
-                                              &transposed, sizeof transposed));
-  ATOM_REQUIRE(cublasLtMatrixLayoutCreate(&call.a, CUDA_R_16F, s.k, s.n, s.k));
-  ATOM_REQUIRE(cublasLtMatrixLayoutCreate(&call.b, CUDA_R_16F, s.k, rows, s.k));
-  ATOM_REQUIRE(cublasLtMatrixLayoutCreate(&call.c, CUDA_R_16F, s.n, rows, s.n));
-  cublasLtMatmulPreference_t preference;
-  ATOM_REQUIRE(cublasLtMatmulPreferenceCreate(&preference));
-  ATOM_REQUIRE(cublasLtMatmulPreferenceSetAttribute(
-      preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &kWorkspace, sizeof kWorkspace));
-  cublasLtMatmulHeuristicResult_t found[5];
-  int count = 0;
-  ATOM_REQUIRE(cublasLtMatmulAlgoGetHeuristic(library, call.operation, call.a, call.b, call.c,
-                                              call.c, preference, 5, found, &count));
-  float least = 1e30f;
-  for (int i = 0; i < count; ++i) {
-    LibraryCall candidate = call;
-    candidate.algorithm = found[i].algo;
-    const float time = graph_microseconds(
-        std::max(2, nodes / 4), [&](int j, cudaStream_t stream) { candidate.run(l, j, stream); },
-        2);
-    if (time < least) least = time, call.algorithm = found[i].algo;
-  }
-  return call;
+  return pick_library(library, l.library[static_cast<int>(number)], number, s.n, s.k, rows,
+                      std::max(2, nodes / 4));
+}
+void run_library(const LibraryCall& call, const Linear& l, int copy, cudaStream_t stream) {
+  call.run(library, l.library[static_cast<int>(call.number)], copy, stream);
 }
 
 int nodes_for(double microseconds_each) {
@@ -127,10 +84,13 @@ int nodes_for(double microseconds_each) {
 
 std::string plan_name(const hopper::Plan& p) {
   char name[64];
-  std::snprintf(name, sizeof name, p.many ? "many %d" : "%d/%d/%d x%d", p.rows, p.blocks, p.groups,
-                p.cluster);
+  std::snprintf(name, sizeof name, p.many ? "many %d x%d k%d" : "%d/%d/%d x%d", p.rows,
+                p.many ? p.cluster : p.blocks, p.groups, p.cluster);
   return name;
 }
+
+// Milliseconds of load before many rows are timed.
+float warm_for(int rows) { return rows >= 1024 ? 250.0f : 0.0f; }
 
 float time_plan(const Linear& l, int rows, const hopper::Plan& p, int nodes, int replays) {
   return graph_microseconds(
@@ -140,7 +100,7 @@ float time_plan(const Linear& l, int rows, const hopper::Plan& p, int nodes, int
         t.dependent = i > 0;
         ATOM_REQUIRE(hopper::launch_linear(t, p, multiprocessors, stream));
       },
-      replays);
+      replays, warm_for(rows));
 }
 
 std::vector<hopper::Plan> candidates(int rows, bool grouped) {
@@ -149,8 +109,8 @@ std::vector<hopper::Plan> candidates(int rows, bool grouped) {
     if (plan.rows < 2 * std::max(rows, 5) && rows <= 4 * plan.rows && rows <= 256)
       plans.push_back(plan);
   if (rows > 16)
-    for (const int many : {64, 128, 256})
-      if (many <= 2 * rows && !(grouped && many > 128)) plans.push_back({many, 2, 1, 1, true});
+    for (const hopper::Plan& plan : many_rows_plans(grouped))
+      if (plan.rows <= 2 * rows && plan.rows >= std::min(128, rows / 8)) plans.push_back(plan);
   return plans;
 }
 
@@ -162,19 +122,28 @@ float time_planned(const Linear& l, int rows, int nodes) {
   return time_plan(l, rows, hopper::plan(rows, l.weights[0], false, multiprocessors), nodes, 5);
 }
 
-void sweep_plans(const Linear& l, int rows, int nodes) {
-  std::vector<std::pair<float, hopper::Plan>> times;
+using TimedPlan = std::pair<float, hopper::Plan>;
+std::vector<TimedPlan> timed_plans(const Linear& l, int rows, int nodes) {
+  std::vector<TimedPlan> times;
   for (const hopper::Plan& p : candidates(rows, l.named.shape.grouped))
     times.push_back({time_plan(l, rows, p, nodes, 4), p});
   std::sort(times.begin(), times.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });
-  std::printf(" |");
-  for (const auto& [time, p] : times) std::printf(" %s %.2f", plan_name(p).c_str(), time);
-  const hopper::Plan& p = times[0].second;
-  std::printf("\nTUNED%s {%d, %d, %d, {%d, %d, %d, %d, %s}},",
+  return times;
+}
+// A line of hopper_tuned.h to be.
+void print_tuned(const Linear& l, int rows, const hopper::Plan& p) {
+  std::printf("TUNED%s {%d, %d, %d, {%d, %d, %d, %d, %s}},",
               l.named.shape.grouped ? " grouped" : "", l.weights[0].blocks(),
               l.named.shape.slots4() + l.named.shape.slots8(), rows, p.rows, p.blocks, p.groups,
               p.cluster, p.many ? "true" : "false");
+}
+void sweep_plans(const Linear& l, int rows, int nodes) {
+  const std::vector<TimedPlan> times = timed_plans(l, rows, nodes);
+  std::printf(" |");
+  for (const auto& [time, p] : times) std::printf(" %s %.2f", plan_name(p).c_str(), time);
+  std::printf("\n");
+  print_tuned(l, rows, times[0].second);
 }
 
 // base: the same linear in w4a8 with the library's weights; it may be l.
@@ -184,9 +153,10 @@ void one_linear(const Linear& l, const Linear& base, int rows, bool sweep) {
   const int nodes = nodes_for(std::max(s.packed_bytes() / 4.0e6, flops / 1.3e9));
   const hopper::Plan planned = hopper::plan(rows, l.weights[0], false, multiprocessors);
   const float ours = time_planned(l, rows, nodes);
-  const LibraryCall call = pick_library(base, rows, nodes);
+  const LibraryCall call = pick(base, Number::kF16, rows, nodes);
   const float half = graph_microseconds(
-      nodes, [&](int i, cudaStream_t stream) { call.run(base, i, stream); }, 5);
+      nodes, [&](int i, cudaStream_t stream) { run_library(call, base, i, stream); }, 5,
+      warm_for(rows));
   std::printf("%-12s %5d  %8.2f us  %5.2f TB/s %6.0f TFLOPS  %-11s | f16 %8.2f us  %5.2fx",
               l.named.name, rows, ours, bytes_of(s, rows) / ours / 1e6, flops / ours / 1e6,
               plan_name(planned).c_str(), half, half / ours);
@@ -206,10 +176,15 @@ int layer_nodes(const std::vector<Linear>& linears, int rows) {
                       2.0 * rows * l.named.shape.n * l.named.shape.k / 1.3e9);
   return kLayer * std::max(2, std::min(12, static_cast<int>(8000 / guess)));
 }
-float time_layer(const std::vector<Linear>& linears, int rows, float warm) {
-  std::vector<hopper::Plan> plans;
-  for (const Linear& l : linears)
-    plans.push_back(hopper::plan(rows, l.weights[0], false, multiprocessors));
+using LayerPlans = std::array<hopper::Plan, kLayer>;
+LayerPlans planned(const std::vector<Linear>& linears, int rows) {
+  LayerPlans plans;
+  for (int i = 0; i < kLayer; ++i)
+    plans[i] = hopper::plan(rows, linears[i].weights[0], false, multiprocessors);
+  return plans;
+}
+float time_layer(const std::vector<Linear>& linears, const LayerPlans& plans, int rows,
+                 int replays = 5) {
   return kLayer *
          graph_microseconds(
              layer_nodes(linears, rows),
@@ -218,44 +193,116 @@ float time_layer(const std::vector<Linear>& linears, int rows, float warm) {
                t.dependent = i > 0;
                ATOM_REQUIRE(hopper::launch_linear(t, plans[i % kLayer], multiprocessors, stream));
              },
-             5, warm);
+             replays, warm_for(rows));
+}
+float time_library(const std::vector<Linear>& linears, const std::vector<LibraryCall>& calls,
+                   int rows) {
+  return kLayer * graph_microseconds(
+                      layer_nodes(linears, rows),
+                      [&](int i, cudaStream_t stream) {
+                        run_library(calls[i % kLayer], linears[i % kLayer], i / kLayer, stream);
+                      },
+                      5, warm_for(rows));
 }
 
 // grouped: the same linears in w4a4, or none.
 void layer(const std::vector<Linear>& linears, const std::vector<Linear>& grouped, const char* name,
            int rows) {
-  std::vector<LibraryCall> calls;
-  for (const Linear& l : linears) calls.push_back(pick_library(l, rows, 8));
-  float ours = 1e30f, half = 1e30f, groups = 1e30f;
-  const float warm = rows >= 1024 ? 250.0f : 0.0f;
+  std::vector<LibraryCall> calls[kNumberCount];
+  for (int i = 0; i < kNumberCount; ++i)
+    for (const Linear& l : linears) calls[i].push_back(pick(l, kNumbers[i], rows, 8));
+  float ours = 1e30f, groups = 1e30f, theirs[kNumberCount] = {1e30f, 1e30f, 1e30f};
+  const float warm = warm_for(rows);
   for (int round = 0; round < 2; ++round) {  // alternating
-    ours = std::min(ours, time_layer(linears, rows, warm));
-    if (!grouped.empty()) groups = std::min(groups, time_layer(grouped, rows, warm));
-    half = std::min(half, kLayer * graph_microseconds(
-                                       layer_nodes(linears, rows),
-                                       [&](int i, cudaStream_t stream) {
-                                         calls[i % kLayer].run(linears[i % kLayer], i / kLayer,
-                                                               stream);
-                                       },
-                                       5, warm));
+    ours = std::min(ours, time_layer(linears, planned(linears, rows), rows));
+    if (!grouped.empty())
+      groups = std::min(groups, time_layer(grouped, planned(grouped, rows), rows));
+    for (int i = 0; i < kNumberCount; ++i)
+      theirs[i] = std::min(theirs[i], time_library(linears, calls[i], rows));
   }
   const std::vector<Linear>& shown = grouped.empty() ? linears : grouped;
   const float time = grouped.empty() ? ours : groups;
   double bytes = 0;
   for (const Linear& l : shown) bytes += bytes_of(l.named.shape, rows);
-  std::printf("%-4s layer %5d  %8.2f us  %5.2f TB/s | f16 %8.2f us  %5.2fx", name, rows, time,
-              bytes / time / 1e6, half, half / time);
+  std::printf("%-4s layer %5d  %8.2f us  %5.2f TB/s", name, rows, time, bytes / time / 1e6);
+  for (int i = 0; i < kNumberCount; ++i) {
+    std::printf(" | %s %8.2f us  %5.2fx", name_of(kNumbers[i]), theirs[i], theirs[i] / time);
+    const int computed = calls[i][0].rows;
+    if (computed != rows) std::printf(" (%d rows)", computed);
+  }
   if (!grouped.empty()) std::printf(" | w4a8 %8.2f us, %4.2f of it", ours, groups / ours);
   std::printf("%s\n", warm > 0 ? "  sustained" : "");
 }
 
+// The fastest plans of a layer. What follows one another shares code and multiprocessors, so they need not be those that
+// are the fastest alone: from these, and from the best plan for all, one linear's plan is changed at a time.
+class LayerSearch {
+ public:
+  LayerSearch(const std::vector<Linear>& linears, int rows) : linears_(linears), rows_(rows) {
+    for (int i = 0; i < kLayer; ++i) {
+      const LinearShape& s = linears[i].named.shape;
+      const double flops = 2.0 * rows * s.n * s.k;
+      times_[i] = timed_plans(linears[i], rows,
+                              nodes_for(std::max(s.packed_bytes() / 4.0e6, flops / 1.3e9)));
+      best_[i] = times_[i][0].second;
+    }
+    time_ = time_layer(linears, best_, rows, 3);
+    improve();
+    for (const TimedPlan& timed : times_[0]) {
+      LayerPlans same;
+      same.fill(timed.second);
+      try_plans(same);
+    }
+    improve();
+  }
+  void print(const char* name) const {
+    std::printf("%-4s layer %5d  %8.2f us by", name, rows_, time_);
+    for (int i = 0; i < kLayer; ++i)
+      std::printf(" %s (alone %s %.2f)", plan_name(best_[i]).c_str(),
+                  plan_name(times_[i][0].second).c_str(), times_[i][0].first);
+    std::printf("\n");
+    for (int i = 0; i < kLayer; ++i) {
+      print_tuned(linears_[i], rows_, best_[i]);
+      std::printf("\n");
+    }
+  }
+
+ private:
+  void try_plans(const LayerPlans& plans) {
+    const float time = time_layer(linears_, plans, rows_, 3);
+    if (time < time_) time_ = time, best_ = plans;
+  }
+  void improve() {
+    for (int i = 0; i < kLayer; ++i)
+      for (const TimedPlan& timed : times_[i]) {
+        const float most = rows_ >= 1024 ? 1.06f : 1.3f;
+        if (timed.first > most * times_[i][0].first) break;
+        LayerPlans plans = best_;
+        plans[i] = timed.second;
+        try_plans(plans);
+      }
+  }
+
+  const std::vector<Linear>& linears_;
+  int rows_;
+  std::vector<TimedPlan> times_[kLayer];
+  LayerPlans best_;
+  float time_ = 0;
+};
+
 void release(const std::vector<Linear>& linears) {
   for (const Linear& l : linears) {
     for (const auto& w : l.weights) cudaFree(const_cast<uint8_t*>(w.slots));
-    for (__half* h : l.halves) cudaFree(h);
+    for (const LibraryData& d : l.library) {
+      for (void* w : d.weights) cudaFree(w);
+      cudaFree(d.x);
+    }
     cudaFree(l.x);
-    cudaFree(l.x_half);
   }
+}
+
+bool is_number(const std::string& word) {
+  return word.find_first_not_of("0123456789") == std::string::npos;
 }
 
 }  // namespace
@@ -268,6 +315,9 @@ int main(int count, char** words) {
       if (std::strcmp(words[i], word) == 0) return true;
     return false;
   };
+  bool any_rows = true;
+  for (int i = 1; i < count; ++i) any_rows = any_rows && !is_number(words[i]);
+  const auto wants = [&](int rows) { return any_rows || has(std::to_string(rows).c_str()); };
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   cudaDeviceProp device;
   ATOM_REQUIRE(cudaGetDeviceProperties(&device, 0));
@@ -275,10 +325,10 @@ int main(int count, char** words) {
   const bool w4a4 = has("w4a4");
   std::printf("%s, %d multiprocessors; %s, group 128, 128 kept; graphs of dependent launches\n",
               device.name, multiprocessors, w4a4 ? "w4a4" : "w4a8");
-  ATOM_REQUIRE(cublasLtCreate(&library));
-  workspace = device_array<char>(kWorkspace);
+  ATOM_REQUIRE(cublasLtCreate(&library.handle));
+  library.workspace = device_array<char>(kWorkspace);
   y = device_array<float>(size_t{kMostRows} * 57344);
-  y_half = device_array<__half>(size_t{kMostRows} * 57344);
+  library.y = device_array<int>(size_t{kMostRows} * 57344);
   for (const bool large : {false, true}) {
     if (!has(large ? "70b" : "7b")) continue;
     std::vector<Linear> linears, grouped;
@@ -289,13 +339,21 @@ int main(int count, char** words) {
     }
     ATOM_REQUIRE(cudaDeviceSynchronize());
     if (has("layer"))
-      for (const int rows : kLayerRows) layer(linears, grouped, large ? "70B" : "7B", rows);
+      for (const int rows : kLayerRows) {
+        if (!wants(rows)) continue;
+        if (has("sweep"))
+          LayerSearch(w4a4 ? grouped : linears, rows).print(large ? "70B" : "7B");
+        else
+          layer(linears, grouped, large ? "70B" : "7B", rows);
+      }
     for (int i = 0; i < kLayer; ++i) {
       const Linear& l = w4a4 ? grouped[i] : linears[i];
       if (has("few"))
-        for (const int rows : {8, 16, 32, 64}) one_linear(l, linears[i], rows, has("sweep"));
+        for (const int rows : {8, 16, 32})
+          if (wants(rows)) one_linear(l, linears[i], rows, has("sweep"));
       if (has("many"))
-        for (const int rows : {128, 256, 1024, 4096}) one_linear(l, linears[i], rows, has("sweep"));
+        for (const int rows : {64, 128, 256, 1024, 4096})
+          if (wants(rows)) one_linear(l, linears[i], rows, has("sweep"));
     }
     release(linears);
     release(grouped);

@@ -145,16 +145,26 @@ inline hopper::Task task_of(const cuda::InputView& x, const hopper::Weight& w, f
   return t;
 }
 
-// Every kernel for few rows that exists, without a cluster and, for those that can have one, with it.
+// Every kernel for few rows that exists, without a cluster and with it.
 inline std::vector<hopper::Plan> few_rows_plans(bool grouped) {
   std::vector<hopper::Plan> plans;
   for (const int tile : {8, 16, 32, 64, 128})
     for (const int blocks : {1, 2})
       for (int groups = 1; groups <= 8; ++groups)
         for (const int cluster : {1, 2})
-          if (hopper::has_few_rows_kernel(grouped, tile, blocks, groups) &&
-              !(grouped && cluster > 1))
+          if (hopper::has_few_rows_kernel(grouped, tile, blocks, groups))
             plans.push_back({tile, blocks, groups, cluster, false});
+  return plans;
+}
+
+// Every kernel for many rows.
+inline std::vector<hopper::Plan> many_rows_plans(bool grouped) {
+  std::vector<hopper::Plan> plans;
+  for (const int tile : {64, 128, 256})
+    for (const int cluster : {1, 2, 4})
+      for (const int groups : {1, 2, 4})
+        if (hopper::has_many_rows_kernel(grouped, tile, cluster, groups))
+          plans.push_back({tile, 2, groups, cluster, true});
   return plans;
 }
 

@@ -13,6 +13,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <string>
@@ -45,6 +46,45 @@ class Buffer {
   Backend* backend_ = nullptr;
   void* data_ = nullptr;
   size_t bytes_ = 0;
+};
+
+// Enqueues the operations of a step. Every call gives all of them the same arguments, but for the sequences of its
+// attention calls, which are those given here. It does not upload, download, sample or wait.
+using StepFunction = std::function<void(std::span<const SequenceStep>)>;
+
+// A step that runs again and again, made by Backend::record. What the step's function refers to outlives it.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  // Enqueues the step for `sequences`: as many, with the same rows, each time. Their page tables may change at once when
+  // they are host memory.
+  virtual void run(std::span<const SequenceStep> sequences) = 0;
+};
+
+// What a device does at best, a second: what times are held against. 0: not known.
+struct Ceilings {
+  double read_bytes = 0;  // of memory far larger than its caches
+  double copy_bytes = 0;  // bytes read and bytes written, together
+  double operations16 =
+      0;                   // multiplications and additions of dense products, 16-bit floating point
+  double operations8 = 0;  // 8-bit integers
+  size_t cache_bytes = 0;  // of the largest cache: data to be read from memory exceeds it
+  std::string origin;      // how the numbers were found: "read: measured; products: ..."
+};
+
+// Products of a library that others made fast, to compare with: y[rows, n] = x[rows, k] w[n, k]^T, stored row by row.
+// kF32, kF16: y as x, sums in f32. kInt8: y in s32. kFp8: x and w e4m3, y bf16.
+enum class LibraryFormat : uint8_t { kF32, kF16, kInt8, kFp8 };
+struct LibraryShape {
+  LibraryFormat format = LibraryFormat::kF16;
+  int n = 0, k = 0, rows = 0;
+};
+class LibraryLinear {
+ public:
+  virtual ~LibraryLinear() = default;
+  virtual int choices() const = 0;  // algorithms that the library proposes, its favourite first
+  // May be recorded. x, w, y: memory of the backend.
+  virtual void enqueue(int choice, const void* x, const void* w, void* y) = 0;
 };
 
 class Backend {
@@ -82,12 +122,22 @@ class Backend {
   virtual void combine(const CombineArgs& args) = 0;
   virtual void sample(const SampleArgs& args) = 0;
 
+  // A step whose launches a device may keep and replay at once: CUDA graphs, of steps of one row a sequence. This one
+  // calls the function each time.
+  virtual std::unique_ptr<Recording> record(StepFunction step);
+
   // What a linear sees: values in the linear's order, dequantized. y = [rows, k] f32.
   virtual void dequantize(const Activation& x, float* y) = 0;
   // Codes and scales for tests and reports, host memory: codes [rows, k] (0 for floating-point
   // segments), scales [rows, groups(segments)], segment by segment. FP4: twice the values, and half
   // the scales.
   virtual void export_codes(const Activation& x, int8_t* codes, float* scales) = 0;
+
+  // May measure, for some tenths of a second.
+  virtual Ceilings ceilings() { return {}; }
+  // Null: the library, or this machine, does not compute that. The backend outlives it.
+  virtual std::unique_ptr<LibraryLinear> library_linear(const LibraryShape&) { return nullptr; }
+  virtual std::string library() { return "no library"; }  // "cuBLASLt 13.0.0", "no cuBLASLt"
 
   // The raw side of allocate(), for Buffer and for decorators.
   virtual void* allocate_bytes(size_t bytes) = 0;

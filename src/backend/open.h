@@ -15,6 +15,8 @@ struct OpenOptions {
   Executor* executor = nullptr;  // required by "cpu"; outlives the backend
   std::string isa;          // "cpu": "", or one of "baseline", "avx2", "avx512-vnni" to force it
   std::string cuda_plugin;  // "cuda": path of libatom_cuda.so; "": beside the program or in its lib
+  // "cuda": the bits of a row's result do not depend on the other rows of the step, at some cost. Elsewhere they never do.
+  bool batch_invariant = false;
 };
 
 // "reference" | "cpu" | "cuda". Error: another word, an instruction set that this machine lacks, or no plug-in, driver

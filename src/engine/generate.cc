@@ -50,11 +50,17 @@ class Sequence {
         pool_(model::make_pool(model, positions)),
         pages_(model::consecutive_pages(0, pool_.pages())),
         h_(model.backend->allocate(sizeof(float) * rows * model.config.hidden)),
-        logits_(model.backend->allocate(sizeof(float) * model.config.vocabulary)) {}
+        logits_(model.backend->allocate(sizeof(float) * model.config.vocabulary)),
+        token_(model.backend->record([this](std::span<const backend::SequenceStep> sequences) {
+          enqueue(sequences, 1);
+          forward_.head(*model_.ends, h_.as<float>(), 1, logits_.as<float>());
+        })) {}
+  Sequence(const Sequence&) = delete;
+  Sequence& operator=(const Sequence&) = delete;
 
   // Appends ids; afterwards the logits are those of the last one. False: `go_on`, asked after each step
   // but the last, said no.
-  bool append(std::span<const int32_t> ids, const std::function<bool(int)>& go_on = {}) {
+  bool append(std::span<const int32_t> ids, const std::function<bool(int)>& go_on) {
     for (size_t begin = 0; begin < ids.size(); begin += rows_) {
       if (begin > 0 && go_on && !go_on(static_cast<int>(begin))) return false;
       step(ids.subspan(begin, std::min<size_t>(rows_, ids.size() - begin)));
@@ -63,6 +69,14 @@ class Sequence {
     forward_.head(*model_.ends, h_.as<float>() + last * model_.config.hidden, 1,
                   logits_.as<float>());
     return true;
+  }
+
+  // Appends one id; afterwards the logits are its.
+  void append(int32_t id) {
+    forward_.upload_ids({&id, 1});
+    const backend::SequenceStep step = next(1);
+    token_->run({&step, 1});
+    ++position_;
   }
 
   int32_t sample(const backend::SampleRule& rule) {
@@ -77,14 +91,22 @@ class Sequence {
   }
 
  private:
+  backend::SequenceStep next(int rows) const {
+    return {.row_begin = 0, .row_end = rows, .position = position_, .page_table = pages_.data()};
+  }
+
   void step(std::span<const int32_t> ids) {
     const int rows = static_cast<int>(ids.size());
-    const backend::SequenceStep step = {
-        .row_begin = 0, .row_end = rows, .position = position_, .page_table = pages_.data()};
-    forward_.embed(*model_.ends, ids, h_.as<float>());
-    for (int layer = 0; layer < pool_.layers(); ++layer)
-      forward_.layer(*model_.layers[layer], pool_, layer, {&step, 1}, rows, h_.as<float>());
+    forward_.upload_ids(ids);
+    const backend::SequenceStep step = next(rows);
+    enqueue({&step, 1}, rows);
     position_ += rows;
+  }
+
+  void enqueue(std::span<const backend::SequenceStep> sequences, int rows) {
+    forward_.embed(*model_.ends, rows, h_.as<float>());
+    for (int layer = 0; layer < pool_.layers(); ++layer)
+      forward_.layer(*model_.layers[layer], pool_, layer, sequences, rows, h_.as<float>());
   }
 
   const model::Model& model_;
@@ -93,8 +115,9 @@ class Sequence {
   model::Forward forward_;
   kv::Pool pool_;
   std::vector<int32_t> pages_;
-  backend::Buffer h_;       // f32 [rows, hidden]
-  backend::Buffer logits_;  // f32 [vocabulary]
+  backend::Buffer h_;                          // f32 [rows, hidden]
+  backend::Buffer logits_;                     // f32 [vocabulary]
+  std::unique_ptr<backend::Recording> token_;  // a step of one id and its logits
 };
 
 bool contains(const std::vector<int>& ids, int32_t id) {
@@ -137,7 +160,7 @@ GenerateResult generate(const model::Model& model, std::span<const int32_t> prom
       result.finish_reason = "cancelled";
       break;
     }
-    if (done < options.max_tokens) sequence.append({&id, 1});
+    if (done < options.max_tokens) sequence.append(id);
   }
   result.decode_seconds = decode.seconds();
   return result;

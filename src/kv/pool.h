@@ -16,6 +16,7 @@ class Pool {
        int sequences = 1);
 
   int pages() const { return pages_; }
+  int sequences() const { return sequences_; }
   int layers() const { return static_cast<int>(layouts_.size()); }
   const format::KvLayout& layout(int layer) const { return layouts_[layer]; }
   void* data(int layer) const { return memory_[layer].data(); }

@@ -44,11 +44,20 @@ Forward::Forward(const ModelConfig& config, backend::Backend& backend, const Opt
 }
 
 void Forward::embed(const Ends& ends, std::span<const int32_t> ids, float* h) {
-  const int rows = static_cast<int>(ids.size());
-  check(rows <= options_.max_rows, "more rows than the forward was sized for");
+  upload_ids(ids);
+  embed(ends, static_cast<int>(ids.size()), h);
+}
+
+void Forward::upload_ids(std::span<const int32_t> ids) {
+  check(ids.size() <= static_cast<size_t>(options_.max_rows),
+        "more rows than the forward was sized for");
   for (const int32_t id : ids)
     check(id >= 0 && id < config_.vocabulary, "token id outside the vocabulary");
   backend_.upload(ids_.data(), ids.data(), ids.size_bytes());
+}
+
+void Forward::embed(const Ends& ends, int rows, float* h) {
+  check(rows <= options_.max_rows, "more rows than the forward was sized for");
   backend_.embed({.ids = ids_.as<int32_t>(), .rows = rows, .table = ends.table, .y = h});
   if (ends.into_basis) turn(ends, *ends.into_basis, h, rows, h);
 }

@@ -27,6 +27,9 @@ class Forward {
 
   // h = [ids.size(), hidden] f32 on the backend. ids on the host, each in [0, vocabulary).
   void embed(const Ends& ends, std::span<const int32_t> ids, float* h);
+  // The two halves of it, for steps that are recorded (backend::Backend::record): the ids go up, then their rows.
+  void upload_ids(std::span<const int32_t> ids);
+  void embed(const Ends& ends, int rows, float* h);
   // Advances h [rows, hidden] in place through one layer; K and V go to the pages of `pool_layer`.
   void layer(const Layer& layer, kv::Pool& pool, int pool_layer,
              std::span<const backend::SequenceStep> sequences, int rows, float* h);

@@ -9,6 +9,7 @@
 #include <fmt/format.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -78,6 +79,20 @@ inline InputRow input_row(const format::Segments& segments, const Result& run, i
           .codes = run.codes.codes.data() + row * segments.k(),
           .scales = run.codes.scales.data() + row * format::groups(segments),
           .values = run.values.data() + row * segments.k()};
+}
+
+// What the error of `cuda` may have beside that of f32 sums, where tensor cores compute a linear with floating-point
+// inputs (docs/kernels/half.md): inputs, and int4 weights, rounded to f16 (2^-11 each), and steps of 16 products that are
+// added with an error of two units in the last place of the largest sum.
+inline double half_bound(const Backend& backend, const Case& c, const ExactOutput& y) {
+  const bool all_kept = c.kept == c.k;
+  const format::Format weight = all_kept ? c.formats.kept_weight : c.formats.weight;
+  const format::Format input = all_kept ? c.formats.kept_input : c.formats.input;
+  const bool int4 = weight == format::int4(128);
+  if (backend.name() != "cuda" || (c.kept != 0 && !all_kept) || format::is_integer(input) ||
+      !(int4 || weight == format::kF16 || weight == format::kBF16))
+    return 0;
+  return y.magnitude * (std::ldexp(int4 ? 2.001 : 1.0, -11) + std::ldexp(y.terms / 16.0 + 32, -22));
 }
 
 }  // namespace atom::backend

@@ -96,7 +96,7 @@ class Linear : public BackendTest {
         const double sum = c.then == Then::kAdd ? old + double{static_cast<float>(y.value + bias)}
                                                 : y.value + bias;
         expected.push_back(static_cast<float>(sum));
-        bounds.push_back(error_bound(y, bias, old));
+        bounds.push_back(error_bound(y, bias, old) + half_bound(*backend, c, y));
         if (c.data == Data::kExact) {  // units of 2^-5 that fit 24 bits in any order of addition
           ASSERT_LT((y.products + std::abs(bias) + std::abs(old)) * 32, 1 << 24);
         }
@@ -202,6 +202,21 @@ TEST_P(Linear, KeepsBadRowsApart) {
   }
 }
 
+// Where the number of rows chooses how k is cut (docs/kernels/linear.md).
+bool cut_depends_on_rows(const Backend& backend, const Formats& formats) {
+  return backend.name() == "cuda" && formats.weight == int4(128) && formats.input == int4(128);
+}
+// Both of two results are this near to the exact one, so twice as near to each other.
+std::vector<double> bounds_between(const Case& c, const HostWeight& w, const Result& run) {
+  std::vector<double> bounds;
+  for (int row = 0; row < c.m; ++row)
+    for (int n = 0; n < c.n; ++n) {
+      const ExactOutput y = exact_output(w, n, input_row(c.input(), run, row));
+      bounds.push_back(2 * error_bound(y, c.has_bias ? double{w.bias[n]} : 0, 0));
+    }
+  return bounds;
+}
+
 // A row has the same bits alone, in any batch, and for any number of threads.
 TEST_P(Linear, DoesNotMixRows) {
   Random random(25);
@@ -223,7 +238,11 @@ TEST_P(Linear, DoesNotMixRows) {
       const std::vector<float> some(x.begin() + begin * c.k, x.begin() + (begin + count) * c.k);
       const Result part = run_dense(*backend, c, w, some, {}, std::vector<float>(all_size(c), NAN));
       const auto of_all = std::span(all.y).subspan(static_cast<size_t>(begin * c.n), part.y.size());
-      EXPECT_TRUE(same_bits(of_all, part.y)) << begin << " " << count;
+      if (cut_depends_on_rows(*backend, formats))
+        EXPECT_TRUE(all_within(of_all, part.y, bounds_between(c, w, part)))
+            << begin << " " << count;
+      else
+        EXPECT_TRUE(same_bits(of_all, part.y)) << begin << " " << count;
     }
   }
 }
@@ -267,7 +286,7 @@ void check_experts(Backend& backend, const Case& c, const Experts& experts, Rand
       const ExactOutput sum = exact_output(host[e], n, input_row(c.input(), run, from));
       const double bias = c.has_bias ? double{host[e].bias[n]} : 0;
       const double old = c.then == Then::kAdd ? double{before[expected.size()]} : 0;
-      bounds.push_back(error_bound(sum, bias, old));
+      bounds.push_back(error_bound(sum, bias, old) + half_bound(backend, c, sum));
       expected.push_back(static_cast<float>(old + sum.value + bias));
     }
   }

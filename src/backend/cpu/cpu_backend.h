@@ -44,6 +44,10 @@ class CpuBackend final : public Backend {
   void dequantize(const Activation& x, float* y) override;
   void export_codes(const Activation& x, int8_t* codes, float* scales) override;
 
+  Ceilings ceilings() override;
+  std::unique_ptr<LibraryLinear> library_linear(const LibraryShape& shape) override;
+  std::string library() override;
+
  protected:
   void* allocate_bytes(size_t bytes) override { return allocate_memory(bytes); }
   void free_bytes(void* data, size_t) override { free_memory(data); }

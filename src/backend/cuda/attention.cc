@@ -1,6 +1,6 @@
 // Attention: places of the step's rows, then store, attend, keep the open pages, quantize for the consumer. Where the
-// device and the shape have one, a step of one row a sequence goes through the decode kernel (decode.cc), any other through
-// the prefill kernel (prefill.cc).
+// device and the shape have them, sequences of one row go through the decode kernel (decode.cc), others through the prefill
+// kernel (prefill.cc).
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "backend/cuda/cuda_backend.h"
+#include "backend/cuda/hopper_store.h"
 #include "base/error.h"
 
 namespace atom::backend::cuda {
@@ -32,6 +33,11 @@ bool is_device_memory(const void* data) {
   return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
 }
 
+std::string plain_notice(const format::KvLayout& layout, std::string_view of) {
+  return fmt::format("attention of {}, {} KV-cache, head_dim {}, {} tokens a page: plain kernel",
+                     of, format::name(layout.kind), layout.head_dim, layout.tokens);
+}
+
 // Page tables in host memory, one after the other, of the pages that the step reads or writes.
 struct HostTables {
   std::vector<int32_t> entries;
@@ -39,9 +45,9 @@ struct HostTables {
 };
 constexpr size_t kOnDevice = ~size_t{0};
 
-HostTables host_tables(const AttentionArgs& args) {
+HostTables host_tables(std::span<const SequenceStep> sequences, int page_tokens) {
   HostTables tables;
-  for (const SequenceStep& s : args.sequences) {
+  for (const SequenceStep& s : sequences) {
     if (s.row_begin == s.row_end || is_device_memory(s.page_table)) {
       tables.first.push_back(kOnDevice);
       continue;
@@ -49,27 +55,31 @@ HostTables host_tables(const AttentionArgs& args) {
     const int last = s.position + s.row_end - s.row_begin - 1;
     tables.first.push_back(tables.entries.size());
     tables.entries.insert(tables.entries.end(), s.page_table,
-                          s.page_table + last / args.layout.tokens + 1);
+                          s.page_table + last / page_tokens + 1);
   }
   return tables;
 }
 
 }  // namespace
 
-// The layers of a step share sequences and tables: what is on the device already stays there.
-const RowPlace* CudaBackend::upload_places(const AttentionArgs& args) {
-  const HostTables tables = host_tables(args);
-  const size_t place_bytes = static_cast<size_t>(args.rows) * sizeof(RowPlace);
+// The layers of a step share sequences and tables: what is on the device already stays there. While a step is captured,
+// prepare() has brought everything up.
+const RowPlace* CudaBackend::upload_places(std::span<const SequenceStep> sequences, int rows,
+                                           int page_tokens) {
+  if (capturing_) return places_.as<RowPlace>();
+  const HostTables tables = host_tables(sequences, page_tokens);
+  const size_t place_bytes = static_cast<size_t>(rows) * sizeof(RowPlace);
   const size_t table_bytes = tables.entries.size() * sizeof(int32_t);
-  places_.reserve(place_bytes + table_bytes);
+  places_.reserve_more(place_bytes + table_bytes);
   auto* device_tables = reinterpret_cast<int32_t*>(places_.as<char>() + place_bytes);
   std::vector<char> bytes(place_bytes + table_bytes);
-  std::vector<RowPlace> places(static_cast<size_t>(args.rows));
-  step_rows_.assign(places.size(), {});
-  step_sequences_.clear();
+  std::vector<RowPlace> places(static_cast<size_t>(rows));
+  step_.rows.assign(places.size(), {});
+  step_.sequences.clear();
+  step_.tokens = page_tokens;
   size_t covered = 0;
-  for (size_t i = 0; i < args.sequences.size(); ++i) {
-    const SequenceStep& s = args.sequences[i];
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    const SequenceStep& s = sequences[i];
     RowPlace place{
         .page_table = tables.first[i] == kOnDevice ? s.page_table : device_tables + tables.first[i],
         .position = s.position,
@@ -77,16 +87,16 @@ const RowPlace* CudaBackend::upload_places(const AttentionArgs& args) {
         .first_position = s.position,
         .last_position = s.position + s.row_end - s.row_begin - 1,
         .open_page = s.open_page};
-    check(s.row_begin >= 0 && s.row_end <= args.rows, "a sequence's rows are those of the step");
-    step_sequences_.push_back({.page_table = place.page_table,
+    check(s.row_begin >= 0 && s.row_end <= rows, "a sequence's rows are those of the step");
+    step_.sequences.push_back({.page_table = place.page_table,
                                .first_row = s.row_begin,
                                .rows = s.row_end - s.row_begin,
                                .position = s.position,
                                .open_page = s.open_page});
     for (int row = s.row_begin; row < s.row_end; ++row, ++place.position, ++covered) {
       places[static_cast<size_t>(row)] = place;
-      step_rows_[static_cast<size_t>(row)] = {
-          .context = place.position + 1,
+      step_.rows[static_cast<size_t>(row)] = {
+          .context = s.row_end - s.row_begin == 1 ? place.position + 1 : 0,
           .page_table = place.page_table,
           .ids = tables.first[i] == kOnDevice ? nullptr : s.page_table,
           .open_page = s.open_page};
@@ -95,17 +105,16 @@ const RowPlace* CudaBackend::upload_places(const AttentionArgs& args) {
   check(covered == places.size(), "the sequences cover the rows of the step");
   std::memcpy(bytes.data(), places.data(), place_bytes);
   if (table_bytes > 0) std::memcpy(bytes.data() + place_bytes, tables.entries.data(), table_bytes);
-  if (bytes != step_bytes_) {
+  if (bytes != step_.bytes) {
     staging_.copy(places_.as<char>(), bytes.data(), bytes.size(), stream_);
-    step_bytes_ = std::move(bytes);
-    decode_plan_ = {};
-    tiles_group_ = 0;
+    step_.bytes = std::move(bytes);
+    ++step_.number;
   }
   return places_.as<RowPlace>();
 }
 
-bool CudaBackend::is_decoding(const AttentionArgs& args) {
-  return std::all_of(args.sequences.begin(), args.sequences.end(),
+bool CudaBackend::is_decoding(std::span<const SequenceStep> sequences) {
+  return std::all_of(sequences.begin(), sequences.end(),
                      [](const SequenceStep& s) { return s.row_end - s.row_begin <= 1; });
 }
 
@@ -114,6 +123,37 @@ void CudaBackend::reserve_fresh(int64_t vector_bytes, AttentionTask* task) {
                  static_cast<size_t>(task->kv_heads));
   task->fresh_bytes = vector_bytes;
   task->fresh = fresh_.as<uint8_t>();
+}
+
+void CudaBackend::store_kv(const AttentionTask& task) {
+  const bool hopper = is_hopper() && hopper::can_store(task);
+  require(hopper ? hopper::launch_store(task, stream_) : launch_store_kv(task, stream_),
+          "storing K and V");
+}
+
+// Sequences of one row go through the decode kernel, others through the prefill kernel; a step may have both.
+bool CudaBackend::attend_on_hopper(const AttentionArgs& args, AttentionTask task) {
+  if (!is_hopper()) return false;
+  const auto rows_of = [](const SequenceStep& s) { return s.row_end - s.row_begin; };
+  const auto& all = args.sequences;
+  const bool one = std::any_of(all.begin(), all.end(), [&](auto& s) { return rows_of(s) == 1; });
+  const bool several = !is_decoding(all);
+  const bool decodes = hopper::can_decode(decode_task(task));
+  if (several ? !hopper::can_prefill(prefill_task(task)) : !decodes) {
+    note(plain_notice(args.layout, several ? "a prompt" : "a decoding step"));
+    return false;
+  }
+  task.query_bytes = hopper::decode_query_bytes(task.head_dim);
+  queries_.reserve(static_cast<size_t>(task.query_bytes) * static_cast<size_t>(task.rows) *
+                   static_cast<size_t>(task.heads));
+  task.queries = queries_.as<uint8_t>();
+  task.single_rows_apart = several && one && decodes ? 1 : 0;
+  if (several && args.layout.open_page)
+    reserve_fresh(hopper::prefill_fresh_bytes(task.head_dim), &task);
+  store_kv(task);
+  if (one && decodes) decode(task);
+  if (several) prefill(task);
+  return true;
 }
 
 void CudaBackend::attention(const AttentionArgs& args) {
@@ -131,15 +171,12 @@ void CudaBackend::attention(const AttentionArgs& args) {
                      .hadamard = args.hadamard,
                      .key_offset = args.key_offset,
                      .kv_clip = args.kv_clip,
-                     .places = upload_places(args),
+                     .places = upload_places(args.sequences, args.rows, layout.tokens),
                      .cache = kv_view(layout, args.pages),
                      .has_open_page = layout.open_page ? 1 : 0,
                      .open = kv_view(layout.of_open_page(), args.open_pages),
                      .y = rows_scratch(args.rows, args.heads * layout.head_dim)};
-  if (decode(args, task) || prefill(args, task)) {
-    quantize_rows(task.y, args.y);
-    return;
-  }
+  if (attend_on_hopper(args, task)) return quantize_rows(task.y, args.y);
   if (layout.open_page) reserve_fresh(int64_t{layout.head_dim} + 4, &task);
   const size_t shared = attend_shared_bytes(task);
   if (shared > device_.most_shared)
@@ -147,7 +184,7 @@ void CudaBackend::attention(const AttentionArgs& args) {
         "cuda: attention with {} query heads a KV head and head_dim {} needs {} bytes of shared "
         "memory, {} has {}",
         args.heads / layout.kv_heads, layout.head_dim, shared, device_.name, device_.most_shared);
-  require(launch_store_kv(task, stream_), "storing K and V");
+  store_kv(task);
   require(launch_attend(task, stream_), "attention");
   if (layout.open_page) require(launch_keep_open_pages(task, stream_), "keeping open pages");
   quantize_rows(task.y, args.y);

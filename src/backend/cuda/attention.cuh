@@ -55,6 +55,11 @@ __device__ inline KvRow open_row(const AttentionTask& t, const RowPlace& place, 
   uint8_t* page = t.open.pages + place.open_page * t.open.page_bytes;
   return kv_row(t.open, page, side, head, position % t.open.tokens);
 }
+// Whether a row's K and V in int8 go to AttentionTask::fresh; else to the open page.
+__device__ inline bool goes_to_fresh(const AttentionTask& t, const RowPlace& place) {
+  return t.fresh != nullptr &&
+         (t.single_rows_apart == 0 || place.first_position != place.last_position);
+}
 __device__ inline KvRow fresh_row(const AttentionTask& t, int64_t row, int side, int head) {
   uint8_t* codes = t.fresh + ((row * 2 + side) * t.kv_heads + head) * t.fresh_bytes;
   return {codes, codes + t.head_dim};

@@ -11,7 +11,7 @@
 
 namespace atom::backend::cuda {
 
-CudaBackend::CudaBackend() : device_(open_device()) {
+CudaBackend::CudaBackend(const PluginOptions& options) : options_(options), device_(open_device()) {
   require(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
 }
 
@@ -23,14 +23,16 @@ CudaBackend::~CudaBackend() {
 std::string CudaBackend::kernels_word() const {
   if (!is_hopper()) return "plain kernels";
   return fmt::format(
-      "Hopper kernels for w4a4, w4a8, w8a8 ({}) and attention, plain ones for the rest",
+      "Hopper kernels for w4a4, w4a8, w8a8 ({}), w4a16, w16a16, their inputs and attention, plain "
+      "ones for the rest",
       hopper::origin_of_plans(device_.multiprocessors));
 }
 
 std::string CudaBackend::description() const {
-  return fmt::format("cuda: {}, compute capability {}.{}, {} multiprocessors, {} MiB, {}",
+  return fmt::format("cuda: {}, compute capability {}.{}, {} multiprocessors, {} MiB, {}{}",
                      device_.name, device_.major, device_.minor, device_.multiprocessors,
-                     device_.memory >> 20, kernels_word());
+                     device_.memory >> 20, kernels_word(),
+                     options_.batch_invariant ? ", batch-invariant" : "");
 }
 
 void CudaBackend::upload(void* device, const void* host, size_t bytes) {
@@ -67,22 +69,6 @@ float* CudaBackend::rows_scratch(int rows, int width) {
   return rows_.as<float>();
 }
 
-void CudaBackend::quantize_rows(const float* x, const Activation& y) {
-  const InputSpec& spec = *y.spec;
-  QuantizeTask task{.x = x,
-                    .order = spec.order,
-                    .hadamard = spec.hadamard,
-                    .clip = spec.clip,
-                    .y = input_view(y)};
-  if (spec.order != nullptr || spec.hadamard != 0) {
-    ordered_.reserve(static_cast<size_t>(y.rows) * static_cast<size_t>(spec.k()) * sizeof(float));
-    task.ordered = ordered_.as<float>();
-  }
-  require(launch_quantize(task, stream_), "quantize");
-}
-
-void CudaBackend::quantize(const QuantizeArgs& args) { quantize_rows(args.x, args.y); }
-
 void CudaBackend::dequantize(const Activation& x, float* y) {
   require(launch_dequantize(input_view(x), y, stream_), "dequantize");
 }
@@ -107,10 +93,13 @@ void CudaBackend::export_codes(const Activation& x, int8_t* codes, float* scales
 void CudaBackend::linear(const LinearArgs& args) {
   const bool by_expert = args.row_ends != nullptr;
   check(by_expert || args.weights.size() == 1, "a dense linear has one weight");
-  const auto is_fast = [](const PackedLinear* w) {
-    return dynamic_cast<const CudaLinear&>(*w).is_fast();
+  const auto all = [&](bool (CudaLinear::*is)() const) {
+    return std::all_of(args.weights.begin(), args.weights.end(), [&](const PackedLinear* w) {
+      return (dynamic_cast<const CudaLinear&>(*w).*is)();
+    });
   };
-  if (std::all_of(args.weights.begin(), args.weights.end(), is_fast)) return fast_linear(args);
+  if (all(&CudaLinear::is_fast)) return fast_linear(args);
+  if (all(&CudaLinear::is_half)) return half_linear(args);
   LinearTask task{.x = input_view(args.x),
                   .row_ends = args.row_ends,
                   .row_index = args.row_index,
@@ -151,16 +140,59 @@ void CudaBackend::fast_linear(const LinearArgs& args) {
     task.segment4 = linear.segment4();
     task.segment8 = linear.segment8();
     task.expert = static_cast<int>(e);
-    const hopper::Plan plan =
-        hopper::plan(rows, task.w, args.row_ends != nullptr, device_.multiprocessors);
+    const bool by_expert = args.row_ends != nullptr;
+    const int multiprocessors = device_.multiprocessors;
+    const hopper::Plan plan = options_.batch_invariant
+                                  ? hopper::plan_in_order(rows, task.w, by_expert, multiprocessors)
+                                  : hopper::plan(rows, task.w, by_expert, multiprocessors);
     require(hopper::launch_linear(task, plan, device_.multiprocessors, stream_), "linear");
+  }
+}
+
+// The inputs become f16 once, in the order of the experts; all experts' weights are packed alike.
+void CudaBackend::half_linear(const LinearArgs& args) {
+  if (args.weights.empty()) return;
+  const auto& first = dynamic_cast<const CudaLinear&>(*args.weights[0]);
+  const int experts = static_cast<int>(args.weights.size());
+  hopper::HalfRowsTask inputs{
+      .x = input_view(args.x), .segment = first.half_segment(), .dependent = 1};
+  inputs.to = {.rows = args.x.rows, .k = first.half().k};
+  if (args.row_index != nullptr) {
+    inputs.row_index = args.row_index;
+    inputs.count = args.row_ends + experts - 1;
+    inputs.to.rows *= experts;
+  }
+  const auto rows = static_cast<size_t>(inputs.to.rows);
+  const auto pitch = static_cast<size_t>(hopper::HalfRows::pitch(inputs.to.k));
+  halves_.reserve(rows * pitch * sizeof(uint16_t));
+  half_factors_.reserve(rows * sizeof(float));
+  inputs.to.values = halves_.as<uint16_t>();
+  inputs.to.factors = half_factors_.as<float>();
+  require(hopper::launch_half_rows(inputs, stream_), "inputs of a linear");
+  hopper::HalfTask task{.x = inputs.to,
+                        .row_ends = args.row_ends,
+                        .add = args.then == Then::kAdd ? 1 : 0,
+                        .y = args.y,
+                        .dependent = 1};
+  for (int e = 0; e < experts; ++e) {
+    const auto& linear = dynamic_cast<const CudaLinear&>(*args.weights[static_cast<size_t>(e)]);
+    check(linear.input() == args.x.spec->segments, "the weight was packed for another input");
+    task.w = linear.half();
+    task.expert = e;
+    const bool by_expert = args.row_ends != nullptr;
+    const int multiprocessors = device_.multiprocessors;
+    const hopper::Plan plan =
+        options_.batch_invariant && !by_expert
+            ? hopper::half_plan_for_any_rows(args.x.rows, task.w, multiprocessors)
+            : hopper::half_plan(args.x.rows, task.w, by_expert, multiprocessors);
+    require(hopper::launch_half_linear(task, plan, device_.multiprocessors, stream_), "linear");
   }
 }
 
 }  // namespace atom::backend::cuda
 
 extern "C" __attribute__((visibility("default"))) atom::backend::Backend* atom_make_backend(
-    uint64_t abi) {
+    uint64_t abi, const atom::backend::PluginOptions* options) {
   if (abi != atom::backend::plugin_abi()) return nullptr;
-  return new atom::backend::cuda::CudaBackend();
+  return new atom::backend::cuda::CudaBackend(*options);
 }

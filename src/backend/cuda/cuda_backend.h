@@ -1,6 +1,8 @@
 // The device operations on an NVIDIA GPU: plain kernels, one for each operation, and fast ones where hopper_linear.h,
-// hopper_decode.h and hopper_prefill.h have them, on one stream. Codes, scales and what attention stores have the bits of `reference`;
-// a row's result does not depend on the batch, but for the last bits of attention in a decoding step on Hopper.
+// hopper_half_linear.h, hopper_producers.h, hopper_decode.h and hopper_prefill.h have them, on one stream. Codes, scales and
+// what attention stores have the bits of `reference`; a row's result does not depend on the batch, but on Hopper for the
+// last bits of attention in a decoding step, and of linears with floating-point inputs, which may cut k by the number of
+// rows, unless PluginOptions ask for that too.
 //
 //   const auto backend = open_backend("cuda", {});   // the plug-in's atom_make_backend()
 //
@@ -12,19 +14,25 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "backend/backend.h"
 #include "backend/cuda/hopper_decode_plan.h"
 #include "backend/cuda/hopper_prefill_plan.h"
+#include "backend/cuda/hopper_producers.h"
+#include "backend/cuda/recording.h"
 #include "backend/cuda/runtime.h"
 #include "backend/cuda/tasks.h"
+#include "backend/plugin.h"
 
 namespace atom::backend::cuda {
 
+class CublasLt;
+
 class CudaBackend final : public Backend {
  public:
-  CudaBackend();  // Error: as open_device()
+  explicit CudaBackend(const PluginOptions& options);  // Error: as open_device()
   ~CudaBackend() override;
   CudaBackend(const CudaBackend&) = delete;
   CudaBackend& operator=(const CudaBackend&) = delete;
@@ -51,28 +59,50 @@ class CudaBackend final : public Backend {
   void combine(const CombineArgs& args) override;
   void sample(const SampleArgs& args) override;
 
+  std::unique_ptr<Recording> record(StepFunction step) override;
+
   void dequantize(const Activation& x, float* y) override;
   void export_codes(const Activation& x, int8_t* codes, float* scales) override;
+
+  Ceilings ceilings() override;
+  std::unique_ptr<LibraryLinear> library_linear(const LibraryShape& shape) override;
+  std::string library() override;
 
  protected:
   void* allocate_bytes(size_t bytes) override { return allocate_device(bytes); }
   void free_bytes(void* data, size_t) override { free_device(data); }
 
  private:
+  friend class CudaRecording;
   void quantize_rows(const float* x, const Activation& y);
+  // By the Hopper kernel; false: not. task has the source, name is its in a notice.
+  bool produce(hopper::ProduceTask task, const Activation& y, std::string_view name);
   void fast_linear(const LinearArgs& args);
+  void half_linear(const LinearArgs& args);
   std::string kernels_word() const;  // which kernels the device runs, for description()
   bool is_hopper() const { return device_.major == 9 && device_.minor == 0; }
-  static bool is_decoding(const AttentionArgs& args);  // one row a sequence at most
-  const RowPlace* upload_places(const AttentionArgs& args);
-  bool decode(const AttentionArgs& args, AttentionTask task);  // false: not by the Hopper kernel
+  static bool is_decoding(std::span<const SequenceStep> sequences);  // one row each at most
+  const RowPlace* upload_places(std::span<const SequenceStep> sequences, int rows, int page_tokens);
+  void begin_step() { step_.tokens = 0, step_.plans.clear(); }
+  void prepare(std::span<const SequenceStep> sequences, int page_tokens,
+               std::span<const size_t> plans);
+  void store_kv(const AttentionTask& task);
+  bool attend_on_hopper(const AttentionArgs& args, AttentionTask task);  // false: it has no kernel
+  static hopper::DecodeTask decode_task(const AttentionTask& task);
+  static hopper::PrefillTask prefill_task(const AttentionTask& task);
+  void decode(const AttentionTask& task);
+  void prefill(const AttentionTask& task);
+  struct DecodePlanOnDevice;
+  size_t find_decode_plan(const hopper::DecodePlanShape& shape, int head_dim);
+  void make_room(DecodePlanOnDevice& on_device);
+  void renew(DecodePlanOnDevice& on_device);
   void upload_decode_plan(const hopper::DecodePlanShape& shape, hopper::DecodeTask* task);
-  bool prefill(const AttentionArgs& args, AttentionTask task);  // as decode()
-  void upload_tiles(int group, hopper::PrefillTask* task);
+  void upload_tiles(int group, bool without_single_rows, hopper::PrefillTask* task);
   void reserve_fresh(int64_t vector_bytes, AttentionTask* task);
   float* rows_scratch(int rows, int width);
   void note(const std::string& fallback);
 
+  PluginOptions options_;
   Device device_;
   Stream stream_ = nullptr;
   Staging staging_;
@@ -80,25 +110,42 @@ class CudaBackend final : public Backend {
   DeviceMemory rows_;      // f32 rows of a producer before they are quantized
   DeviceMemory ordered_;   // QuantizeTask::ordered
   DeviceMemory fresh_;     // AttentionTask::fresh
-  DeviceMemory places_;    // RowPlace [rows], then page tables that came from the host
+  DeviceMemory places_;    // RowPlace [rows], then page tables that came from the host; of step_
   DeviceMemory gathered_;  // rows of a linear's input, expert by expert
-  DeviceMemory chosen_;    // RouteTask::chosen
+  DeviceMemory halves_, half_factors_;  // HalfRows
+  DeviceMemory chosen_;                 // RouteTask::chosen
   DeviceMemory masses_, draws_;
-  // Attention on Hopper: queries. Of a decoding step: the plan, partial results of several blocks, counters of who has
-  // arrived. Of others: the tiles.
-  DeviceMemory queries_, plan_, pieces_, counters_, tiles_;
-  std::vector<char> step_bytes_;              // that places_ holds
-  std::vector<hopper::DecodeRow> step_rows_;  // of the call
-  std::vector<hopper::PrefillSequence> step_sequences_;
-  // What plan_ holds, without the vectors, and what it was made for.
+  DeviceMemory queries_;  // of attention on Hopper
+
+  // The attention calls of a step share what follows from its sequences.
   struct {
+    std::vector<char> bytes;  // that places_ holds
+    std::vector<hopper::DecodeRow> rows;
+    std::vector<hopper::PrefillSequence> sequences;
+    uint64_t number = 0;        // counts what places_ held
+    int tokens = 0;             // of a page
+    std::vector<size_t> plans;  // of decode_plans_, used since begin_step()
+  } step_;
+  // The plan of a decoding step and the partial results of its blocks, in memory that stays where it is until a step
+  // needs more.
+  struct DecodePlanOnDevice {
     hopper::DecodePlanShape shape;
-    int head_dim = 0, blocks = 0;
-    size_t segments = 0, merges = 0;  // bytes
-  } decode_plan_;
-  int tiles_group_ = 0,
-      tile_count_ = 0;  // what tiles_ holds, and for how many heads a KV head; 0: nothing
+    int head_dim = 0;
+    hopper::DecodePlanLimits limits = {};
+    hopper::DecodePlanLayout layout = {};
+    uint64_t step = 0;  // that it was made for; 0: none
+    DeviceMemory plan = {}, pieces = {};
+  };
+  std::vector<DecodePlanOnDevice> decode_plans_;
+  std::vector<hopper::DecodeRun> host_plan_;
+  bool capturing_ = false;  // a step, for a graph
+  struct {                  // of step_, for so many query heads a KV head
+    uint64_t step = 0;
+    int group = 0, count = 0;
+    DeviceMemory memory;
+  } tiles_;
   std::vector<std::string> fallbacks_;
+  std::shared_ptr<CublasLt> library_;  // opened when it is asked for
 };
 
 }  // namespace atom::backend::cuda

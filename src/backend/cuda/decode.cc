@@ -1,8 +1,8 @@
-// Attention of a decoding step by the kernel of hopper_decode.h. The plan is made and uploaded once for the layers that
+// Attention of sequences with one row by the kernel of hopper_decode.h. The plan is made and uploaded once for the layers that
 // share it.
 #include <cuda_runtime_api.h>
 
-#include <cstring>
+#include <algorithm>
 #include <vector>
 
 #include "backend/cuda/cuda_backend.h"
@@ -12,80 +12,95 @@ namespace atom::backend::cuda {
 
 namespace {
 
-std::string plain_notice(const format::KvLayout& layout) {
-  return fmt::format(
-      "attention of a decoding step, {} KV-cache, head_dim {}, {} tokens a page: plain kernel",
-      format::name(layout.kind), layout.head_dim, layout.tokens);
-}
+constexpr int kInvariantSplit = 8;  // units: 512 tokens of an int4 cache
 
 }  // namespace
 
-bool CudaBackend::decode(const AttentionArgs& args, AttentionTask task) {
-  if (!is_decoding(args) || !is_hopper()) return false;
-  hopper::DecodeTask d{.heads = task.heads,
-                       .kv_heads = task.kv_heads,
-                       .head_dim = task.head_dim,
-                       .group = task.heads / task.kv_heads,
-                       .passes = hopper::decode_passes(task.heads, task.kv_heads),
-                       .cache = task.cache,
-                       .has_open_page = task.has_open_page,
-                       .open = task.open,
-                       .overlap = 1,
-                       .y = task.y};
-  if (!hopper::can_decode(d)) {
-    note(plain_notice(args.layout));
-    return false;
-  }
+hopper::DecodeTask CudaBackend::decode_task(const AttentionTask& task) {
+  return {.heads = task.heads,
+          .kv_heads = task.kv_heads,
+          .head_dim = task.head_dim,
+          .group = task.heads / task.kv_heads,
+          .passes = hopper::decode_passes(task.heads, task.kv_heads),
+          .cache = task.cache,
+          .has_open_page = task.has_open_page,
+          .open = task.open,
+          .overlap = 1,
+          .y = task.y};
+}
+
+void CudaBackend::decode(const AttentionTask& task) {
+  hopper::DecodeTask d = decode_task(task);
   const KvSide(&side)[2] = d.cache.side;
   upload_decode_plan(
       {.heads = d.kv_heads * d.passes,
        .unit_tokens = hopper::decode_unit_tokens(side[0].bits, side[1].bits, d.head_dim),
        .open_tokens = hopper::decode_open_tokens(d.head_dim),
        .open_page = d.has_open_page != 0,
-       .blocks = device_.multiprocessors},
+       .blocks = device_.multiprocessors,
+       .split = options_.batch_invariant ? kInvariantSplit : 0},
       &d);
-  task.query_bytes = hopper::decode_query_bytes(task.head_dim);
-  queries_.reserve(static_cast<size_t>(task.query_bytes) * static_cast<size_t>(task.rows) *
-                   static_cast<size_t>(task.heads));
-  task.queries = queries_.as<uint8_t>();
   d.queries = task.queries;
-  require(launch_store_kv(task, stream_), "storing K and V");
   require(hopper::launch_decode(d, stream_), "attention of a decoding step");
-  return true;
+}
+
+// Layers whose caches are alike share a plan; it belongs to one step.
+size_t CudaBackend::find_decode_plan(const hopper::DecodePlanShape& shape, int head_dim) {
+  for (size_t i = 0; i < decode_plans_.size(); ++i)
+    if (decode_plans_[i].shape == shape && decode_plans_[i].head_dim == head_dim) return i;
+  decode_plans_.push_back({.shape = shape, .head_dim = head_dim});
+  return decode_plans_.size() - 1;
+}
+
+// Grows by more than is needed, as a graph that was captured before is of no use after.
+void CudaBackend::make_room(DecodePlanOnDevice& on_device) {
+  const int rows = static_cast<int>(step_.rows.size());
+  int64_t units = 0;
+  if (on_device.shape.split > 0)
+    for (const hopper::DecodeRow& row : step_.rows)
+      units += hopper::decode_units(row.context, on_device.shape).all();
+  hopper::DecodePlanLimits& limits = on_device.limits;
+  if (rows <= limits.rows && units <= limits.units) return;
+  limits.rows = std::max(limits.rows, rows);
+  if (units > limits.units) limits.units = 2 * units;
+  on_device.layout = hopper::decode_plan_layout(on_device.shape, limits);
+  on_device.plan = DeviceMemory(static_cast<size_t>(on_device.layout.bytes));
+  const size_t pieces =
+      static_cast<size_t>(on_device.layout.pieces *
+                          hopper::decode_piece_floats(on_device.head_dim) * int64_t{sizeof(float)});
+  on_device.pieces = DeviceMemory(pieces);
+  require(cudaMemsetAsync(on_device.pieces.as<char>(), 0xff, pieces, stream_), "clearing pieces");
+}
+
+void CudaBackend::renew(DecodePlanOnDevice& on_device) {
+  if (on_device.step == step_.number) return;
+  make_room(on_device);
+  host_plan_.resize(static_cast<size_t>(on_device.layout.bytes) / sizeof(hopper::DecodeRun) + 1);
+  const int64_t bytes =
+      hopper::plan_decode(step_.rows, on_device.shape, on_device.layout, host_plan_.data());
+  staging_.copy(on_device.plan.as<char>(), host_plan_.data(), static_cast<size_t>(bytes), stream_);
+  on_device.step = step_.number;
 }
 
 void CudaBackend::upload_decode_plan(const hopper::DecodePlanShape& shape,
                                      hopper::DecodeTask* task) {
-  if (!(decode_plan_.shape == shape) || decode_plan_.head_dim != task->head_dim) {
-    const hopper::DecodePlan plan = hopper::plan_decode(step_rows_, shape);
-    decode_plan_ = {.shape = shape,
-                    .head_dim = task->head_dim,
-                    .blocks = plan.blocks,
-                    .segments = plan.segments.size() * sizeof(hopper::DecodeSegment),
-                    .merges = plan.merges.size() * sizeof(hopper::DecodeMerge)};
-    const size_t ends = plan.merge_ends.size() * sizeof(int32_t);
-    std::vector<char> bytes(decode_plan_.segments + decode_plan_.merges + ends);
-    std::memcpy(bytes.data(), plan.segments.data(), decode_plan_.segments);
-    if (decode_plan_.merges > 0)
-      std::memcpy(bytes.data() + decode_plan_.segments, plan.merges.data(), decode_plan_.merges);
-    std::memcpy(bytes.data() + bytes.size() - ends, plan.merge_ends.data(), ends);
-    plan_.reserve(bytes.size());
-    staging_.copy(plan_.as<char>(), bytes.data(), bytes.size(), stream_);
-    pieces_.reserve(static_cast<size_t>(plan.pieces) *
-                    static_cast<size_t>(hopper::decode_piece_floats(task->head_dim)) *
-                    sizeof(float));
-    const size_t counters = (static_cast<size_t>(plan.counters) + 1) * sizeof(uint32_t);
-    counters_.reserve(counters);
-    require(cudaMemsetAsync(counters_.as<uint32_t>(), 0, counters, stream_), "clearing counters");
-  }
-  char* at = plan_.as<char>();
-  task->blocks = decode_plan_.blocks;
-  task->segments = reinterpret_cast<const hopper::DecodeSegment*>(at);
-  task->merges = reinterpret_cast<const hopper::DecodeMerge*>(at + decode_plan_.segments);
-  task->merge_ends =
-      reinterpret_cast<const int32_t*>(at + decode_plan_.segments + decode_plan_.merges);
-  task->pieces = pieces_.as<float>();
-  task->counters = counters_.as<uint32_t>();
+  const size_t index = find_decode_plan(shape, task->head_dim);
+  if (std::find(step_.plans.begin(), step_.plans.end(), index) == step_.plans.end())
+    step_.plans.push_back(index);
+  DecodePlanOnDevice& on_device = decode_plans_[index];
+  if (!capturing_) renew(on_device);
+  on_device.layout.set(on_device.plan.as<char>(), task);
+  task->pieces = on_device.pieces.as<float>();
+}
+
+// What a recorded step reads besides its operations' arguments.
+void CudaBackend::prepare(std::span<const SequenceStep> sequences, int page_tokens,
+                          std::span<const size_t> plans) {
+  if (page_tokens == 0) return;  // no attention
+  int rows = 0;
+  for (const SequenceStep& s : sequences) rows = std::max(rows, s.row_end);
+  upload_places(sequences, rows, page_tokens);
+  for (const size_t index : plans) renew(decode_plans_[index]);
 }
 
 }  // namespace atom::backend::cuda

@@ -69,6 +69,15 @@ __device__ __forceinline__ void copy_box(uint32_t to, const CUtensorMap* map, in
       "l"(map), "r"(x), "r"(y), "r"(barrier)
       : "memory");
 }
+// The same to the same place of every CTA of the cluster in `ranks` (bits), completing on the barrier of each.
+__device__ __forceinline__ void copy_box_to(uint16_t ranks, uint32_t to, const CUtensorMap* map,
+                                            int x, int y, uint32_t barrier) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+      "l"(map), "r"(x), "r"(y), "r"(barrier), "h"(ranks)
+      : "memory");
+}
 // A box of shared memory to the map's tensor, stored or added (f32); complete when the group it is committed with is.
 __device__ __forceinline__ void store_box(const CUtensorMap* map, int x, int y, uint32_t from) {
   asm volatile(
@@ -149,6 +158,10 @@ __device__ __forceinline__ void cluster_arrive() {
 __device__ __forceinline__ void cluster_wait() {
   asm volatile("barrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
+// The same by a thread whose warp does not meet it together.
+__device__ __forceinline__ void cluster_wait_alone() {
+  asm volatile("barrier.cluster.wait.acquire;" ::: "memory");
+}
 // The address of `address` in the CTA of that rank.
 __device__ __forceinline__ uint32_t of_rank(uint32_t address, uint32_t rank) {
   uint32_t result;
@@ -163,6 +176,31 @@ __device__ __forceinline__ int4 load_of_cluster(uint32_t address) {
                : "memory");
   return v;
 }
+__device__ __forceinline__ void store_to_cluster(uint32_t address, const int4& v) {
+  asm volatile("st.shared::cluster.v4.s32 [%0], {%1, %2, %3, %4};" ::"r"(address), "r"(v.x),
+               "r"(v.y), "r"(v.z), "r"(v.w)
+               : "memory");
+}
+// Arrives at a barrier of another CTA: products and copies have read what it says is free.
+__device__ __forceinline__ void barrier_arrive_at(uint32_t barrier_of_rank) {
+  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier_of_rank) : "memory");
+}
+// The same after stores that the waiter then reads.
+__device__ __forceinline__ void barrier_release_at(uint32_t barrier_of_rank) {
+  asm volatile("mbarrier.arrive.release.cluster.shared::cluster.b64 _, [%0];" ::"r"(barrier_of_rank)
+               : "memory");
+}
+__device__ __forceinline__ void barrier_acquire(uint32_t barrier, uint32_t phase) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "@!done bra again;\n"
+      "}" ::"r"(barrier),
+      "r"(phase)
+      : "memory");
+}
 __device__ __forceinline__ void launch_dependents() {
   asm volatile("griddepcontrol.launch_dependents;");
 }
@@ -176,6 +214,25 @@ __device__ __forceinline__ void take_registers() {
 template <int kRegisters>
 __device__ __forceinline__ void give_registers() {
   asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// The larger and the smaller one; NaN where either is.
+__device__ __forceinline__ float max_or_nan(float a, float b) {
+  float result;
+  asm("max.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+__device__ __forceinline__ float min_or_nan(float a, float b) {
+  float result;
+  asm("min.NaN.f32 %0, %1, %2;" : "=f"(result) : "f"(a), "f"(b));
+  return result;
+}
+
+// About 1 / x: a relative error below 2^-18, x normal and 1 / x too.
+__device__ __forceinline__ double reciprocal_seed(double x) {
+  double result;
+  asm("rcp.approx.ftz.f64 %0, %1;" : "=d"(result) : "d"(x));
+  return result;
 }
 
 // ---- warpgroup products
@@ -203,6 +260,12 @@ template <typename T, int kCount>
 __device__ __forceinline__ void pin(T (&registers)[kCount]) {
 #pragma unroll
   for (int i = 0; i < kCount; ++i) asm volatile("" : "+r"(registers[i])::"memory");
+}
+
+template <int kCount>
+__device__ __forceinline__ void pin(float (&registers)[kCount]) {
+#pragma unroll
+  for (int i = 0; i < kCount; ++i) asm volatile("" : "+f"(registers[i])::"memory");
 }
 
 // Four registers of A: 64 rows x 32 bytes. Thread t of the warpgroup holds rows r = t / 32 * 16 + t % 32 / 4 (at 0 and 2) and r + 8

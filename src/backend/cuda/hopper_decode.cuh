@@ -7,24 +7,17 @@
 
 namespace atom::backend::cuda::hopper::decode {
 
-// DecodeSegment but for what the feed alone needs.
 struct Segment {
-  int row, head, unit, end, cache_units, tail, place, piece, next;
+  int row, head, unit, end, cache_units, tail, place, piece;
+  bool more;
 };
 __device__ inline Segment load_segment(uint32_t header) {
   uint32_t a[4], b[4];
   load_words(a, header);
   load_words(b, header + 16);
   const auto word = [](uint32_t x) { return static_cast<int>(x); };
-  return {word(a[0]),
-          word(a[1]),
-          word(a[2]),
-          word(a[2]) + word(a[3]),
-          word(b[0]),
-          word(b[1]),
-          word(b[3]),
-          word(load_word(header + 40)),
-          word(load_word(header + 44))};
+  return {word(a[0]),         word(a[1]), word(a[2]), word(a[3]),         word(b[0]),
+          word(b[1]) % kMore, word(b[2]), word(b[3]), word(b[1]) >= kMore};
 }
 
 template <class C>
@@ -37,7 +30,7 @@ class Warp {
         lane_(static_cast<int>(threadIdx.x) % kLanes),
         ring_(shared_address(shared.ring[warp_])),
         filled_(shared_address(shared.filled[warp_])),
-        feed_(t, static_cast<int>(blockIdx.x) * kDecodeWarps + warp_) {}
+        feed_(t, warp_) {}
 
   __device__ void set_up_barriers() const {
     if (lane_ < 2 * C::kStages) barrier_init(filled_ + 8 * lane_, 1);
@@ -48,30 +41,41 @@ class Warp {
   // Starts the first copies. What the kernel before may have written waits for its end.
   __device__ void begin() {
     feed_.begin();
+    deep_ = feed_.run_units() >= C::kDeepUnits;
     bool waited = t_.overlap == 0;
     Source sources[C::kStages];
 #pragma unroll
     for (int i = 0; i < C::kStages; ++i) {
-      if (!waited && feed_.at_last()) wait_for_previous_grid(), waited = true;
-      sources[i] = feed_.next(stage_at(i) + C::kHeaderAt);
+      if (i > 0 && !deep_) break;
+      if (!waited && feed_.at_newest()) wait_for_previous_grid(), waited = true;
+      sources[i] = feed_.next();
       if (sources[i].keys == nullptr) break;
       feed_.copy_keys(stage_at(i), sources[i], filled_ + 16 * i);
       feed_.copy_values(stage_at(i) + C::kValuesAt, sources[i], filled_ + 16 * i + 8);
     }
+    feed_.begun();
     if (!waited) wait_for_previous_grid();
 #pragma unroll
     for (int i = 0; i < C::kStages; ++i)
-      feed_.copy_queries(stage_at(i) + C::kQueriesAt, sources[i], filled_ + 16 * i);
+      feed_.copy_segment(stage_at(i), sources[i], filled_ + 16 * i);
     idle_ = sources[0].keys == nullptr;
-    if (t_.overlap != 0 && feed_.done()) launch_dependents();
     __syncwarp();
   }
 
   __device__ void run() {
+    if (C::kStages > 1 && !deep_ && !idle_) {
+      barrier_wait(filled_, 0);
+      const Source source = feed_.next();
+      if (source.keys != nullptr) {
+        feed_.copy_segment(stage_at(1), source, filled_ + 16);
+        feed_.copy_keys(stage_at(1), source, filled_ + 16);
+        feed_.copy_values(stage_at(1) + C::kValuesAt, source, filled_ + 24);
+      }
+    }
     for (bool more = !idle_; more;) {
       const Segment s = load_segment(stage_at(stage_) + C::kHeaderAt);
       run_segment(s);
-      more = s.next >= 0;
+      more = s.more;
     }
   }
 
@@ -131,9 +135,9 @@ class Warp {
     barrier_wait(keys_filled, parity_);
     score_unit<C, kKeyBits, kTokens>(s, keys, queries_, scalars_, left);
     __syncwarp();
-    const Source source = feed_.next(keys + C::kHeaderAt);
+    const Source source = feed_.next();
     if (source.keys != nullptr) {
-      feed_.copy_queries(keys + C::kQueriesAt, source, keys_filled);
+      feed_.copy_segment(keys, source, keys_filled);
       feed_.copy_keys(keys, source, keys_filled);
     }
 
@@ -148,16 +152,15 @@ class Warp {
     add_values<C, kValueBits, kTokens>(sums, s, scalars_, values, params);
     __syncwarp();
     if (source.keys != nullptr) feed_.copy_values(values, source, values_filled);
-    if (t_.overlap != 0 && feed_.done()) launch_dependents();
     if (++stage_ == C::kStages) stage_ = 0, parity_ ^= 1;
   }
 
   __device__ void finish(const Segment& s, const Heads& heads, Sums<C>& sums) {
     const int g = lane_ / 4, c = lane_ % 4;
-    const bool whole = s.place == kDecodeWhole;
-    float* to = whole                     ? t_.y + heads.first * C::kDim
-                : s.place == kDecodePiece ? t_.pieces + s.piece * C::kPieceFloats
-                                          : shared_.slot(s.place);
+    const bool whole = s.place == kWhole;
+    float* to = whole               ? t_.y + heads.first * C::kDim
+                : s.place == kPiece ? t_.pieces + s.piece * C::kPieceFloats
+                                    : shared_.slot(s.place);
     const int stride = whole ? C::kDim : C::kDim + 4;
 #pragma unroll
     for (int j = 0; j < C::kColumns; ++j) {
@@ -172,7 +175,7 @@ class Warp {
       float* y = to + head * stride;
       write_head(y, sums, j, whole ? __fdividef(1.0f, mass) : 1.0f, lows);
       if (!whole && g == 0)
-        *reinterpret_cast<float2*>(y + C::kDim) = make_float2(sums.shift[j], mass);
+        *reinterpret_cast<float4*>(y + C::kDim) = make_float4(sums.shift[j], mass, 0, 0);
     }
   }
 
@@ -198,7 +201,7 @@ class Warp {
   uint32_t ring_, filled_;
   int stage_ = 0;
   uint32_t parity_ = 0;
-  bool idle_ = false;
+  bool idle_ = false, deep_;
   Feed<C> feed_;
   Queries<C::kDim> queries_;
   HeadScalars<C> scalars_;
@@ -209,6 +212,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     decode_kernel(const __grid_constant__ DecodeTask task) {
   extern __shared__ __align__(128) uint8_t memory[];
   Shared<C>& shared = *reinterpret_cast<Shared<C>*>(memory);
+  // Only one block fits a multiprocessor: the next kernel's begin when these end.
+  if (task.overlap != 0) launch_dependents();
   Warp<C> warp(task, shared);
   warp.set_up_barriers();
   warp.begin();

@@ -2,10 +2,13 @@
 // already. Every page of the step is read once, by the warps that the host's plan (hopper_decode_plan.h) gives it to.
 //
 //   launch_store_kv(task, stream);                // task.queries asks for DecodeTask::queries
-//   hopper::launch_decode({.queries = ..., .cache = task.cache, .blocks = plan.blocks, ...}, stream);
+//   hopper::launch_decode({.queries = ..., .cache = task.cache, .runs = ..., ...}, stream);
 //
 // Queries and weights are rounded to f16, sums are f32: a result differs from the plain kernel's by roundings of 2^-11.
 // The same plan and input give the same bits; where a row is cut, and so its last bits, depends on the batch.
+//
+// A launch depends on the step in what its pointers point to alone: a CUDA graph of it can be replayed with another
+// plan, other contexts and tables in the same memory.
 #pragma once
 
 #include <cstdint>
@@ -28,29 +31,27 @@ constexpr int decode_unit_tokens(int key_bits, int value_bits, int head_dim) {
 }
 constexpr int decode_open_tokens(int head_dim) { return head_dim > 128 ? 16 : 32; }
 
-inline constexpr int32_t kDecodeWhole = -1;  // y
-inline constexpr int32_t kDecodePiece = -2;
-
-// Consecutive units of one row and head. Segment w is the first of warp w of the grid; count 0: the warp is idle.
-struct alignas(16) DecodeSegment {
+// Who reads what: device memory that the host fills before each step (hopper_decode_plan.h). A warp reads a run of
+// consecutive units, in the order of rows, heads and positions. Record w of `runs` is that of warp w of the grid; those of
+// the rows with a context follow, in order, as runs that begin at head 0 and unit 0.
+struct alignas(16) DecodeRun {
   int32_t row = 0;
-  int32_t head = 0;  // KV head * passes + pass
-  int32_t unit = 0;
-  int32_t count = 0;
+  int32_t head = 0;         // KV head * passes + pass
+  int32_t unit = 0;         // of the row and head
+  int32_t count = 0;        // units of the run, also of heads and rows behind; 0: the warp is idle
   int32_t cache_units = 0;  // of the row; those behind are in its open page
-  int32_t tail = 0;         // tokens of the segment's last unit
+  int32_t units = 0;        // of the row
+  int32_t tail = 0;         // tokens of its last unit
   int32_t open_page = 0;
-  int32_t place = kDecodeWhole;  // of its result, or slot 2 w (the first of warp w of the block) or
-                                 // 2 w + 1 (its last)
   const int32_t* page_table = nullptr;
-  int32_t piece = -1;                 // kDecodePiece: which
-  int32_t next = -1;                  // the warp's next segment
-  int32_t ids[4] = {-1, -1, -1, -1};  // of its first pages, where the host knows them
+  int32_t record = 0;                 // of the row, in `runs`
+  int32_t first_piece = 0;            // of the row's (DecodeTask::split)
+  int32_t ids[4] = {-1, -1, -1, -1};  // of the run's first pages, where the host knows them
 };
 
 // What a block makes of partial results of a row and head. `warps` warps from first_warp on have one each, in the slot
-// of their last segments, that of the last warp in last_slot. They become a piece or, without one, y; the last of the
-// `arrivals` blocks makes y of pieces [first_piece, end_piece).
+// of their last segments, that of the last warp in last_slot: 2 w of the first segment of warp w of the block, 2 w + 1 of its
+// last. They become a piece or, without one, y. The block that has pieces [first_piece, end_piece) makes y of them.
 struct alignas(16) DecodeMerge {
   int32_t row = 0;
   int32_t head = 0;
@@ -58,9 +59,11 @@ struct alignas(16) DecodeMerge {
   int32_t last_slot = 0;
   int32_t piece = -1;
   int32_t first_piece = 0, end_piece = 0;
-  int32_t counter = 0;
-  int32_t arrivals = 0;
-  int32_t unused[2] = {};
+};
+struct alignas(16) DecodeMerges {  // of a block
+  int32_t begin = 0, count = 0;
+  int32_t finished = 0;  // of these, the first ones: they have pieces to make y of
+  int32_t unused = 0;
 };
 
 struct DecodeTask {
@@ -75,13 +78,12 @@ struct DecodeTask {
   KvView cache;
   int has_open_page = 0;
   KvView open;
-  int blocks = 0;
-  const DecodeSegment* segments = nullptr;
+  int blocks = 0;  // of the plan, which may leave some without work; no more than run at once
+  int split = 0;   // of the plan
+  const DecodeRun* runs = nullptr;
+  const DecodeMerges* block_merges = nullptr;  // [blocks]
   const DecodeMerge* merges = nullptr;
-  const int32_t* merge_ends =
-      nullptr;                   // [blocks]: block b has merges [merge_ends[b - 1], merge_ends[b])
-  float* pieces = nullptr;       // [pieces, decode_piece_floats()]
-  uint32_t* counters = nullptr;  // zero before and after
+  float* pieces = nullptr;  // [pieces, decode_piece_floats()], every byte 0xff before and after
   int overlap = 0;  // begin while the kernel before ends: it wrote none of the pages but the last
   float* y = nullptr;  // [rows, heads * head_dim]
 };

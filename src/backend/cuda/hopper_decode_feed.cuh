@@ -10,6 +10,13 @@ namespace atom::backend::cuda::hopper::decode {
 
 inline constexpr int kLanes = 32;
 
+// A segment is the part of a warp's run in one row and head. What its sums need to know, in words: row, head, first unit,
+// unit behind the last, cache_units of the row, tokens of the last unit, where the result goes, and what else.
+inline constexpr int kHeaderWords = 8;
+inline constexpr int kWhole = -1;  // place: y; otherwise a slot of the block
+inline constexpr int kPiece = -2;  // place: a piece, `what` says which
+inline constexpr int kMore = 256;  // added to the tokens of the last unit: the run goes on
+
 constexpr int round_up(int x, int to) { return (x + to - 1) / to * to; }
 
 // A kernel: head_dim, bits of K and of V, whether there are open pages, columns of a lane that hold query heads (1: one
@@ -28,28 +35,34 @@ struct Config {
   static constexpr int kUnitsPerPage = kDecodeTokens / kTokens;
   static constexpr int kKeyBytes = kTokens * (kKeyRow + kKeyParams);
   static constexpr int kValueBytes = kTokens * (kValueRow + kValueParams);
-  // One is enough for nearly all of the bandwidth; with more the first units all come late, since copies in flight
-  // share it.
-  static constexpr int kStages = kKeyBytes <= 2304 ? 2 : 1;
   static constexpr int kQueryBytes = static_cast<int>(decode_query_bytes(kDim));
-  // Of K, V, the queries and the DecodeSegment of the segment that begins with the unit. K and V begin at multiples of
+  // Of K, V, the queries and the Segment that begins with the unit. K and V begin at multiples of
   // 128 bytes, as in the pages: the copies write whole lines (64 where shared memory is too scarce).
   static constexpr int kAlign = kDim > 128 && kKeyBits == 16 ? 64 : 128;
   static constexpr int kValuesAt = round_up(kKeyBytes, kAlign);
   static constexpr int kQueriesAt = kValuesAt + round_up(kValueBytes, 16);
   static constexpr int kHeaderAt = kQueriesAt + kHeads * kQueryBytes;
-  static constexpr int kStage =
-      round_up(kHeaderAt + static_cast<int>(sizeof(DecodeSegment)), kAlign);
-  static constexpr int kRing = kStage * kStages;
+  static constexpr int kStage = round_up(kHeaderAt + kHeaderWords * 4, kAlign);
   static constexpr int kSlotFloats =
       kHeads * (kDim + 4);  // of a partial result: sums, shift, mass, two unused
-  static constexpr int kMergesAtHand = kDim > 128 ? 4 : 16;  // in shared memory
+  static constexpr int kMergesAtHand = kDim > 128 ? 6 : 16;  // in shared memory
+  // One is enough for nearly all of the bandwidth. Two let more be on its way while the kernel before ends.
+  static constexpr bool kTwoFit =
+      kDecodeWarps * (2 * kStage + kSlotFloats * 4 + 32) + 1024 <= 227 * 1024;
+  static constexpr int kStages = kTwoFit ? 2 : 1;
+  // Copies in flight share the bandwidth, so the first units of a warp all come late: a run of fewer units starts with
+  // one copy, and the next when that is there.
+  static constexpr int kDeepUnits = 4;
+  static constexpr int kRing = kStage * kStages;
   static constexpr int64_t kPieceFloats = decode_piece_floats(kDim);
   static_assert(!kOpen || kOpenTokens * (kDim + 4) <= kKeyBytes, "K of an open unit fits a stage");
   static_assert(!kOpen || kOpenTokens * (kDim + 4) <= kValueBytes, "and so does V");
   static_assert(kSlotFloats * 4 <= kRing,
                 "the partial result of a warp's last segment fits its ring");
 };
+
+// A call: what stands in a branch that is hardly ever taken must not be worked out ahead of it.
+static __device__ __noinline__ int quotient(int x, int by) { return x / by; }
 
 // Query heads of a pass, and where the first stands among all of the step.
 struct Heads {
@@ -58,7 +71,7 @@ struct Heads {
   int64_t first;  // row * heads + head
 };
 __device__ inline Heads heads_of(const DecodeTask& t, int row, int head) {
-  const int kv_head = t.passes == 1 ? head : head / t.passes;
+  const int kv_head = t.passes == 1 ? head : quotient(head, t.passes);
   const int skipped = (head - kv_head * t.passes) * kDecodeColumns;
   return {min(t.group - skipped, kDecodeColumns), kv_head,
           int64_t{row} * t.heads + kv_head * t.group + skipped};
@@ -72,61 +85,46 @@ struct Source {
   bool open = false;                 // in an open page
   const uint8_t* queries = nullptr;  // of the segment that begins here
   uint32_t query_bytes = 0;          // 0: none does
+  int header = 0;                    // of the segment, a word a lane
 };
 
 template <class C>
 class Feed {
  public:
-  // The words of a segment are in the lanes; those of the next one are loaded a segment ahead.
-  __device__ Feed(const DecodeTask& task, int warp) : t_(task), lane_(threadIdx.x % kLanes) {
+  // The words of a record are in the lanes; those of the next segment's are loaded a segment ahead.
+  __device__ Feed(const DecodeTask& task, int warp)
+      : t_(task), lane_(threadIdx.x % kLanes), warp_(warp) {
     policy_ = evict_first_policy();
-    ahead_ = word_of(warp);
+    ahead_ = word_of(static_cast<int>(blockIdx.x) * kDecodeWarps + warp);
   }
   __device__ void begin() {
     words_ = ahead_;
-    const int row = field(0), head = field(1), open_page = field(6), next = field(11);
-    unit_ = field(2);
-    end_ = unit_ + field(3);
-    cache_units_ = field(4);
-    table_ = reinterpret_cast<const int32_t*>(static_cast<uint32_t>(field(8)) |
-                                              static_cast<uint64_t>(static_cast<uint32_t>(field(9)))
-                                                  << 32);
-    more_ = next >= 0;
-    if (more_) ahead_ = word_of(next);
-    const Heads heads = heads_of(t_, row, head);
-    queries_ = t_.queries + heads.first * C::kQueryBytes;
-    query_bytes_ = static_cast<uint32_t>(heads.count * C::kQueryBytes);
-    const KvSide(&cache)[2] = t_.cache.side;
-    pages_ = t_.cache.pages + heads.kv_head * cache[0].head_bytes;
-    if constexpr (C::kKeyBits != C::kValueBits)
-      values_at_ = cache[1].offset + heads.kv_head * (cache[1].head_bytes - cache[0].head_bytes);
-    if (C::kOpen)
-      open_ = t_.open.pages + open_page * t_.open.page_bytes +
-              heads.kv_head * t_.open.side[0].head_bytes;
-    const int first_page = unit_ / C::kUnitsPerPage;
-    page_ = 0;
-    part_ = unit_ % C::kUnitsPerPage;
-    table_ += first_page;
-    pages_left_ = (min(end_, cache_units_) + C::kUnitsPerPage - 1) / C::kUnitsPerPage - first_page;
-    load_window();
+    head_ = field(1);
+    left_ = field(3);
+    begin_segment(field(2));
+    deferred_ = known_ != 0;
+    if (!deferred_) load_window();
+  }
+  __device__ int run_units() const { return end_ - unit_ + left_; }
+  // After the first copies, which need not wait for it.
+  __device__ void begun() {
+    if (deferred_) load_window();
   }
 
-  // Whether the next unit is the last of its segment, which may hold the newest token.
-  __device__ bool at_last() const { return unit_ == end_ - 1; }
+  // Whether the next unit is the last of its row, which holds the newest token.
+  __device__ bool at_newest() const { return unit_ == newest_; }
   __device__ bool done() const { return unit_ == end_; }
 
-  // The next unit. When it begins a segment, that goes to `header`.
-  __device__ Source next(uint32_t header) {
+  __device__ Source next() {  // unit
     if (done()) return {};
     Source source = C::kOpen && unit_ >= cache_units_ ? open_unit() : cache_unit();
     if (query_bytes_ > 0) {
       source.queries = queries_;
       source.query_bytes = query_bytes_;
       query_bytes_ = 0;
-      if (lane_ < static_cast<int>(sizeof(DecodeSegment) / 4))
-        store_word(header + 4 * lane_, static_cast<uint32_t>(words_));
+      source.header = header_;
     }
-    if (++unit_ == end_ && more_) begin();
+    if (++unit_ == end_ && left_ > 0) next_segment();
     return source;
   }
 
@@ -140,18 +138,81 @@ class Feed {
                                                          : source.values_at;
     copy_side<C::kValueRow, C::kValueParams>(to, source, source.keys + ahead, 0, barrier);
   }
-  // copy_keys expects them too.
-  __device__ void copy_queries(uint32_t to, const Source& source, uint32_t barrier) const {
+  // The segment that begins with the unit, if one does, to C::kHeaderAt and C::kQueriesAt of `stage`; copy_keys expects the
+  // bytes.
+  __device__ void copy_segment(uint32_t stage, const Source& source, uint32_t barrier) const {
+    if (source.query_bytes > 0 && lane_ < kHeaderWords)
+      store_word(stage + C::kHeaderAt + 4 * lane_, static_cast<uint32_t>(source.header));
     if (lane_ == 0 && source.query_bytes > 0)
-      copy_bulk(to, source.queries, source.query_bytes, barrier, policy_);
+      copy_bulk(stage + C::kQueriesAt, source.queries, source.query_bytes, barrier, policy_);
   }
 
  private:
-  __device__ int word_of(int segment) const {
-    const auto* words = reinterpret_cast<const int*>(t_.segments + segment);
-    return __ldg(words + lane_ % (sizeof(DecodeSegment) / 4));
+  __device__ int word_of(int record) const {
+    const auto* words = reinterpret_cast<const int*>(t_.runs + record);
+    return __ldg(words + lane_ % (sizeof(DecodeRun) / 4));
   }
   __device__ int field(int i) const { return __shfl_sync(~0u, words_, i); }
+
+  __device__ void next_segment() {
+    const int unit = end_ < field(5) ? end_ : 0;
+    if (unit == 0 && ++head_ == t_.kv_heads * t_.passes) head_ = 0;
+    words_ = ahead_;
+    begin_segment(unit);
+    load_window();
+    deferred_ = false;
+  }
+  // Of head_ and the row of the record in words_, from `unit` on.
+  __device__ void begin_segment(int unit) {
+    const int row = field(0), open_page = field(7), units = field(5);
+    cache_units_ = field(4);
+    table_ = reinterpret_cast<const int32_t*>(static_cast<uint32_t>(field(8)) |
+                                              static_cast<uint64_t>(static_cast<uint32_t>(field(9)))
+                                                  << 32);
+    int count = min(left_, units - unit);
+    if (t_.split > 0) count = min(count, (quotient(unit, t_.split) + 1) * t_.split - unit);
+    unit_ = unit;
+    end_ = unit + count;
+    left_ -= count;
+    const bool at_end = end_ == units;
+    newest_ = at_end ? units - 1 : -1;
+    if (left_ > 0)
+      ahead_ = word_of(field(10) + (at_end && head_ + 1 == t_.kv_heads * t_.passes ? 1 : 0));
+    set_header(row, units, at_end ? field(6) : kDecodeTokens);
+    const Heads heads = heads_of(t_, row, head_);
+    queries_ = t_.queries + heads.first * C::kQueryBytes;
+    query_bytes_ = static_cast<uint32_t>(heads.count * C::kQueryBytes);
+    const KvSide(&cache)[2] = t_.cache.side;
+    pages_ = t_.cache.pages + heads.kv_head * cache[0].head_bytes;
+    if constexpr (C::kKeyBits != C::kValueBits)
+      values_at_ = cache[1].offset + heads.kv_head * (cache[1].head_bytes - cache[0].head_bytes);
+    if (C::kOpen)
+      open_ = t_.open.pages + open_page * t_.open.page_bytes +
+              heads.kv_head * t_.open.side[0].head_bytes;
+    const int first_page = unit_ / C::kUnitsPerPage;
+    page_ = 0;
+    known_ = unit == field(2) && field(12) >= 0 ? 4 : 0;
+    part_ = unit_ % C::kUnitsPerPage;
+    table_ += first_page;
+    pages_left_ = (min(end_, cache_units_) + C::kUnitsPerPage - 1) / C::kUnitsPerPage - first_page;
+  }
+
+  __device__ void set_header(int row, int units, int tail) {
+    const bool whole = unit_ == 0 && end_ == units, more = left_ > 0;
+    int piece = 0;
+    if (t_.split > 0)
+      piece =
+          field(11) + head_ * quotient(units + t_.split - 1, t_.split) + quotient(unit_, t_.split);
+    const int slot = 2 * warp_ + (more ? 0 : 1);
+    header_ = row;
+    if (lane_ == 1) header_ = head_;
+    if (lane_ == 2) header_ = unit_;
+    if (lane_ == 3) header_ = end_;
+    if (lane_ == 4) header_ = cache_units_;
+    if (lane_ == 5) header_ = tail + (more ? kMore : 0);
+    if (lane_ == 6) header_ = whole ? kWhole : t_.split > 0 ? kPiece : slot;
+    if (lane_ == 7) header_ = piece;
+  }
 
   // Ids of the next 32 pages, one a lane.
   __device__ void load_window() {
@@ -184,8 +245,11 @@ class Feed {
   }
 
   __device__ Source cache_unit() {
-    int id = page_ < 4 ? field(12 + page_) : -1;
-    if (id < 0) id = __shfl_sync(~0u, window_, page_ % kLanes);
+    int id;
+    if (page_ < known_)
+      id = field(12 + page_);
+    else
+      id = __shfl_sync(~0u, window_, page_ % kLanes);
     Source source;
     source.keys = pages_ + id * t_.cache.page_bytes;
     source.values_at = values_at_;  // of this segment: begin() may be called before the copy
@@ -207,17 +271,20 @@ class Feed {
   }
 
   const DecodeTask& t_;
-  int lane_;
+  int lane_, warp_;
   uint64_t policy_;
-  int words_ = 0, ahead_;
+  int words_ = 0, ahead_;  // of records
+  int head_, left_;        // left_: units of the run behind the segment
+  int header_;
   const uint8_t *pages_, *open_ = nullptr, *queries_;
   int64_t values_at_ = 0;
   uint32_t query_bytes_ = 0;  // until they are on their way
   const int32_t* table_;
-  int unit_ = 0, end_ = 0, cache_units_;
-  bool more_ = false;
+  int unit_ = 0, end_ = 0, newest_, cache_units_;
   int page_, part_, pages_left_;  // page_: within the segment
+  int known_;                     // pages whose ids are in the record
   int window_;
+  bool deferred_ = false;  // the first
 };
 
 }  // namespace atom::backend::cuda::hopper::decode

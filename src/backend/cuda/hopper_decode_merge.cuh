@@ -1,5 +1,9 @@
 // Partial results of one row and head, added up: those of the warps of a block in shared memory, then those of
-// several blocks (pieces) by the last of them to be ready. Both go in the order of the plan.
+// several blocks (pieces) by the one with the end of the row. Both go in the order of the plan.
+//
+// Pieces go through global memory without counters or fences: a word of all ones is one that nobody has written yet. The
+// block that adds them up reads until there is none, and puts all ones back for the next launch. The blocks it waits for
+// stand before it in the grid, and so have begun.
 #pragma once
 
 #include "backend/cuda/hopper_decode_feed.cuh"
@@ -15,64 +19,114 @@ struct alignas(128) Shared {
   float first[kDecodeWarps][C::kSlotFloats];  // of its first segment (slot 2 w)
   uint64_t filled[kDecodeWarps][C::kStages][2];
   DecodeMerge merges[C::kMergesAtHand];
-  int last[2];
 
   __device__ float* slot(int i) {
     return i % 2 == 0 ? first[i / 2] : reinterpret_cast<float*>(ring[i / 2]);
   }
 };
 
-// By a warp: adds up `count` partial results of a head, `stride` floats apart but for the last, four dims a lane, and
-// writes the sums (`whole` 0) or the quotient. Volatile reads: other blocks may have written them.
+constexpr uint32_t kNotYet = 0xffffffffu;  // no result of arithmetic is a NaN of all ones
+__device__ inline bool is_there(float x) { return __float_as_uint(x) != kNotYet; }
+__device__ inline bool is_there(const float4& v) {
+  return is_there(v.x) & is_there(v.y) & is_there(v.z) & is_there(v.w);
+}
+__device__ inline void add_scaled(float4& sums, float by, const float4& v) {
+  sums.x = fmaf(by, v.x, sums.x), sums.y = fmaf(by, v.y, sums.y);
+  sums.z = fmaf(by, v.z, sums.z), sums.w = fmaf(by, v.w, sums.w);
+}
+__device__ inline void scale(float4& v, float by) { v.x *= by, v.y *= by, v.z *= by, v.w *= by; }
+
+__device__ inline float4 load_floats(uint32_t at) {
+  uint32_t v[4];
+  load_words(v, at);
+  return make_float4(__uint_as_float(v[0]), __uint_as_float(v[1]), __uint_as_float(v[2]),
+                     __uint_as_float(v[3]));
+}
+// Over groups of kCount lanes.
+template <int kCount>
+__device__ float max_of(float x) {
+#pragma unroll
+  for (int lanes = 1; lanes < kCount; lanes *= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, lanes));
+  return x;
+}
+template <int kCount>
+__device__ float sum_of(float x) {
+#pragma unroll
+  for (int lanes = 1; lanes < kCount; lanes *= 2) x += __shfl_xor_sync(~0u, x, lanes);
+  return x;
+}
+
+// Pieces of one head, `count` of them, `stride` floats apart.
+struct Pieces {
+  float* first;
+  int stride, count;
+};
+// By a warp: their sum over the weights, four dims a lane, as soon as all are there.
 template <int kDim>
-__device__ __noinline__ void add_partials(const float* first, const float* last, int stride,
-                                          int count, float* to, int whole) {
-  constexpr int kBatch = 4;  // loads in flight
+__device__ void add_pieces(const Pieces& pieces, float* y) {
+  constexpr int kBatch = 16;  // loads in flight
+  const int lane = static_cast<int>(threadIdx.x) % kLanes;
 #pragma unroll 1
-  for (int dim = static_cast<int>(threadIdx.x) % kLanes * 4; dim < kDim; dim += kLanes * 4) {
+  for (int dim = 4 * lane; dim - 4 * lane < kDim; dim += 4 * kLanes) {
+    const bool used = dim < kDim;
     float most = -INFINITY, mass = 0;
     float4 sums = {0, 0, 0, 0};
 #pragma unroll 1
-    for (int at = 0; at < count; at += kBatch) {
-      float4 p[kBatch], v[kBatch];
-      float top = most;
+    for (int at = 0; at < pieces.count; at += kBatch) {
+      const float* from = pieces.first + at * pieces.stride;
+      const int count = min(pieces.count - at, kBatch);
+      // Shift and mass of one a lane, four sums of all.
+      const int own = lane % kBatch;
+      const float* scalars = from + min(own, count - 1) * pieces.stride + kDim;
+      float2 p = load_relaxed2(scalars);
+      float4 v[kBatch];
 #pragma unroll
       for (int k = 0; k < kBatch; ++k) {
-        const float* from = at + k < count - 1 ? first + (at + k) * stride : last;
-        p[k] = load_volatile(from + kDim);
-        v[k] = load_volatile(from + dim);
+        v[k] = {0, 0, 0, 0};
+        if (used && k < count) v[k] = load_relaxed4(from + k * pieces.stride + dim);
       }
+      while (true) {
+        bool there = is_there(p.x) & is_there(p.y);
 #pragma unroll
-      for (int k = 0; k < kBatch; ++k) {
-        if (at + k >= count) p[k].x = -INFINITY;
-        top = fmaxf(top, p[k].x);
+        for (int k = 0; k < kBatch; ++k) there = there & is_there(v[k]);
+        if (__all_sync(~0u, there) != 0) break;
+        if (!(is_there(p.x) & is_there(p.y))) p = load_relaxed2(scalars);
+#pragma unroll
+        for (int k = 0; k < kBatch; ++k)
+          if (!is_there(v[k])) v[k] = load_relaxed4(from + k * pieces.stride + dim);
       }
+      const float top = fmaxf(max_of<kBatch>(p.x), most);
+      const float weight = own < count ? exp2_fast(p.x - top) : 0.0f;
       const float before = exp2_fast(most - top);
       most = top;
-      mass *= before, sums.x *= before, sums.y *= before, sums.z *= before, sums.w *= before;
+      const float more = sum_of<kBatch>(own < count ? weight * p.y : 0.0f);
+      mass = fmaf(mass, before, more);
+      scale(sums, before);
 #pragma unroll
-      for (int k = 0; k < kBatch; ++k) {
-        const float by = exp2_fast(p[k].x - top);
-        mass = fmaf(by, p[k].y, mass);
-        sums.x = fmaf(by, v[k].x, sums.x), sums.y = fmaf(by, v[k].y, sums.y);
-        sums.z = fmaf(by, v[k].z, sums.z), sums.w = fmaf(by, v[k].w, sums.w);
-      }
+      for (int k = 0; k < kBatch; ++k) add_scaled(sums, __shfl_sync(~0u, weight, k), v[k]);
     }
-    const float by = whole != 0 ? __fdividef(1.0f, mass) : 1.0f;
-    *reinterpret_cast<float4*>(to + dim) =
-        make_float4(sums.x * by, sums.y * by, sums.z * by, sums.w * by);
-    if (whole == 0 && dim == 0) *reinterpret_cast<float2*>(to + kDim) = make_float2(most, mass);
+    scale(sums, __fdividef(1.0f, mass));
+    if (used) *reinterpret_cast<float4*>(y + dim) = sums;
   }
+  __syncwarp();  // all have read
+  const float none = __uint_as_float(kNotYet);
+  for (int dim = 4 * lane; dim < kDim + 4; dim += 4 * kLanes)
+    for (int k = 0; k < pieces.count; ++k)
+      *reinterpret_cast<float4*>(pieces.first + k * pieces.stride + dim) =
+          make_float4(none, none, none, none);
 }
 
-// By the block, after its warps: its partial results to pieces or rows of y, then pieces to rows. Warps take heads.
+// By the block, after its warps: its partial results to pieces or rows of y, then pieces to rows.
 template <class C>
 class Merges {
  public:
   __device__ Merges(const DecodeTask& t, Shared<C>& shared)
-      : t_(t), shared_(shared), warp_(static_cast<int>(threadIdx.x) / kLanes) {
-    begin_ = blockIdx.x == 0 ? 0 : __ldg(t.merge_ends + blockIdx.x - 1);
-    count_ = __ldg(t.merge_ends + blockIdx.x) - begin_;
+      : t_(t), shared_(shared), heads_(min(t.group, C::kHeads)) {
+    const int warp = static_cast<int>(threadIdx.x) / kLanes;
+    index_ = quotient(warp, heads_), head_ = warp - index_ * heads_;
+    more_ = quotient(kDecodeWarps, heads_), rest_ = kDecodeWarps - more_ * heads_;
+    const int4 own = __ldg(reinterpret_cast<const int4*>(t.block_merges) + blockIdx.x);
+    begin_ = own.x, count_ = own.y, finished_ = own.z;
   }
   // Starts to bring the first ones into shared memory.
   __device__ void load() {
@@ -87,69 +141,94 @@ class Merges {
     copies_wait();
     __syncthreads();
     add_slots();
-    const bool first = merge(0).end_piece > merge(0).first_piece;
-    const bool last = merge(count_ - 1).end_piece > merge(count_ - 1).first_piece;
-    if (!first && !last) return;  // only those can have pieces, or, with `split`, all do
-    __syncthreads();
-    if (threadIdx.x < 2) shared_.last[threadIdx.x] = arrive(threadIdx.x == 0 ? 0 : count_ - 1);
-    __syncthreads();
-    add_pieces();
+    if (finished_ > 0) finish_rows();
   }
 
  private:
   static constexpr int kStride = C::kDim + 4;  // of heads
 
-  __device__ const DecodeMerge& merge(int i) const {
-    return i < C::kMergesAtHand ? shared_.merges[i] : t_.merges[begin_ + i];
+  __device__ DecodeMerge merge(int i) const {
+    DecodeMerge m;
+    auto* words = reinterpret_cast<int4*>(&m);
+    if (i < C::kMergesAtHand) {
+      const uint32_t at =
+          shared_address(shared_.merges) + i * static_cast<int>(sizeof(DecodeMerge));
+      words[0] = load_quad(at), words[1] = load_quad(at + 16);
+    } else {
+      const auto* from = reinterpret_cast<const int4*>(t_.merges + begin_ + i);
+      words[0] = __ldg(from), words[1] = __ldg(from + 1);
+    }
+    return m;
+  }
+  __device__ uint32_t sums_at(int slot, int head) const {
+    return shared_address(shared_.slot(slot)) + 4 * kStride * head;
+  }
+  __device__ float* piece_of(int piece, int head) const {
+    return t_.pieces + piece * C::kPieceFloats + kStride * head;
   }
 
-  __device__ void add_slots() {
+  // A warp takes a merge and head, four dims a lane.
+  template <class Work>
+  __device__ void each_head(int merges, const Work& work) const {
+    int index = index_, head = head_;
 #pragma unroll 1
-    for (int i = warp_; i < count_ * C::kHeads; i += kDecodeWarps) {
-      const DecodeMerge& m = merge(i / C::kHeads);
-      const Heads heads = heads_of(t_, m.row, m.head);
-      const int head = i % C::kHeads;
-      if (m.warps == 0 || head >= heads.count) continue;
-      const int at = head * kStride;
-      add_partials<C::kDim>(shared_.slot(2 * m.first_warp + 1) + at, shared_.slot(m.last_slot) + at,
-                            C::kRing / 4, m.warps,
-                            m.piece < 0 ? t_.y + (heads.first + head) * C::kDim
-                                        : t_.pieces + m.piece * C::kPieceFloats + at,
-                            m.piece < 0);
+    while (index < merges) {
+      const DecodeMerge m = merge(index);
+      const Heads of = heads_of(t_, m.row, m.head);
+      if (head < of.count) work(m, head, t_.y + (of.first + head) * C::kDim);
+      index += more_, head += rest_;
+      if (head >= heads_) ++index, head -= heads_;
     }
   }
 
-  // By one thread, after a barrier: whether this block is the last to arrive. Only the block's first and last merge
-  // have others to wait for.
-  __device__ int arrive(int i) {
-    const DecodeMerge& m = merge(i);
-    if (m.arrivals < 2 || (threadIdx.x == 1 && count_ == 1)) return 0;
-    __threadfence();
-    const bool last =
-        atomicAdd(t_.counters + m.counter, 1) == static_cast<uint32_t>(m.arrivals) - 1;
-    if (last) t_.counters[m.counter] = 0;
-    __threadfence();
-    return last ? 1 : 0;
+  __device__ void add_slots() const {
+    const int lane = static_cast<int>(threadIdx.x) % kLanes, own = lane % kDecodeWarps;
+    each_head(count_, [&](const DecodeMerge& m, int head, float* y) {
+      if (m.warps == 0) return;
+      // What each part counts for, one a lane.
+      const int others = m.warps - 1;
+      const uint32_t first = sums_at(2 * m.first_warp + 1, head), last = sums_at(m.last_slot, head);
+      uint32_t p[2];
+      load_words(p, (own < others ? first + own * C::kRing : last) + 4 * C::kDim);
+      const float shift = __uint_as_float(p[0]);
+      const float top = max_of<kDecodeWarps>(shift);
+      float weight = own <= others ? exp2_fast(shift - top) : 0.0f;
+      const float mass = sum_of<kDecodeWarps>(weight * __uint_as_float(p[1]));
+      float* to = y;
+      if (m.piece < 0) {
+        weight *= __fdividef(1.0f, mass);
+      } else {
+        to = piece_of(m.piece, head);
+        if (lane == 0) *reinterpret_cast<float4*>(to + C::kDim) = make_float4(top, mass, 0, 0);
+      }
+#pragma unroll
+      for (int dim = 4 * lane; dim - 4 * lane < C::kDim; dim += 4 * kLanes) {
+        const uint32_t at = 4 * (C::kDim % (4 * kLanes) == 0 ? dim : dim % C::kDim);
+        float4 sums = {0, 0, 0, 0};
+#pragma unroll
+        for (int k = 0; k < kDecodeWarps - 1; ++k)
+          if (k < others)
+            add_scaled(sums, __shfl_sync(~0u, weight, k), load_floats(first + k * C::kRing + at));
+        add_scaled(sums, __shfl_sync(~0u, weight, others), load_floats(last + at));
+        if (dim < C::kDim) *reinterpret_cast<float4*>(to + dim) = sums;
+      }
+    });
   }
 
-  __device__ void add_pieces() {
-#pragma unroll 1
-    for (int i = warp_; i < count_ * C::kHeads; i += kDecodeWarps) {
-      const int index = i / C::kHeads, head = i % C::kHeads;
-      const DecodeMerge& m = merge(index);
-      const Heads heads = heads_of(t_, m.row, m.head);
-      const int count = m.end_piece - m.first_piece;
-      if (count == 0 || head >= heads.count) continue;
-      if (m.arrivals > 1 && shared_.last[index == 0 ? 0 : 1] == 0) continue;
-      const float* from = t_.pieces + m.first_piece * C::kPieceFloats + head * kStride;
-      add_partials<C::kDim>(from, from + (count - 1) * C::kPieceFloats, C::kPieceFloats, count,
-                            t_.y + (heads.first + head) * C::kDim, 1);
-    }
+  // Of rows that end in this block and began in another.
+  __device__ void finish_rows() const {
+    each_head(finished_, [&](const DecodeMerge& m, int head, float* y) {
+      add_pieces<C::kDim>({piece_of(m.first_piece, head), static_cast<int>(C::kPieceFloats),
+                           m.end_piece - m.first_piece},
+                          y);
+    });
   }
 
   const DecodeTask& t_;
   Shared<C>& shared_;
-  int warp_, begin_, count_;
+  int heads_, begin_, count_, finished_;
+  int index_, head_;  // the warp's first merge and head
+  int more_, rest_;   // from there to the next
 };
 
 }  // namespace atom::backend::cuda::hopper::decode

@@ -6,12 +6,20 @@
 
 namespace atom::backend::cuda::hopper::many {
 
-// A stage is a slot of each block, the inputs that they meet, and the inputs' scales: of the group, or of the int8 segment.
-template <int kRows_, int kStages_>
+// A tile is 128 outputs x kRows rows, a warpgroup has 64 outputs of it. A stage is a slot of both blocks, the inputs that
+// they meet, and the inputs' scales: of the group, or of the int8 segment.
+template <int kRows_, int kStages_, int kCtas_>
 struct GroupedShape {
-  static constexpr int kRows = kRows_, kStages = kStages_;
+  static constexpr int kRows = kRows_, kStages = kStages_, kShare = 1, kSplit = 1;
+  static constexpr int kCtas = kCtas_;  // of a multiprocessor
+  static constexpr int kPieces = kRows > 128 ? 4 : 2;
+  static constexpr int kPieceRows = kRows / kPieces;  // whose sums a product computes
+  // Warps that fetch scales.
+  static constexpr int kScaleParts = kRows > 128 ? 2 : 1, kScaleTurns = kRows > 128 ? 1 : 3;
+  static constexpr int kScaleWarps = kScaleParts * kScaleTurns;
+  // Registers of a thread that multiplies and of one that fetches: together what the launch took.
+  static constexpr int kMost = kCtas == 1 ? 232 : 104, kLeast = kCtas == 1 ? 40 : 32;
   static constexpr int kSlot = kGroupedSlotBytes;
-  static constexpr int kHalf = kRows / 2;  // rows whose sums a product computes
   static constexpr int kInputBytes = kRows * 128, kStageSlots = kConsumers * kSlot;
   static constexpr int kScaleBytes = kRows * 4;
   static constexpr int kSlotsAt = kStages * kInputBytes;
@@ -20,19 +28,25 @@ struct GroupedShape {
   static constexpr int kResultsAt = (kScalesAt + kStages * kScaleBytes + 1023) / 1024 * 1024;
   static constexpr int kBarriersAt = kResultsAt + kConsumers * 4 * kBoxBytes;
   static constexpr int kBytes = kBarriersAt + 2 * kStages * 8;
-  static_assert(kBytes <= 232448, "shared memory of a block");
+  static_assert((kBytes + 1024) * kCtas <= 233472, "shared memory of a multiprocessor");
 };
 
-// Scales of the tiles' rows, beside what Producer asks for. One warp; the rows' records have a group's scales far apart,
-// so it reads four groups of a row at once.
+// Scales of the tiles' rows, beside what Producer asks for. The rows' records have a group's scales far apart, so a warp
+// reads four groups of a row at once, for up to 128 rows; warps of the same rows take turns, each with its next four
+// groups under way. Of every 16 rows, a thread's four, 2 c, 2 c + 1, 2 c + 8 and 2 c + 9, lie together.
+
 template <typename S>
 class ScaleProducer {
  public:
-  __device__ ScaleProducer(const Task& t, uint8_t* shared, const Barriers& barriers)
+  // index: of the warp, below kScaleWarps
+  __device__ ScaleProducer(const Task& t, uint8_t* shared, const Barriers& barriers, int index)
       : t_(t),
         barriers_(barriers),
+        turn_(index / S::kScaleParts),
         lane_(static_cast<int>(threadIdx.x) % 32),
-        scales_(reinterpret_cast<float*>(shared + S::kScalesAt) + lane_) {
+        offset_(index % S::kScaleParts * 128) {
+    const int place = lane_ / 16 * 16 + lane_ % 8 / 2 * 4 + lane_ / 8 % 2 * 2 + lane_ % 2;
+    scales_ = reinterpret_cast<float*>(shared + S::kScalesAt) + offset_ + place;
     at_.phase = 1;
   }
 
@@ -41,42 +55,58 @@ class ScaleProducer {
          p += static_cast<int>(gridDim.x)) {
       int row, output_tile;
       tiles.place(p, S::kRows, row, output_tile);
-      const uint8_t* records[kRowsEach];
-#pragma unroll
-      for (int k = 0; k < kRowsEach; ++k)
-        records[k] = t_.x.data + min(row + 32 * k + lane_, tiles.end_row - 1) * t_.x.row_bytes;
-      put_groups(records);
-      if (t_.w.slots8 > 0) put_int8(records);
+      first_ = row + offset_ + lane_;
+      last_ = tiles.end_row - 1;
+      put_groups();
+      if (t_.w.slots8 > 0) put_int8();
     }
   }
 
  private:
-  static constexpr int kRowsEach = S::kRows / 32;
+  static constexpr int kRowsEach = S::kRows / S::kScaleParts / 32;
+  using Scales = float[kRowsEach][4];
 
-  __device__ __forceinline__ void put_groups(const uint8_t* const (&records)[kRowsEach]) {
-    const int begin = t_.x.at[t_.segment4].scales_at;
-#pragma unroll 1
-    for (int slot = 0; slot < t_.w.slots4; slot += 4) {
-      float4 four[kRowsEach];
+  __device__ __forceinline__ const uint8_t* record(int k) const {
+    return t_.x.data + min(first_ + 32 * k, last_) * t_.x.row_bytes;
+  }
+  __device__ __forceinline__ void fetch(Scales& scales, int four) const {
+    const int at = t_.x.at[t_.segment4].scales_at + four * 16;
 #pragma unroll
-      for (int k = 0; k < kRowsEach; ++k)
-        four[k] = *reinterpret_cast<const float4*>(records[k] + begin + slot * 4);
-      float one[kRowsEach];
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        if (slot + i >= t_.w.slots4) break;
-#pragma unroll
-        for (int k = 0; k < kRowsEach; ++k)
-          one[k] = i == 0 ? four[k].x : i == 1 ? four[k].y : i == 2 ? four[k].z : four[k].w;
-        put(one);
-      }
+    for (int k = 0; k < kRowsEach; ++k) {
+      const float4 v = *reinterpret_cast<const float4*>(record(k) + at);
+      scales[k][0] = v.x, scales[k][1] = v.y, scales[k][2] = v.z, scales[k][3] = v.w;
     }
   }
-  __device__ __forceinline__ void put_int8(const uint8_t* const (&records)[kRowsEach]) {
+  __device__ __forceinline__ void put_groups() {
+    const int fours = (t_.w.slots4 + 3) / 4;
+    Scales scales;
+    if (turn_ < fours) fetch(scales, turn_);
+    int whose = 0;
+#pragma unroll 1
+    for (int four = 0; four < fours; ++four) {
+      const int count = min(4, t_.w.slots4 - 4 * four);
+      if (whose == turn_) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          if (i >= count) break;
+          float one[kRowsEach];
+#pragma unroll
+          for (int k = 0; k < kRowsEach; ++k) one[k] = scales[k][i];
+          put(one);
+        }
+        if (four + S::kScaleTurns < fours) fetch(scales, four + S::kScaleTurns);
+      } else {
+        skip(count);
+      }
+      whose = whose + 1 == S::kScaleTurns ? 0 : whose + 1;
+    }
+  }
+  __device__ __forceinline__ void put_int8() {
+    if (turn_ != 0) return skip(t_.w.slots8);
     float scales[kRowsEach];
 #pragma unroll
     for (int k = 0; k < kRowsEach; ++k)
-      scales[k] = *reinterpret_cast<const float*>(records[k] + t_.x.at[t_.segment8].scales_at);
+      scales[k] = *reinterpret_cast<const float*>(record(k) + t_.x.at[t_.segment8].scales_at);
 #pragma unroll 1
     for (int slot = 0; slot < t_.w.slots8; ++slot) put(scales);
   }
@@ -89,172 +119,190 @@ class ScaleProducer {
     if (lane_ == 0) barrier_arrive(barriers_.full + 8 * at_.stage);
     at_.template next<S>();
   }
+  // Stages of the other warps; their phases must be seen all the same.
+  __device__ __forceinline__ void skip(int count) {
+#pragma unroll 1
+    for (int i = 0; i < count; ++i) {
+      barrier_wait(barriers_.empty + 8 * at_.stage, at_.phase);
+      at_.template next<S>();
+    }
+  }
 
   const Task& t_;
   Barriers barriers_;
-  int lane_;
+  int turn_, lane_, offset_;
+  int first_ = 0, last_ = 0;  // the thread's row, and the last of all
   float* scales_;
   Position at_;
 };
 
-// Multiplies half of the rows at a time: while the products of one half run, the sums of the other are scaled and added.
+// A warpgroup. It multiplies a piece of its rows at a time: while the products of one piece run, the sums of the one
+// before are scaled and added. At the edge of the loop no products are under way (the compiler would serialize them), but
+// the sums of the last piece wait to be added.
 template <typename S>
 class GroupedConsumer {
  public:
-  // results: null where y is written directly
+  // results: null where y is written directly. warp: the same in all lanes, and known to be.
   __device__ GroupedConsumer(const Task& t, const CUtensorMap* results, uint8_t* shared,
-                             const Barriers& barriers)
+                             const Barriers& barriers, int warp)
       : t_(t),
-        writer_(t, results, shared),
+        results_(results),
+        shared_(shared),
         barriers_(barriers),
-        lane_(static_cast<int>(threadIdx.x) % kWarpgroup) {
-    block_ = shared + S::kSlotsAt + static_cast<int>(threadIdx.x) / kWarpgroup * S::kSlot;
-    scales_ = shared + S::kScalesAt + static_cast<int>(threadIdx.x) % 4 * 8;
+        lane_(static_cast<int>(threadIdx.x) % kWarpgroup),
+        block_(warp / 4) {
+    slots_ = shared + S::kSlotsAt + block_ * S::kSlot;
+    scales_ = shared + S::kScalesAt + static_cast<int>(threadIdx.x) % 4 * 16;
     tile_ = swizzled_tile(shared_address(shared));
   }
 
-  __device__ void run(const Tiles& tiles) {
-    for (int p = static_cast<int>(blockIdx.x); p < tiles.count();
+  __device__ void run() {
+    // What tiles there are is asked anew for each: kept, it would take registers.
+    for (int p = static_cast<int>(blockIdx.x); p < tiles_of<S>(t_).count();
          p += static_cast<int>(gridDim.x)) {
-      int row, output_tile;
-      tiles.place(p, S::kRows, row, output_tile);
-      const int output = output_tile * kOutputs +
-                         static_cast<int>(threadIdx.x) / kWarpgroup * kBlockOutputs + lane_.output;
-      float results[S::kRows / 2];
+      float results[kAll];
 #pragma unroll
       for (float& result : results) result = 0;
       accumulate(results);
-      if (t_.w.slots8 > 0) add_int8(results, output);
-      int bits[S::kRows / 2];
+      const Tiles tiles = tiles_of<S>(t_);
+      int row, output_tile;
+      tiles.place(p, S::kRows, row, output_tile);
+      const int output = output_tile * kOutputs + block_ * kBlockOutputs + lane_.output;
+      if (t_.w.slots8 > 0)
+        add_int8(results, {{16 * t_.w.steps8[output], 16 * t_.w.steps8[output + 8]}});
+      int bits[kAll];
 #pragma unroll
-      for (int i = 0; i < S::kRows / 2; ++i) bits[i] = __float_as_int(results[i]);
-      writer_.write(bits, output, row, tiles.end_row);
+      for (int i = 0; i < kAll; ++i) bits[i] = __float_as_int(results[i] * (1.0f / 16));
+      writer().write(bits, output, row, tiles.end_row);
     }
-    writer_.finish();
+    writer().finish();
   }
 
  private:
-  static constexpr int kSums = S::kHalf / 2;  // of a thread in half of the rows
+  static constexpr int kAll = S::kRows / 2;        // results of a thread
+  static constexpr int kSums = S::kPieceRows / 2;  // of a thread in a piece
 
+  __device__ __forceinline__ ResultWriter<S> writer() const { return {t_, results_, shared_}; }
   __device__ __forceinline__ void release(int stage) const {
+    __syncwarp();
     if (threadIdx.x % 32 == 0) barrier_arrive(barriers_.empty + 8 * stage);
   }
-  __device__ __forceinline__ uint64_t tile(int half) const {
-    return tile_ +
-           static_cast<uint32_t>(at_.stage * (S::kInputBytes / 16) + half * (S::kHalf * 128 / 16));
+  __device__ __forceinline__ const uint8_t* slot_at(int stage) const {
+    return slots_ + stage * S::kStageSlots;
   }
-  // A slot's operand, when its stage is full.
-  __device__ __forceinline__ void load(OperandGroup& operand) const {
+  __device__ __forceinline__ void wait_for_stage() const {
     barrier_wait(barriers_.full + 8 * at_.stage, at_.phase);
-    operand.load(block_ + at_.stage * S::kStageSlots, lane_);
   }
-  __device__ __forceinline__ void start(const OperandGroup& operand, int half,
+  __device__ __forceinline__ uint64_t tile(int piece) const {
+    return tile_ + static_cast<uint32_t>(at_.stage * (S::kInputBytes / 16) +
+                                         piece * (S::kPieceRows * 128 / 16));
+  }
+  __device__ __forceinline__ void start(const OperandGroup& operand, int piece,
                                         int (&sums)[kSums]) const {
     products_begin();
-    operand.start<S::kHalf>(sums, tile(half));
+    operand.start<S::kPieceRows>(sums, tile(piece));
     products_commit();
   }
-  __device__ __forceinline__ void add(float (&results)[S::kRows / 2], int half,
-                                      const int (&sums)[kSums], int stage,
-                                      const GroupSteps& steps) const {
-    const uint8_t* scales = scales_ + stage * S::kScaleBytes + half * (S::kHalf * 4);
+  // A piece's sums, 16 times as large, of the slot at `stage`.
+  __device__ __forceinline__ void add(float (&results)[kAll], int piece, const int (&sums)[kSums],
+                                      int stage, const GroupSteps& steps) const {
+    const uint8_t* scales = scales_ + stage * S::kScaleBytes + piece * (S::kPieceRows * 4);
 #pragma unroll
-    for (int j = 0; j < S::kHalf / 8; ++j) {
-      const float2 both = *reinterpret_cast<const float2*>(scales + j * 32);
-      add_group(results + half * kSums + 4 * j,
-                {sums[4 * j], sums[4 * j + 1], sums[4 * j + 2], sums[4 * j + 3]}, steps, both);
-      if (j % 2 == 1) hold_loads();
+    for (int j = 0; j < S::kPieceRows / 16; ++j) {
+      const float4 four = *reinterpret_cast<const float4*>(scales + j * 64);
+      const float scale[4] = {four.x, four.y, four.z, four.w};
+#pragma unroll
+      for (int i = 0; i < 8; ++i) {
+        float& result = results[piece * kSums + 8 * j + i];
+        result = fmaf(static_cast<float>(sums[8 * j + i]) * steps.of[i / 2 % 2],
+                      scale[i / 4 * 2 + i % 2], result);
+      }
     }
   }
 
-  // The sums of the slot at `stage` are under way, of both halves; starts those of the next slot behind them.
-  __device__ __forceinline__ void turn(float (&results)[S::kRows / 2], int (&first)[kSums],
-                                       int (&second)[kSums], OperandGroup& next) {
-    const int stage = at_.stage;
-    at_.next<S>();
-    products_wait<1>();
-    pin(first);
-    const GroupSteps steps = steps_of_group(stage);
-    add(results, 0, first, stage, steps);
-    load(next);
-    start(next, 0, first);
-    products_wait<1>();
-    pin(second);
-    add(results, 1, second, stage, steps);
-    release(stage);
-    start(next, 1, second);
-  }
-  __device__ __forceinline__ GroupSteps steps_of_group(int stage) const {
-    return GroupSteps::load<16>(block_ + stage * S::kStageSlots, lane_);
-  }
-
-  // kCount slots, one after the other. Products do not stay under way from one chain to the next: reading a sum then
-  // would make the compiler wait for all of them.
-  template <int kCount>
-  __device__ __forceinline__ void chain(float (&results)[S::kRows / 2], int (&first)[kSums],
-                                        int (&second)[kSums]) {
-    OperandGroup operands[2];
-    load(operands[0]);
-    start(operands[0], 0, first);
-    start(operands[0], 1, second);
+  // The slot at hand: its pieces' products start, the sums of all but the last are added.
+  __device__ __forceinline__ void start_second(const OperandGroup& a, float (&results)[kAll],
+                                               int (&sums)[2][kSums], GroupSteps& steps) {
+    start(a, 1, sums[1]);
+    steps = GroupSteps::load(slot_at(at_.stage), lane_);
 #pragma unroll
-    for (int i = 1; i < kCount; ++i) turn(results, first, second, operands[i % 2]);
-    const GroupSteps steps = steps_of_group(at_.stage);
-    products_wait<1>();
-    pin(first);
-    add(results, 0, first, at_.stage, steps);
+    for (int piece = 0; piece < S::kPieces - 1; ++piece) {
+      products_wait<1>();
+      pin(sums[piece % 2]);
+      add(results, piece, sums[piece % 2], at_.stage, steps);
+      if (piece + 2 < S::kPieces) start(a, piece + 2, sums[piece % 2]);
+    }
     products_wait<0>();
-    pin(second);
-    add(results, 1, second, at_.stage, steps);
+    pin(sums[1]);
+  }
+  __device__ __forceinline__ void accumulate(float (&results)[kAll]) {
+    int sums[2][kSums] = {};
+    pin(sums[0]);
+    pin(sums[1]);
+    OperandGroup a;
+    GroupSteps steps;
+    wait_for_stage();
+    a.load(slot_at(at_.stage), lane_);
+    start(a, 0, sums[0]);
+    start_second(a, results, sums, steps);
+#pragma unroll 1
+    for (int slot = 1; slot < t_.w.slots4; ++slot) {
+      const int before = at_.stage;
+      at_.next<S>();
+      wait_for_stage();
+      a.load(slot_at(at_.stage), lane_);
+      start(a, 0, sums[0]);
+      add(results, S::kPieces - 1, sums[1], before, steps);
+      release(before);
+      start_second(a, results, sums, steps);
+    }
+    add(results, S::kPieces - 1, sums[1], at_.stage, steps);
     release(at_.stage);
     at_.next<S>();
   }
-  __device__ __forceinline__ void accumulate(float (&results)[S::kRows / 2]) {
-    constexpr int kChain = S::kRows > 64 ? 2 : 4;  // as many as have registers
-    int first[kSums] = {}, second[kSums] = {};
-    pin(first);
-    pin(second);
-    int left = t_.w.slots4;
-#pragma unroll 1
-    for (; left % kChain != 0; --left) chain<1>(results, first, second);
-#pragma unroll 1
-    for (; left > 0; left -= kChain) chain<kChain>(results, first, second);
-  }
 
-  // The int8 segment: one sum over its slots. The stage of the last is held until its scales have been read.
-  __device__ __forceinline__ void add_int8(float (&results)[S::kRows / 2], int output) {
-    const GroupSteps steps{{t_.w.steps8[output], t_.w.steps8[output + 8]}};
-    int first[kSums] = {}, second[kSums] = {};
-    pin(first);
-    pin(second);
-    int held = -1;
-#pragma unroll 1
-    for (int slot = 0; slot < t_.w.slots8; ++slot) {
-      if (held >= 0) release(held);
-      held = at_.stage;
-      barrier_wait(barriers_.full + 8 * at_.stage, at_.phase);
-      Operand8 operand;
-      operand.load(block_ + at_.stage * S::kStageSlots, lane_);
-      const auto offset = static_cast<uint32_t>(slot % 2 * 4);
-      products_begin();
-      operand.multiply<S::kHalf>(first, tile(0) + offset);
-      operand.multiply<S::kHalf>(second, tile(1) + offset);
-      products_commit();
-      products_wait<0>();
+  // The int8 segment: one sum over its slots, two pieces at a time; its slots, which all have a stage, are read in every
+  // pass. Their scales are in each of the stages.
+  __device__ __forceinline__ void add_int8(float (&results)[kAll], const GroupSteps& steps) {
+    const Position begin = at_;
+#pragma unroll
+    for (int piece = 0; piece < S::kPieces; piece += 2) {
+      const bool last = piece + 2 == S::kPieces;
+      int first[kSums] = {}, second[kSums] = {};
       pin(first);
       pin(second);
-      at_.next<S>();
+      at_ = begin;
+#pragma unroll 1
+      for (int slot = 0;; ++slot) {
+        wait_for_stage();
+        Operand8 operand;
+        operand.load(slot_at(at_.stage), lane_);
+        const auto offset = static_cast<uint32_t>(slot % 2 * 4);
+        products_begin();
+        operand.multiply<S::kPieceRows>(first, tile(piece) + offset);
+        operand.multiply<S::kPieceRows>(second, tile(piece + 1) + offset);
+        products_commit();
+        products_wait<0>();
+        pin(first);
+        pin(second);
+        if (slot == t_.w.slots8 - 1) break;
+        if (last) release(at_.stage);
+        at_.next<S>();
+      }
+      add(results, piece, first, at_.stage, steps);
+      add(results, piece + 1, second, at_.stage, steps);
     }
-    add(results, 0, first, held, steps);
-    add(results, 1, second, held, steps);
-    release(held);
+    release(at_.stage);
+    at_.next<S>();
   }
 
   const Task& t_;
-  ResultWriter<S> writer_;
+  const CUtensorMap* results_;
+  uint8_t* shared_;
   Barriers barriers_;
   Lane lane_;
-  const uint8_t *block_, *scales_;
+  int block_;
+  const uint8_t *slots_, *scales_;
   uint64_t tile_;
   Position at_;
 };

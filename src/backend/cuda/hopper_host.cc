@@ -61,8 +61,8 @@ Status make_input_maps(const Task& task, int box_rows, InputMaps& maps) {
   return status;
 }
 
-Status make_scale_map(const Task& task, int box_rows, CUtensorMap& map) {
-  const InputSegment& s = task.x.at[task.segment4];
+Status make_scale_map(const Task& task, int segment, int box_rows, CUtensorMap& map) {
+  const InputSegment& s = task.x.at[segment];
   return make_map({CU_TENSOR_MAP_DATA_TYPE_FLOAT32, task.x.data + s.scales_at, s.groups,
                    task.x.rows, task.x.row_bytes, 4, box_rows, CU_TENSOR_MAP_SWIZZLE_NONE},
                   map);

@@ -15,8 +15,8 @@ struct InputMaps {
   CUtensorMap of4, of8;
 };
 Status make_input_maps(const Task& task, int box_rows, InputMaps& maps);
-// The int4 segment's scales as a matrix [rows, groups] of f32 with boxes of 4 columns x `box_rows`, not swizzled.
-Status make_scale_map(const Task& task, int box_rows, CUtensorMap& map);
+// A segment's scales as a matrix [rows, groups] of f32 with boxes of 4 columns x `box_rows`, not swizzled.
+Status make_scale_map(const Task& task, int segment, int box_rows, CUtensorMap& map);
 // y as a matrix [rows, n] of f32 with boxes of 32 columns x `box_rows`, 128-byte swizzle. n is a multiple of 4.
 Status make_result_map(const Task& task, int box_rows, CUtensorMap& map);
 

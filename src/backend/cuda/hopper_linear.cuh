@@ -63,6 +63,12 @@ struct Operand4 {
 #pragma unroll
     for (int i = 0; i < 4; ++i) Product<kN, true>::add(sums, step[i], tile + 2 * i);
   }
+  template <int kN>
+  __device__ __forceinline__ void start(int (&sums)[kN / 2], uint64_t tile) const {
+    Product<kN, true>::start(sums, step[0], tile);
+#pragma unroll
+    for (int i = 1; i < 4; ++i) Product<kN, true>::add(sums, step[i], tile + 2 * i);
+  }
 };
 
 // An int8 slot: two steps.
@@ -81,6 +87,11 @@ struct Operand8 {
   __device__ __forceinline__ void multiply(int (&sums)[kN / 2], uint64_t tile) const {
 #pragma unroll
     for (int i = 0; i < 2; ++i) Product<kN, false>::add(sums, step[i], tile + 2 * i);
+  }
+  template <int kN>
+  __device__ __forceinline__ void start(int (&sums)[kN / 2], uint64_t tile) const {
+    Product<kN, false>::start(sums, step[0], tile);
+    Product<kN, false>::add(sums, step[1], tile + 2);
   }
 };
 
@@ -109,24 +120,15 @@ struct OperandGroup {
   }
 };
 
-// What a group's steps become beside sums that are `kTimes` as large.
+// A group's steps.
 struct GroupSteps {
   float of[2];  // of the thread's outputs
 
-  template <int kTimes>
   static __device__ __forceinline__ GroupSteps load(const uint8_t* slot, const Lane& lane) {
     const __half2 both = *reinterpret_cast<const __half2*>(slot + lane.steps_at);
-    return {{__low2float(both) * (1.0f / kTimes), __high2float(both) * (1.0f / kTimes)}};
+    return {{__low2float(both), __high2float(both)}};
   }
 };
-// Adds four sums of a group to their results, 2 h + e of output h and row e; scales are those of both rows.
-__device__ __forceinline__ void add_group(float* results, const int (&sums)[4],
-                                          const GroupSteps& steps, const float2& scales) {
-  results[0] = fmaf(static_cast<float>(sums[0]), steps.of[0] * scales.x, results[0]);
-  results[1] = fmaf(static_cast<float>(sums[1]), steps.of[0] * scales.y, results[1]);
-  results[2] = fmaf(static_cast<float>(sums[2]), steps.of[1] * scales.x, results[2]);
-  results[3] = fmaf(static_cast<float>(sums[3]), steps.of[1] * scales.y, results[3]);
-}
 
 // What a row of the input brings to its results.
 struct Token {

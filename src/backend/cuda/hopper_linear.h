@@ -1,7 +1,15 @@
 // Linear layers on Hopper (sm_90a; docs/formats.md, section 5), by warpgroup products in s32: int8 inputs with one scale
 // a row and segment, times progressive int4 or int8 weights; or int4 inputs times int4 weights, both in groups of 128,
-// beside a kept int8 segment: "grouped". Sums are exact, and groups are added in their order, so a result does not
-// depend on the tile, on how k is cut, nor on the other rows.
+// beside a kept int8 segment: "grouped".
+//
+// Bits. Sums of products are exact integers. Not grouped, a result does not depend on the plan, nor on the other rows.
+// Grouped, a group's sum times the weight's step, in f32 exact, is added by one fused multiply-add with the input's scale;
+// the int8 segment is one more such term (its product with the step rounds), the last. A plan for few rows with `groups` G
+// and `cluster` C cuts k into s stages of two slots of one segment (the last of a segment may have one): CTA r of C takes
+// the stages [r s / C, (r + 1) s / C), its warpgroups g = 0 .. G - 1 the g-th, (g + G)-th .. of them. Each adds up what it
+// takes in order (of the int8 segment its integers first), then the parts are added: g ascending in a CTA, then r. So a
+// result depends on (G, C) alone, not on the other rows, tiles or blocks. Plans for many rows are as (1, 1). Where nothing
+// rounds (scales are powers of two, sums are representable) all have the plain kernel's bits.
 //
 // The weight is the register operand: 64 outputs x k, the tokens are the product's n. Its layout is therefore that of
 // the operand's fragments: blocks of 64 outputs, of each the slots along k, contiguous:
@@ -68,7 +76,9 @@ struct Task {
 };
 
 // How a task is cut. Few rows: a CTA has 64 * blocks outputs, `groups` warpgroups a block that take turns along k, and
-// `cluster` CTAs share the slots (grouped: 1). Many rows: persistent CTAs of 128 outputs.
+// `cluster` CTAs share the slots. Many rows: persistent CTAs of 128 outputs; `cluster` CTAs of neighbouring outputs share the
+// inputs, times `groups` CTAs that share the slots. Grouped weights, many rows: `cluster` is 1, and a multiprocessor has
+// `groups` CTAs.
 struct Plan {
   int rows = 8;  // tokens of a tile
   int blocks = 1;
@@ -76,12 +86,16 @@ struct Plan {
   int cluster = 1;
   bool many = false;
 };
-// Where plans come from, for people: "plans measured on an H200" or "estimated plans".
+// Where plans come from, for people: "plans measured on an H200 and an H100" or "estimated plans".
 const char* origin_of_plans(int multiprocessors);
 bool has_few_rows_kernel(bool grouped, int rows, int blocks, int groups);
+bool has_many_rows_kernel(bool grouped, int rows, int cluster, int groups);
 // A pure function of the problem and the device: that of the nearest measured shape (hopper_tuned.h), or, on a device
 // with another number of multiprocessors, of the least estimated time. by_expert: the task has row_ends.
 Plan plan(int rows, const Weight& weight, bool by_expert, int multiprocessors);
+// A plan whose results have the same bits for every number of rows: for grouped weights, k is not cut. Slower with few
+// rows.
+Plan plan_in_order(int rows, const Weight& weight, bool by_expert, int multiprocessors);
 
 Status launch_linear(const Task& task, const Plan& plan, int multiprocessors, Stream stream);
 

@@ -2,13 +2,37 @@
 // tiles of 128 outputs x kRows rows: one warp asks for slots and inputs, one fetches the rows' scales, two warpgroups
 // widen and multiply. A slot is widened while the products of the one before run.
 //
-// The int8 segment comes last: the int4 sums have become results by then, so that for 256 rows the second sums, of
-// 64 rows at a time, find registers.
+// The int8 segment comes last: its sums are of 32 rows at a time, which become results, together with the int4 sums of
+// those rows, while the next ones are multiplied. So 256 rows leave registers for them.
 #include "backend/cuda/hopper_many_consumer.cuh"
 #include "backend/cuda/hopper_many_launch.cuh"
 
 namespace atom::backend::cuda::hopper {
 namespace many {
+
+template <typename S>
+__device__ Barriers init_barriers(uint8_t* shared) {
+  Barriers barriers;
+  barriers.full = shared_address(shared + S::kBarriersAt);
+  barriers.empty = barriers.full + 8 * S::kStages;
+  barriers.tokens_full = barriers.empty + 8 * S::kStages;
+  barriers.tokens_empty = barriers.tokens_full + 16;
+  barriers.sums_empty = barriers.tokens_empty + 16;
+  barriers.sums_full = barriers.sums_empty + 8;
+  if (threadIdx.x != 0) return barriers;
+  for (int i = 0; i < S::kStages; ++i) {
+    barrier_init(barriers.full + 8 * i, 1);
+    barrier_init(barriers.empty + 8 * i, kConsumers * 4 * S::kShare);
+  }
+  for (int i = 0; i < 2; ++i) {
+    barrier_init(barriers.tokens_full + 8 * i, 32);
+    barrier_init(barriers.tokens_empty + 8 * i, kConsumers * kWarpgroup);
+  }
+  barrier_init(barriers.sums_empty, kConsumers * 4);
+  barrier_init(barriers.sums_full, kConsumers * 4);
+  barrier_init_fence();
+  return barriers;
+}
 
 template <typename S>
 __global__ void __launch_bounds__(kThreads, 1)
@@ -17,57 +41,77 @@ __global__ void __launch_bounds__(kThreads, 1)
                      const __grid_constant__ CUtensorMap results, const __grid_constant__ Task t,
                      int boxes) {
   extern __shared__ __align__(1024) uint8_t shared[];
-  Barriers barriers;
-  barriers.full = shared_address(shared + S::kBarriersAt);
-  barriers.empty = barriers.full + 8 * S::kStages;
-  barriers.tokens_full = barriers.empty + 8 * S::kStages;
-  barriers.tokens_empty = barriers.tokens_full + 16;
+  const Barriers barriers = init_barriers<S>(shared);
   if (threadIdx.x == 0) {
-    for (int i = 0; i < S::kStages; ++i) {
-      barrier_init(barriers.full + 8 * i, 1);
-      barrier_init(barriers.empty + 8 * i, kConsumers * 4);
-    }
-    for (int i = 0; i < 2; ++i) {
-      barrier_init(barriers.tokens_full + 8 * i, 32);
-      barrier_init(barriers.tokens_empty + 8 * i, kConsumers * kWarpgroup);
-    }
-    barrier_init_fence();
     prefetch_map(&map4);
     prefetch_map(&map8);
   }
   launch_dependents();
+  if constexpr (S::kCluster > 1) {
+    __syncwarp();
+    cluster_arrive();  // whoever reaches into another CTA waits for it first
+  }
   __syncthreads();
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
   if (warp >= kConsumers * 4) {
     give_registers<40>();
     if (warp == kConsumers * 4) {
-      if (threadIdx.x % 32 == 0)
+      if (threadIdx.x % 32 == 0) {
         Producer<S>(t, &map4, &map8, shared, barriers).run();
-      else
+      } else {
+        if constexpr (S::kShare > 1) cluster_wait_alone();
         wait_for_previous_grid();
+      }
     } else {
+      if constexpr (S::kShare > 1) cluster_wait();
       wait_for_previous_grid();
       if (warp == kConsumers * 4 + 1) produce_tokens<S>(t, tiles_of<S>(t), shared, barriers);
     }
+    if constexpr (S::kSplit > 1) cluster_wait_alone();
   } else {
     take_registers<232>();  // 2 * 128 * 232 + 128 * 40 = 384 * 168, what the launch took
+    if constexpr (S::kShare > 1) cluster_wait();
     wait_for_previous_grid();  // every thread: what it stores may be read before, and the next kernel counts on it
-    Consumer<S>(t, boxes != 0 ? &results : nullptr, shared, barriers).run(tiles_of<S>(t));
+    const Tiles tiles = tiles_of<S>(t);
+    Consumer<S>(t, boxes != 0 ? &results : nullptr, shared, barriers).run(tiles);
+    if (S::kSplit > 1 && !tiles.shares()) cluster_wait();
+  }
+  if constexpr (S::kShare > 1) {  // others write to this CTA's memory and arrive at its barriers
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait();
   }
 }
 
 template <typename S>
 Status launch(const Task& t, int multiprocessors, Stream stream) {
-  if (S::kRows > 128 && (t.w.slots4 == 0 || t.w.slots8 > S::kStages)) return cudaErrorInvalidValue;
+  if (S::kRows > 128 && t.w.slots4 == 0) return cudaErrorInvalidValue;
+  if (!S::kLong && t.w.slots4 > 0 && t.w.slots8 > S::kShortSlots8) return cudaErrorInvalidValue;
   return launch_tiles<S>(many_rows_kernel<S>, t, multiprocessors, stream);
 }
 
 }  // namespace many
 
 Status launch_many_rows(const Task& t, const Plan& p, int multiprocessors, Stream stream) {
-  if (p.rows == 64) return many::launch<many::Shape<64, 10>>(t, multiprocessors, stream);
-  if (p.rows == 128) return many::launch<many::Shape<128, 6>>(t, multiprocessors, stream);
-  if (p.rows == 256) return many::launch<many::Shape<256, 4>>(t, multiprocessors, stream);
+  const bool is_long = t.w.slots8 > 2;  // the kernels that share k have no code for it
+  const int cluster = p.cluster * 10 + (is_long ? 1 : p.groups);  // CTAs that share inputs, k
+  switch (p.rows) {
+    case 64:
+      if (cluster == 11) return many::launch<many::Shape<64, 10, 1, 1>>(t, multiprocessors, stream);
+      if (cluster == 12) return many::launch<many::Shape<64, 10, 1, 2>>(t, multiprocessors, stream);
+      break;
+    case 128:
+      if (cluster == 11) return many::launch<many::Shape<128, 7, 1, 1>>(t, multiprocessors, stream);
+      if (cluster == 12) return many::launch<many::Shape<128, 7, 1, 2>>(t, multiprocessors, stream);
+      break;
+    case 256:
+      if (cluster == 21) return many::launch<many::Shape<256, 4, 2, 1>>(t, multiprocessors, stream);
+      if (cluster == 11) return many::launch<many::Shape<256, 4, 1, 1>>(t, multiprocessors, stream);
+      if (cluster == 12) return many::launch<many::Shape<256, 4, 1, 2>>(t, multiprocessors, stream);
+      break;
+    default:
+      break;
+  }
   return cudaErrorInvalidValue;
 }
 

@@ -17,15 +17,20 @@ Status launch_tiles(Kernel kernel, const Task& t, int multiprocessors, Stream st
   const bool boxes = t.row_ends == nullptr && t.w.n % 4 == 0;
   if (S::kRows > 128 && !boxes) return cudaErrorInvalidValue;
   InputMaps maps;
-  if (const Status status = make_input_maps(t, S::kRows, maps); status != 0) return status;
+  if (const Status status = make_input_maps(t, S::kRows / S::kShare, maps); status != 0)
+    return status;
   CUtensorMap results = maps.of4;
   if (boxes)
     if (const Status status = make_result_map(t, S::kBoxRows, results); status != 0) return status;
+  constexpr int kCluster = S::kShare * S::kSplit, kGroupOutputs = kOutputs * S::kShare;
   const int tiles =
-      (t.w.blocks() + kConsumers - 1) / kConsumers * ((t.x.rows + S::kRows - 1) / S::kRows);
-  const int grid = tiles < multiprocessors ? tiles : multiprocessors;
-  return launch_kernel(kernel, {dim3(grid), kThreads, S::kBytes, 1, t.dependent != 0}, stream,
-                       maps.of4, maps.of8, results, t, boxes ? 1 : 0);
+      (t.w.n + kGroupOutputs - 1) / kGroupOutputs * ((t.x.rows + S::kRows - 1) / S::kRows);
+  // CTAs that share k take half a tile each, if all find room.
+  int clusters = S::kSplit > 1 && 2 * tiles > multiprocessors ? (tiles + 1) / 2 : tiles;
+  clusters = clusters < multiprocessors / kCluster ? clusters : multiprocessors / kCluster;
+  return launch_kernel(kernel,
+                       {dim3(clusters * kCluster), kThreads, S::kBytes, kCluster, t.dependent != 0},
+                       stream, maps.of4, maps.of8, results, t, boxes ? 1 : 0);
 }
 
 }  // namespace atom::backend::cuda::hopper::many

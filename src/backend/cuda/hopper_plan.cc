@@ -1,7 +1,6 @@
 // The choice of a kernel and of its cut for hopper_linear.h: no device, no CUDA.
 #include <algorithm>
 #include <cmath>
-#include <iterator>
 #include <span>
 
 #include "backend/cuda/hopper_tuned.h"
@@ -20,16 +19,23 @@ constexpr Candidate kCandidates[] = {
     {32, 2, 2, 1}, {64, 1, 2, 1}, {64, 1, 4, 1}, {64, 2, 2, 1},
 };
 constexpr Candidate kGroupedCandidates[] = {
-    {8, 1, 1, 4},  {8, 1, 3, 2},  {8, 1, 7, 1},  {8, 2, 1, 2},  {8, 2, 3, 1},
-    {16, 1, 1, 3}, {16, 1, 2, 2}, {16, 1, 5, 1}, {16, 2, 2, 1}, {32, 1, 1, 3},
-    {32, 1, 2, 2}, {32, 1, 4, 1}, {32, 2, 2, 1},
+    {8, 1, 1, 4},  {8, 1, 2, 4},  {8, 1, 4, 2},  {8, 1, 8, 1},  {8, 2, 2, 2},
+    {8, 2, 4, 1},  {16, 1, 3, 2}, {16, 1, 6, 1}, {16, 2, 1, 2}, {16, 2, 3, 1},
+    {32, 1, 4, 1}, {32, 1, 6, 1}, {32, 2, 1, 2}, {32, 2, 2, 1}, {64, 1, 1, 4},
+    {64, 1, 2, 2}, {64, 1, 4, 1}, {64, 2, 1, 2}, {64, 2, 2, 1},
+};
+// Kernels for many rows, as launch_many_rows has them: rows, CTAs that share inputs, CTAs that share k.
+struct ManyRows {
+  int rows, cluster, groups;
+};
+constexpr ManyRows kManyRows[] = {
+    {64, 1, 1}, {64, 1, 2}, {128, 1, 1}, {128, 1, 2}, {256, 1, 1}, {256, 1, 2}, {256, 2, 1},
 };
 
 // Roughly the microseconds of a linear with few rows on a chip like the H200, to compare candidates: a constant, then
 // the longer of two: the slots of the busiest multiprocessor at its share of the bandwidth, and the slots of a group
 // one after the other. A second wave of CTAs and a cluster's exchange cost extra.
-double cost(const Candidate& c, int cluster, int blocks, int slots, int multiprocessors,
-            double step_microseconds = 0.6) {
+double cost(const Candidate& c, int cluster, int blocks, int slots, int multiprocessors) {
   constexpr double kSlotMicroseconds = 0.125;  // kSlotBytes at 33 GB/s, a multiprocessor's share
   const int ctas = (blocks + c.blocks - 1) / c.blocks * cluster;
   const int resident = multiprocessors * c.ctas;
@@ -39,45 +45,29 @@ double cost(const Candidate& c, int cluster, int blocks, int slots, int multipro
   const double inputs = 1.0 + c.rows * 128.0 / (c.blocks * kSlotBytes) * 0.5;  // from L2
   const double stream = busiest * c.blocks * slots_of_cta * kSlotMicroseconds * inputs;
   const int steps = (slots_of_cta + c.groups - 1) / c.groups;  // of a group, one after the other
-  const double walk = step_microseconds * steps;
+  const double walk = 0.6 * steps;
   return 3.0 + waves * std::max(stream, walk) + (waves - 1) * 2.0 + (cluster - 1) * 0.8;
 }
 
-constexpr int kMostSlots8 = 4;  // beside int4 slots, of the kernel for 256 rows
+// Whether the kernels for 256 rows take the weight.
+bool has_256_rows(const Weight& weight) {
+  const int most_slots8 = weight.grouped != 0 ? 4 : 2;  // beside int4 slots
+  return weight.slots4 > 0 && weight.slots8 <= most_slots8 && weight.n % 4 == 0;
+}
 
 Plan many_rows(int tile) {
   return {.rows = tile, .blocks = 2, .groups = 1, .cluster = 1, .many = true};
 }
 
-// Kernels with scales a group: up to 32 rows a CTA, and no clusters.
-Plan estimated_grouped(int rows, const Weight& weight, int multiprocessors) {
-  const int pairs = (weight.blocks() + 1) / 2;
-  if (rows > 64) {
-    const int tiles = pairs * ((rows + 127) / 128);
-    return many_rows(tiles >= multiprocessors ? 128 : 64);
-  }
-  if (rows > 32 && pairs * 2 > multiprocessors) return many_rows(64);
-  int tile = 8;
-  while (tile < rows && tile < 32) tile *= 2;
-  const int row_tiles = (rows + tile - 1) / tile;
-  Plan best;
-  double least = 1e30;
-  const int slots = weight.slots4 + weight.slots8;
-  for (const Candidate& c : kGroupedCandidates) {
-    if (c.rows != tile) continue;
-    constexpr double kStep = 0.25;  // stages do not wait for the group that refills them
-    const double time = cost(c, 1, weight.blocks() * row_tiles, slots, multiprocessors, kStep) +
-                        0.1 * kStep * slots / c.groups;
-    if (time >= least) continue;
-    least = time;
-    best = {.rows = c.rows, .blocks = c.blocks, .groups = c.groups, .cluster = 1, .many = false};
-  }
-  return best;
+std::span<const Candidate> candidates(bool grouped) {
+  if (grouped) return kGroupedCandidates;
+  return kCandidates;
 }
 
 Plan estimated(int rows, const Weight& weight, int multiprocessors) {
   constexpr int kMostFewRows = 64;
   const int blocks = weight.blocks(), slots = weight.slots4 + weight.slots8;
+  const bool grouped = weight.grouped != 0;
   if (rows > kMostFewRows) {
     const int pairs = (blocks + 1) / 2;
     for (const int tile : {256, 128})
@@ -88,7 +78,7 @@ Plan estimated(int rows, const Weight& weight, int multiprocessors) {
   while (tile < rows) tile *= 2;
   Plan best;
   double least = 1e30;
-  for (const Candidate& c : kCandidates)
+  for (const Candidate& c : candidates(grouped))
     for (const int cluster : {1, 2}) {
       if (c.rows != tile || slots < 2 * cluster) continue;
       const double time = cost(c, cluster, blocks, slots, multiprocessors);
@@ -133,21 +123,42 @@ bool has_few_rows_kernel(bool grouped, int rows, int blocks, int groups) {
   const auto is_it = [&](const Candidate& c) {
     return c.rows == rows && c.blocks == blocks && c.groups == groups;
   };
-  return grouped ? std::any_of(std::begin(kGroupedCandidates), std::end(kGroupedCandidates), is_it)
-                 : std::any_of(std::begin(kCandidates), std::end(kCandidates), is_it);
+  const std::span<const Candidate> all = candidates(grouped);
+  return std::any_of(all.begin(), all.end(), is_it);
+}
+
+Plan plan_in_order(int rows, const Weight& weight, bool by_expert, int multiprocessors) {
+  if (by_expert || weight.grouped == 0) return plan(rows, weight, by_expert, multiprocessors);
+  const int pairs = (weight.blocks() + 1) / 2;
+  const bool fills = pairs * 2 > multiprocessors;
+  if (rows > 64 || (rows > 32 && fills)) {
+    const Plan many = rows > 64 ? estimated(rows, weight, multiprocessors) : many_rows(64);
+    return many.rows == 256 && !has_256_rows(weight) ? many_rows(128) : many;
+  }
+  int tile = 8;
+  while (tile < rows) tile *= 2;
+  return {.rows = tile, .blocks = tile > 8 ? 2 : 1, .groups = 1, .cluster = 1, .many = false};
+}
+
+bool has_many_rows_kernel(bool grouped, int rows, int cluster, int groups) {
+  if (grouped)
+    return cluster == 1 &&
+           (groups == 1 ? rows == 64 || rows == 128 || rows == 256 : rows == 64 && groups == 2);
+  return std::any_of(std::begin(kManyRows), std::end(kManyRows), [&](const ManyRows& k) {
+    return k.rows == rows && k.cluster == cluster && k.groups == groups;
+  });
 }
 
 Plan plan(int rows, const Weight& weight, bool by_expert, int multiprocessors) {
   // How many rows an expert has is known on the device only: the kernel whose CTAs take any number of tiles.
   if (by_expert) return many_rows(rows > 1024 ? 128 : 64);
+  const bool grouped = weight.grouped != 0;
   const bool measured = is_tuned(multiprocessors);
-  if (weight.grouped != 0)
-    return measured ? tuned(rows, weight, kTunedGrouped)
-                    : estimated_grouped(rows, weight, multiprocessors);
   const Plan best =
-      measured ? tuned(rows, weight, kTuned) : estimated(rows, weight, multiprocessors);
-  const bool any_rows = weight.slots4 > 0 && weight.slots8 <= kMostSlots8 && weight.n % 4 == 0;
-  if (best.many && best.rows == 256 && !any_rows) return many_rows(128);
+      measured ? tuned(rows, weight, grouped ? std::span<const Tuned>(kTunedGrouped) : kTuned)
+               : estimated(rows, weight, multiprocessors);
+  if (best.many && best.rows == 256 && !has_256_rows(weight)) return many_rows(128);
+  if (best.many) return best;
   if (best.cluster > weight.slots4 + weight.slots8) return estimated(rows, weight, multiprocessors);
   return best;
 }

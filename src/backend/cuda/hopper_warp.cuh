@@ -28,6 +28,14 @@ __device__ __forceinline__ void load_words(uint32_t (&w)[kWords], uint32_t at) {
                  : "r"(at)
                  : "memory");
 }
+__device__ __forceinline__ int4 load_quad(uint32_t at) {
+  int4 v;
+  asm volatile("ld.shared.v4.s32 {%0,%1,%2,%3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "r"(at)
+               : "memory");
+  return v;
+}
 __device__ __forceinline__ void store_word(uint32_t at, uint32_t x) {
   asm volatile("st.shared.u32 [%0], %1;" ::"r"(at), "r"(x) : "memory");
 }
@@ -46,11 +54,24 @@ __device__ __forceinline__ void copy_quad(uint32_t to, const void* from) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
 }
 
+// The same past the L1 cache, for what nobody reads again.
+__device__ __forceinline__ void copy_quad_past(uint32_t to, const void* from) {
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from) : "memory");
+}
+
 // ---- global memory that other blocks write while this one runs
 
-__device__ __forceinline__ float4 load_volatile(const float* from) {
+__device__ __forceinline__ float2 load_relaxed2(const float* from) {
+  float2 v;
+  asm volatile("ld.relaxed.gpu.global.v2.f32 {%0,%1}, [%2];"
+               : "=f"(v.x), "=f"(v.y)
+               : "l"(from)
+               : "memory");
+  return v;
+}
+__device__ __forceinline__ float4 load_relaxed4(const float* from) {
   float4 v;
-  asm volatile("ld.volatile.v4.f32 {%0,%1,%2,%3}, [%4];"
+  asm volatile("ld.relaxed.gpu.global.v4.f32 {%0,%1,%2,%3}, [%4];"
                : "=f"(v.x), "=f"(v.y), "=f"(v.z), "=f"(v.w)
                : "l"(from)
                : "memory");

@@ -59,7 +59,8 @@ __device__ inline int e2m1_code(float x) {
   if (isnan(x)) return 0;
   const float limited = fminf(fmaxf(x, -12.0f), 12.0f), magnitude = fabsf(limited);
   const float step = magnitude < 4.0f ? 1.0f : magnitude < 8.0f ? 2.0f : 4.0f;
-  return static_cast<int>(rintf(limited / step) * step);
+  const float per_step = magnitude < 4.0f ? 1.0f : magnitude < 8.0f ? 0.5f : 0.25f;
+  return static_cast<int>(rintf(limited * per_step) * step);
 }
 
 // Two words of four s8 codes each from one word of eight nibbles, the first code in the lowest byte.

@@ -97,6 +97,8 @@ CudaLinear::CudaLinear(std::span<const LinearWeight> parts, const format::Segmen
   if (!hopper) return;
   if (find_segments(parts[0].segments))
     pack_slots(stream);
+  else if (find_half_segment(parts[0].segments))
+    pack_half(stream);
   else if (notice_.empty())
     notice_ = fmt::format("linear {}: plain kernel", pair_name(parts[0].segments, input));
 }
@@ -143,7 +145,44 @@ void CudaLinear::pack_slots(Stream stream) {
   fast_.slots = to.slots;
   fast_.steps4 = to.steps4;
   fast_.steps8 = to.steps8;
-  for (int i = 0; i < 2; ++i) {  // the slots have it all
+  drop_codes();
+}
+
+// One segment of weights in 16 bits or int4, met by an input in floating point.
+bool CudaLinear::find_half_segment(const format::Segments& weight) {
+  constexpr int kGroup = 128;
+  half_segment_ = -1;
+  if (n_ == 0) return false;
+  for (int i = 0; i < 2; ++i) {
+    const format::Segment w = weight.at[static_cast<size_t>(i)];
+    if (w.size == 0) continue;
+    if (half_segment_ >= 0 || format::is_integer(input_.at[static_cast<size_t>(i)].format))
+      return false;
+    if (w.format != format::kF16 && w.format != format::kBF16 && w.format != format::int4(kGroup))
+      return false;
+    half_segment_ = i;
+  }
+  return half_segment_ >= 0;
+}
+
+void CudaLinear::pack_half(Stream stream) {
+  const WeightSegment& w = view_.at[half_segment_];
+  half_ = {.n = n_,
+           .k = w.size,
+           .kind = w.element == Element::kInt4 ? hopper::HalfKind::kInt4 : hopper::HalfKind::kF16,
+           .bias = view_.bias};
+  slots_.reserve(static_cast<size_t>(half_.bytes()));
+  factors_.reserve(static_cast<size_t>(hopper::half_blocks(n_)) * hopper::kBlockOutputs *
+                   sizeof(float));
+  half_.slots = slots_.as<uint8_t>();
+  half_.factors = factors_.as<float>();
+  require(hopper::launch_half_pack(view_, half_segment_, half_, stream), "packing a weight");
+  require(cudaStreamSynchronize(stream), "packing a weight");
+  drop_codes();
+}
+
+void CudaLinear::drop_codes() {
+  for (int i = 0; i < 2; ++i) {
     codes_[i] = DeviceMemory();
     steps_[i] = DeviceMemory();
     multipliers_[i] = DeviceMemory();

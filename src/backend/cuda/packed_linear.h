@@ -6,6 +6,7 @@
 #include <string>
 
 #include "backend/backend.h"
+#include "backend/cuda/hopper_half_linear.h"
 #include "backend/cuda/hopper_linear.h"
 #include "backend/cuda/runtime.h"
 #include "backend/cuda/tasks.h"
@@ -15,7 +16,7 @@ namespace atom::backend::cuda {
 class CudaLinear final : public PackedLinear {
  public:
   // Error: parts that differ, or a pair of weight and input formats that is not computed. Returns when the host
-  // memory of the parts has been read. hopper: the device runs the kernels of hopper_linear.h.
+  // memory of the parts has been read. hopper: the device runs the kernels of hopper_linear.h and hopper_half_linear.h.
   CudaLinear(std::span<const LinearWeight> parts, const format::Segments& input, bool hopper,
              Stream stream);
 
@@ -28,13 +29,20 @@ class CudaLinear final : public PackedLinear {
   const hopper::Weight& fast() const { return fast_; }
   int segment4() const { return segment4_; }
   int segment8() const { return segment8_; }
+  // The same of the kernels with floating-point inputs.
+  bool is_half() const { return half_.slots != nullptr; }
+  const hopper::HalfWeight& half() const { return half_; }
+  int half_segment() const { return half_segment_; }
 
  private:
   void pack_codes(std::span<const LinearWeight> parts, int index, Stream stream);
   void pack_scales(std::span<const LinearWeight> parts, int index, Stream stream);
   void pack_bias(std::span<const LinearWeight> parts, Stream stream);
   bool find_segments(const format::Segments& weight);
+  bool find_half_segment(const format::Segments& weight);
   void pack_slots(Stream stream);
+  void pack_half(Stream stream);
+  void drop_codes();  // the slots have it all
 
   format::Segments input_;
   WeightView view_;
@@ -42,7 +50,9 @@ class CudaLinear final : public PackedLinear {
   hopper::Weight fast_;
   int segment4_ = -1, segment8_ = -1;
   bool grouped_ = false;
-  DeviceMemory slots_, steps4_, steps8_;
+  hopper::HalfWeight half_;
+  int half_segment_ = -1;
+  DeviceMemory slots_, steps4_, steps8_, factors_;
   std::string notice_;
 };
 

@@ -1,5 +1,5 @@
-// Attention of a step with several rows a sequence by the kernel of hopper_prefill.h. The tiles are made and uploaded once for
-// the layers that share them.
+// Attention of sequences with several rows by the kernel of hopper_prefill.h. The tiles are made and uploaded once for the
+// layers that share them.
 #include <cuda_runtime_api.h>
 
 #include <vector>
@@ -9,55 +9,41 @@
 
 namespace atom::backend::cuda {
 
-namespace {
-
-std::string plain_notice(const format::KvLayout& layout) {
-  return fmt::format(
-      "attention of a prompt, {} KV-cache, head_dim {}, {} tokens a page: plain kernel",
-      format::name(layout.kind), layout.head_dim, layout.tokens);
+hopper::PrefillTask CudaBackend::prefill_task(const AttentionTask& task) {
+  return {.heads = task.heads,
+          .kv_heads = task.kv_heads,
+          .head_dim = task.head_dim,
+          .cache = task.cache,
+          .has_open_page = task.has_open_page,
+          .open = task.open,
+          .y = task.y};
 }
 
-}  // namespace
-
-bool CudaBackend::prefill(const AttentionArgs& args, AttentionTask task) {
-  if (!is_hopper() || is_decoding(args)) return false;
-  hopper::PrefillTask p{.heads = task.heads,
-                        .kv_heads = task.kv_heads,
-                        .head_dim = task.head_dim,
-                        .cache = task.cache,
-                        .has_open_page = task.has_open_page,
-                        .open = task.open,
-                        .y = task.y};
-  if (!hopper::can_prefill(p)) {
-    note(plain_notice(args.layout));
-    return false;
-  }
-  upload_tiles(task.heads / task.kv_heads, &p);
-  task.query_bytes = hopper::decode_query_bytes(task.head_dim);
-  queries_.reserve(static_cast<size_t>(task.query_bytes) * static_cast<size_t>(task.rows) *
-                   static_cast<size_t>(task.heads));
-  task.queries = queries_.as<uint8_t>();
+void CudaBackend::prefill(const AttentionTask& task) {
+  hopper::PrefillTask p = prefill_task(task);
+  upload_tiles(task.heads / task.kv_heads, task.single_rows_apart != 0, &p);
   p.queries = task.queries;
-  if (args.layout.open_page) reserve_fresh(hopper::prefill_fresh_bytes(task.head_dim), &task);
   p.fresh = task.fresh;
   p.fresh_bytes = task.fresh_bytes;
-  require(launch_store_kv(task, stream_), "storing K and V");
   require(hopper::launch_prefill(p, stream_), "attention of a prompt");
-  if (args.layout.open_page) require(launch_keep_open_pages(task, stream_), "keeping open pages");
-  return true;
+  if (task.has_open_page != 0) require(launch_keep_open_pages(task, stream_), "keeping open pages");
 }
 
-void CudaBackend::upload_tiles(int group, hopper::PrefillTask* task) {
-  if (tiles_group_ != group) {
-    const std::vector<hopper::PrefillTile> tiles = hopper::plan_prefill(step_sequences_, group);
+void CudaBackend::upload_tiles(int group, bool without_single_rows, hopper::PrefillTask* task) {
+  if (tiles_.step != step_.number || tiles_.group != group) {
+    std::vector<hopper::PrefillSequence> sequences;
+    for (const hopper::PrefillSequence& s : step_.sequences)
+      if (s.rows != 1 || !without_single_rows) sequences.push_back(s);
+    const std::vector<hopper::PrefillTile> tiles = hopper::plan_prefill(sequences, group);
     const size_t bytes = tiles.size() * sizeof(hopper::PrefillTile);
-    tiles_.reserve(bytes);
-    staging_.copy(tiles_.as<char>(), tiles.data(), bytes, stream_);
-    tiles_group_ = group;
-    tile_count_ = static_cast<int>(tiles.size());
+    tiles_.memory.reserve(bytes);
+    staging_.copy(tiles_.memory.as<char>(), tiles.data(), bytes, stream_);
+    tiles_.step = step_.number;
+    tiles_.group = group;
+    tiles_.count = static_cast<int>(tiles.size());
   }
-  task->tiles = tiles_.as<hopper::PrefillTile>();
-  task->tile_count = tile_count_;
+  task->tiles = tiles_.memory.as<hopper::PrefillTile>();
+  task->tile_count = tiles_.count;
 }
 
 }  // namespace atom::backend::cuda

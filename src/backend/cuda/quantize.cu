@@ -1,6 +1,6 @@
 // Rows of f32 to the input of a linear, and back: order, block Hadamard transform, scales, codes. A block takes a
 // row. Every result has the bits of format/quantize.h.
-#include "backend/cuda/numbers.cuh"
+#include "backend/cuda/input_step.cuh"
 #include "backend/cuda/tasks.h"
 #include "backend/cuda/team.cuh"
 
@@ -49,45 +49,6 @@ __device__ float extreme(const float* x, int size, float largest, const Team& te
   return team.any(positive) ? largest : -largest;
 }
 
-__device__ float nvfp4_global(float absmax) {
-  if (isnan(absmax)) return absmax;
-  return absmax == 0.0f ? 1.0f : 2688.0f / fmaxf(absmax, 0x1p-114f);
-}
-
-// format::input_step
-__device__ float input_step(Scaling scaling, float absmax, float clip, float global) {
-  if (isnan(absmax) || isnan(global)) return quiet_nan();
-  switch (scaling) {
-    case Scaling::kInt8:
-      return absmax == 0.0f ? 1.0f : absmax / 127.0f;
-    case Scaling::kE2M1:
-      return absmax == 0.0f ? 0.5f : absmax * (clip / 12.0f);
-    case Scaling::kMxfp4:
-      return absmax == 0.0f ? 0.5f : 0.5f * mxfp4_scale(absmax);
-    case Scaling::kNvfp4: {
-      constexpr uint32_t kOne = 0x38;
-      const uint32_t bits = absmax == 0.0f ? kOne : max(f32_to_e4m3(absmax / 6.0f * global), 1u);
-      return 0.5f * e4m3_to_f32(bits) / global;
-    }
-    case Scaling::kInt4:
-    case Scaling::kInt4Signed:
-      break;
-  }
-  return absmax == 0.0f ? 1.0f : absmax * (clip / 7.0f);
-}
-
-__device__ int input_code(Scaling scaling, float x, float inv) {
-  switch (scaling) {
-    case Scaling::kInt8:
-      return clamped_code(x, inv, -127.0f, 127.0f);
-    case Scaling::kInt4:
-    case Scaling::kInt4Signed:
-      return clamped_code(x, inv, -8.0f, 7.0f);
-    default:
-      return e2m1_code(x * inv);
-  }
-}
-
 struct Group {
   const float* x;
   int size;
@@ -102,7 +63,7 @@ __device__ void quantize_group(const Group& g, const Team& team) {
   float step;
   if (g.scaling == Scaling::kInt4Signed) {
     const float value = extreme(g.x, g.size, largest, team);
-    step = value == 0.0f ? 1.0f : value * (g.clip / -8.0f);
+    step = signed_step(value, g.clip);
   } else {
     step = input_step(g.scaling, largest, g.clip, g.global);
   }

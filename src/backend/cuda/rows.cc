@@ -1,4 +1,5 @@
-// Operations on single rows: each producer writes f32, then quantizes for its consumer.
+// Operations on single rows. On Hopper a producer is one kernel (hopper_producers.h); elsewhere, and where that has
+// none, it writes f32, which a second one quantizes for the consumer.
 #include "backend/cuda/activation.h"
 #include "backend/cuda/cuda_backend.h"
 #include "base/error.h"
@@ -11,6 +12,16 @@ Element table_element(format::Format format) {
   check(!format::is_integer(format), "a table holds floating-point rows");
   if (format == format::kF32) return Element::kF32;
   return format == format::kF16 ? Element::kF16 : Element::kBF16;
+}
+
+// "gate to int4.g128 10880 + int8 128 in an order: plain kernel"
+std::string plain_notice(const InputSpec& spec, std::string_view name) {
+  std::string words;
+  for (const format::Segment& s : spec.segments.at)
+    if (s.size > 0)
+      words += fmt::format("{}{} {}", words.empty() ? "" : " + ", format::name(s.format), s.size);
+  return fmt::format("{} to {}{}: plain kernel", name, words,
+                     spec.order != nullptr ? " in an order" : "");
 }
 
 }  // namespace
@@ -28,6 +39,13 @@ void CudaBackend::embed(const EmbedArgs& args) {
 }
 
 void CudaBackend::norm(const NormArgs& args) {
+  if (produce({.source = hopper::Source::kNorm,
+               .x = args.x,
+               .gain = args.gain,
+               .epsilon = args.epsilon,
+               .plain = args.plain},
+              args.y, "norm"))
+    return;
   const int rows = args.y.rows, k = args.y.spec->k();
   float* plain = args.plain != nullptr ? args.plain : rows_scratch(rows, k);
   require(launch_norm({.x = args.x,
@@ -42,10 +60,44 @@ void CudaBackend::norm(const NormArgs& args) {
 }
 
 void CudaBackend::gate(const GateArgs& args) {
+  if (produce({.source = hopper::Source::kGate, .x = args.x}, args.y, "gate")) return;
   const int rows = args.y.rows, k = args.y.spec->k();
   float* plain = rows_scratch(rows, k);
   require(launch_gate({.x = args.x, .y = plain, .rows = rows, .k = k}, stream_), "gate");
   quantize_rows(plain, args.y);
+}
+
+void CudaBackend::quantize(const QuantizeArgs& args) { quantize_rows(args.x, args.y); }
+
+bool CudaBackend::produce(hopper::ProduceTask task, const Activation& y, std::string_view name) {
+  if (!is_hopper()) return false;
+  const InputSpec& spec = *y.spec;
+  task.order = spec.order;
+  task.hadamard = spec.hadamard;
+  task.clip = spec.clip;
+  task.y = input_view(y);
+  task.dependent = 1;
+  if (!hopper::can_produce(task)) {
+    note(plain_notice(spec, name));
+    return false;
+  }
+  require(hopper::launch_produce(task, stream_), name);
+  return true;
+}
+
+void CudaBackend::quantize_rows(const float* x, const Activation& y) {
+  if (produce({.source = hopper::Source::kRows, .x = x}, y, "quantize")) return;
+  const InputSpec& spec = *y.spec;
+  QuantizeTask task{.x = x,
+                    .order = spec.order,
+                    .hadamard = spec.hadamard,
+                    .clip = spec.clip,
+                    .y = input_view(y)};
+  if (spec.order != nullptr || spec.hadamard != 0) {
+    ordered_.reserve(static_cast<size_t>(y.rows) * static_cast<size_t>(spec.k()) * sizeof(float));
+    task.ordered = ordered_.as<float>();
+  }
+  require(launch_quantize(task, stream_), "quantize");
 }
 
 void CudaBackend::route(const RouteArgs& args) {

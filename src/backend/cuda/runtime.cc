@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -15,6 +16,8 @@ namespace {
 std::string version_text(int version) {
   return fmt::format("{}.{}", version / 1000, version % 1000 / 10);
 }
+
+std::atomic<uint64_t> returns = 0;
 
 std::string words(Status status) { return cudaGetErrorString(static_cast<cudaError_t>(status)); }
 
@@ -67,13 +70,21 @@ void* allocate_device(size_t bytes) {
   cudaGetLastError();
   size_t free = 0, total = 0;
   if (status == cudaErrorMemoryAllocation && cudaMemGetInfo(&free, &total) == cudaSuccess)
-    fail("cuda: {} bytes of device memory were asked for, {} of {} are free", bytes, free, total);
+    fail(
+        "cuda: {} bytes of device memory were asked for, {} of {} are free; fewer bits of weights "
+        "or KV-cache, fewer "
+        "positions and fewer rows a step need less",
+        bytes, free, total);
   fail("cuda: allocating {} bytes: {}", bytes, words(status));
 }
 
 void free_device(void* data) {
-  if (data != nullptr) cudaFree(data);  // what could fail here has failed, and was reported, before
+  if (data == nullptr) return;
+  ++returns;
+  cudaFree(data);  // what could fail here has failed, and was reported, before
 }
+
+uint64_t device_memory_returns() { return returns; }
 
 DeviceMemory& DeviceMemory::operator=(DeviceMemory&& other) noexcept {
   std::swap(data_, other.data_);
@@ -87,6 +98,10 @@ void DeviceMemory::reserve(size_t bytes) {
   bytes_ = 0;
   data_ = allocate_device(bytes);
   bytes_ = bytes;
+}
+
+void DeviceMemory::reserve_more(size_t bytes) {
+  if (bytes > bytes_) reserve(2 * bytes);
 }
 
 Staging::~Staging() {

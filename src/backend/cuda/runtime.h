@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -33,6 +34,8 @@ Device open_device();
 // Error: how much was asked for, how much is free.
 void* allocate_device(size_t bytes);
 void free_device(void* data);  // waits for the device
+uint64_t
+device_memory_returns();  // how often memory was given back so far: what was at an address may not be there
 
 // Owns device memory. Movable.
 class DeviceMemory {
@@ -44,6 +47,9 @@ class DeviceMemory {
   ~DeviceMemory() { free_device(data_); }
 
   void reserve(size_t bytes);  // at least; what was there is lost when it grows
+  void reserve_more(
+      size_t
+          bytes);  // the same, and when it grows, room for twice as much: for what grows by and by
   template <typename T>
   T* as() const {
     return static_cast<T*>(data_);

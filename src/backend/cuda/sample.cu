@@ -26,10 +26,40 @@ struct Row {
   int size;
 
   // Smaller is more likely; ties: the lower id.
-  __device__ uint64_t key(int id) const {
-    const uint32_t bits = __float_as_uint(logits[id] + 0.0f);  // -0 is 0
+  static __device__ uint64_t key(int id, float logit) {
+    const uint32_t bits = __float_as_uint(logit + 0.0f);  // -0 is 0
     const uint32_t ascending = bits & 0x80000000u ? ~bits : bits | 0x80000000u;
     return uint64_t{~ascending} << 32 | static_cast<uint32_t>(id);
+  }
+
+  // Calls of(id, logit) for the ids of this thread, 16 loaded at a time where the row allows it: one block has to hide
+  // the latency of a whole vocabulary.
+  template <typename Of>
+  __device__ __forceinline__ void each(Of of) const {
+    int done = 0;
+    if (reinterpret_cast<uintptr_t>(logits) % sizeof(float4) == 0) {
+      done = each_fours<4>(done, of);
+      done = each_fours<1>(done, of);
+    }
+    for (int id = done + static_cast<int>(threadIdx.x); id < size; id += kThreads)
+      of(id, logits[id]);
+  }
+  template <int kLoads, typename Of>
+  __device__ __forceinline__ int each_fours(int done, Of of) const {
+    constexpr int kSpan = 4 * kThreads;
+    const int mine = 4 * static_cast<int>(threadIdx.x);
+    for (; done + kLoads * kSpan <= size; done += kLoads * kSpan) {
+      float4 v[kLoads];
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i)
+        v[i] = *reinterpret_cast<const float4*>(logits + done + i * kSpan + mine);
+#pragma unroll
+      for (int i = 0; i < kLoads; ++i) {
+        const int id = done + i * kSpan + mine;
+        of(id, v[i].x), of(id + 1, v[i].y), of(id + 2, v[i].z), of(id + 3, v[i].w);
+      }
+    }
+    return done;
   }
 };
 __device__ int id_of(uint64_t key) { return static_cast<int>(static_cast<uint32_t>(key)); }
@@ -68,13 +98,13 @@ __device__ uint64_t find_key(const Row& row, const Search& search, Shared& s) {
     for (int bin = tid; bin < kBins; bin += kThreads) s.bins[bin] = 0;
     __syncthreads();
     const uint64_t prefix = s.prefix;
-    for (int id = tid; id < row.size; id += kThreads) {
-      const uint64_t key = row.key(id);
-      if (key > search.limit || (shift < 56 && (key ^ prefix) >> (shift + 8) != 0)) continue;
+    row.each([&](int id, float logit) {
+      const uint64_t key = Row::key(id, logit);
+      if (key > search.limit || (shift < 56 && (key ^ prefix) >> (shift + 8) != 0)) return;
       const uint64_t measure = search.counts ? 1 : row.masses[id];
       if (measure != 0)
         atomicAdd(&s.bins[(key >> shift) & (kBins - 1)], static_cast<unsigned long long>(measure));
-    }
+    });
     __syncthreads();
     if (tid == 0) pick_bin(search, shift, s);
     __syncthreads();
@@ -86,19 +116,20 @@ __device__ uint64_t find_key(const Row& row, const Search& search, Shared& s) {
 
 __device__ uint64_t mass_up_to(const Row& row, uint64_t limit, Shared& s) {
   uint64_t mass = 0;
-  for (int id = static_cast<int>(threadIdx.x); id < row.size; id += kThreads)
-    if (row.key(id) <= limit) mass += row.masses[id];
+  row.each([&](int id, float logit) {
+    if (Row::key(id, logit) <= limit) mass += row.masses[id];
+  });
   return block_reduce(mass, Sum(), s.integers);
 }
 
 // top_k, then top_p of what it left, then the id at which the running mass exceeds uniform * mass.
 __device__ int draw(const Row& row, const DrawRule& rule, float largest, Shared& s) {
   constexpr double kUnit = 1099511627776.0;  // 2^40
-  for (int id = static_cast<int>(threadIdx.x); id < row.size; id += kThreads) {
-    const double distance = static_cast<double>(row.logits[id]) - static_cast<double>(largest);
+  row.each([&](int id, float logit) {
+    const double distance = static_cast<double>(logit) - static_cast<double>(largest);
     row.masses[id] =
         static_cast<uint64_t>(exp(distance / static_cast<double>(rule.temperature)) * kUnit);
-  }
+  });
   __syncthreads();
   uint64_t limit = ~uint64_t{0};
   if (rule.top_k > 0 && rule.top_k < row.size)
@@ -113,23 +144,24 @@ __device__ int draw(const Row& row, const DrawRule& rule, float largest, Shared&
 
 __device__ double log_probability(const Row& row, int target, float largest, Shared& s) {
   double mass = 0;
-  for (int id = static_cast<int>(threadIdx.x); id < row.size; id += kThreads)
-    mass += exp(static_cast<double>(row.logits[id]) - static_cast<double>(largest));
+  row.each([&](int, float logit) {
+    mass += exp(static_cast<double>(logit) - static_cast<double>(largest));
+  });
   mass = block_reduce(mass, Sum(), s.floats);
   return static_cast<double>(row.logits[target]) - static_cast<double>(largest) - log(mass);
 }
 
-__global__ void sample_kernel(SampleTask t) {
+__global__ void __launch_bounds__(kThreads) sample_kernel(SampleTask t) {
   __shared__ Shared s;
   const int64_t at = blockIdx.x;
   const Row row{t.logits + at * t.vocabulary,
                 t.masses == nullptr ? nullptr : t.masses + at * t.vocabulary, t.vocabulary};
   uint64_t first = ~uint64_t{0};
   bool nan = false;
-  for (int id = static_cast<int>(threadIdx.x); id < row.size; id += kThreads) {
-    nan |= isnan(row.logits[id]);
-    first = min(first, row.key(id));
-  }
+  row.each([&](int id, float logit) {
+    nan |= isnan(logit);
+    first = min(first, Row::key(id, logit));
+  });
   nan = __syncthreads_or(nan) != 0;
   first = block_reduce(first, Min(), s.integers);
   const float largest = row.logits[id_of(first)];

@@ -102,15 +102,17 @@ __global__ void store_kv_kernel(AttentionTask t) {
     store_codes(x, t.head_dim, bits, bits == 4 ? t.kv_clip : 1.0f, to);
   if (!t.has_open_page) return;
   store_codes(x, t.head_dim, 8, 1.0f,
-              t.fresh != nullptr ? fresh_row(t, row, side, head)
-                                 : open_row(t, place, side, head, place.position));
+              goes_to_fresh(t, place) ? fresh_row(t, row, side, head)
+                                      : open_row(t, place, side, head, place.position));
 }
 
 __global__ void keep_open_pages_kernel(AttentionTask t) {
   const int row = static_cast<int>(blockIdx.x), head = static_cast<int>(blockIdx.y);
   const int side = static_cast<int>(blockIdx.z), lane = static_cast<int>(threadIdx.x);
   const RowPlace place = t.places[row];
-  if (place.position < place.last_position - place.last_position % t.open.tokens) return;
+  if (place.position < place.last_position - place.last_position % t.open.tokens ||
+      !goes_to_fresh(t, place))
+    return;
   const KvRow from = fresh_row(t, row, side, head);
   const KvRow to = open_row(t, place, side, head, place.position);
   for (int i = lane; i < t.head_dim; i += kWarp) to.codes[i] = from.codes[i];

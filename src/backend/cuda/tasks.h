@@ -212,6 +212,8 @@ struct AttentionTask {
   // K and V of the step's rows in int8: [rows, 2, kv_heads, fresh_bytes]. Null in a decoding step on Hopper, whose
   // rows go to the open pages at once.
   uint8_t* fresh = nullptr;
+  // The only row of a sequence goes to its open page at once, also beside others that go to `fresh`.
+  int single_rows_apart = 0;
   int64_t fresh_bytes = 0;  // codes [head_dim], then {lo, step} as two f16, then what rounds up
   uint8_t* queries =
       nullptr;              // hopper::DecodeTask::queries, by launch_store_kv; null: not asked for

@@ -160,6 +160,14 @@ void check_invariance(int processors) {
   failures += !same;
 }
 
+void check_replay(int processors) {
+  Step few({8, 2, 128, 4, 4, false}, {kMostContext, 64}, 1);
+  Step many({32, 8, 128, 4, 4, false}, {3000, 500, 64, 2000, 9000, 1, 777}, 1);
+  const bool same = few.replays(processors) && many.replays(processors);
+  std::printf("graph of a launch with other plans: %s\n", same ? "same bits" : "DIFFERS");
+  failures += !same;
+}
+
 }  // namespace
 }  // namespace atom::bench
 
@@ -171,6 +179,7 @@ int main(int argc, char** argv) {
   for (const DecodeKind& kind : decode_kinds({{2, 2}, {8, 2}, {8, 1}, {3, 1}, {20, 1}}))
     check(kind, argc > 1 ? argv[1] : nullptr, properties.multiProcessorCount);
   check_invariance(properties.multiProcessorCount);
+  check_replay(properties.multiProcessorCount);
   std::printf(failures == 0 ? "all good\n" : "%d FAILED\n", failures);
   return failures == 0 ? 0 : 1;
 }

@@ -124,15 +124,8 @@ class Step {
 
   // Relative error (root of mean squares) against the plain kernel; two launches give the same bits.
   double run(int blocks, int split, bool overlap, std::vector<float>* result = nullptr) {
-    const DevicePlan plan(hopper::plan_decode(plan_rows_, kind_.shape(blocks, split)),
-                          kind_.head_dim);
-    hopper::DecodeTask d = kind_.task();
-    d.queries = t_.queries;
-    d.cache = t_.cache;
-    d.open = t_.open;
-    d.overlap = overlap ? 1 : 0;
-    d.y = t_.y;
-    plan.set(d);
+    const DevicePlan plan(plan_rows_, kind_.shape(blocks, split), kind_.head_dim);
+    const hopper::DecodeTask d = decode_task(plan, overlap);
     std::vector<float> y[2];
     for (std::vector<float>& out : y) {
       ATOM_REQUIRE(cudaMemset(t_.y, 0xff, (y_count_ + kGuard) * sizeof(float)));
@@ -142,12 +135,46 @@ class Step {
     }
     bool good = std::memcmp(y[0].data(), y[1].data(), y[0].size() * sizeof(float)) == 0;
     if (!good) std::printf("  two launches differ\n");
-    good = untouched(y[0].data() + y_count_) && good;
-    good = untouched(host_copy(plan.pieces + plan.piece_floats, kGuard).data()) && good;
-    for (const uint32_t counter : host_copy(plan.counters, plan.counter_count))
-      good = good && counter == 0;
+    good = untouched({y[0].begin() + static_cast<std::ptrdiff_t>(y_count_), y[0].end()}) && good;
+    good = untouched(host_copy(plan.pieces, plan.piece_floats + kGuard)) && good;
     if (result != nullptr) *result = y[0];
     return good ? difference(y[0]) : INFINITY;
+  }
+
+  // Whether one graph of a launch, replayed with plans of other contexts in the same memory, gives the bits of launches.
+  bool replays(int blocks) {
+    const hopper::DecodePlanShape shape = kind_.shape(blocks, 0);
+    const DevicePlan plan(plan_rows_, shape, kind_.head_dim);
+    const hopper::DecodeTask d = decode_task(plan, false);
+    cudaStream_t stream;
+    cudaGraph_t graph;
+    cudaGraphExec_t launch;
+    ATOM_REQUIRE(cudaStreamCreate(&stream));
+    ATOM_REQUIRE(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+    ATOM_REQUIRE(hopper::launch_decode(d, stream));
+    ATOM_REQUIRE(cudaStreamEndCapture(stream, &graph));
+    ATOM_REQUIRE(cudaGraphInstantiate(&launch, graph, 0));
+    bool same = true;
+    for (const int part : {1, 5, 2}) {
+      std::vector<hopper::DecodeRow> rows = plan_rows_;
+      for (hopper::DecodeRow& row : rows) row.context = (row.context + part - 1) / part;
+      plan.fill(rows, shape);
+      std::vector<float> y[2];
+      for (int way = 0; way < 2; ++way) {
+        ATOM_REQUIRE(cudaMemset(t_.y, 0xff, y_count_ * sizeof(float)));
+        ATOM_REQUIRE(cudaDeviceSynchronize());
+        ATOM_REQUIRE(way == 0 ? hopper::launch_decode(d, stream)
+                              : static_cast<int>(cudaGraphLaunch(launch, stream)));
+        ATOM_REQUIRE(cudaStreamSynchronize(stream));
+        y[way] = host_copy(t_.y, y_count_);
+      }
+      same = same && std::memcmp(y[0].data(), y[1].data(), y_count_ * sizeof(float)) == 0;
+      for (const float value : y[1]) same = same && std::isfinite(value);
+    }
+    ATOM_REQUIRE(cudaGraphExecDestroy(launch));
+    ATOM_REQUIRE(cudaGraphDestroy(graph));
+    ATOM_REQUIRE(cudaStreamDestroy(stream));
+    return same;
   }
 
   // What the kernels read, for sums on the host.
@@ -168,13 +195,23 @@ class Step {
 
  private:
   static constexpr size_t kGuard = DevicePlan::kGuard;
-  static bool untouched(const float* y) {
-    for (size_t i = 0; i < kGuard; ++i)
-      if (uint32_t bits; std::memcpy(&bits, y + i, 4), bits != 0xffffffffu) {
-        std::printf("  written behind the end\n");
+  static bool untouched(const std::vector<float>& memory) {
+    for (const float& word : memory)
+      if (uint32_t bits; std::memcpy(&bits, &word, 4), bits != 0xffffffffu) {
+        std::printf("  written behind the end, or not put back\n");
         return false;
       }
     return true;
+  }
+  hopper::DecodeTask decode_task(const DevicePlan& plan, bool overlap) const {
+    hopper::DecodeTask d = kind_.task();
+    d.queries = t_.queries;
+    d.cache = t_.cache;
+    d.open = t_.open;
+    d.overlap = overlap ? 1 : 0;
+    d.y = t_.y;
+    plan.set(d);
+    return d;
   }
   double difference(const std::vector<float>& y) const {
     double error = 0, size = 0;

@@ -1,0 +1,63 @@
+// Producers on Hopper (sm_90a): norm, gate and rows that exist in f32, each with order, block Hadamard transform,
+// scales, codes and the sums of codes in one kernel: a row is read once and its record written once.
+// Codes and scales are those of the plain kernels (quantize.cu, rows.cu).
+//
+//   ProduceTask t{.source = Source::kNorm, .x = x, .gain = gain, .epsilon = 1e-5f, .y = view};
+//   if (can_produce(t)) status = launch_produce(t, stream);
+#pragma once
+
+#include <cstdint>
+
+#include "backend/cuda/tasks.h"
+
+namespace atom::backend::cuda::hopper {
+
+enum class Source : uint8_t { kNorm, kRows, kGate };
+
+struct ProduceTask {
+  Source source = Source::kRows;
+  const float* x = nullptr;        // [rows, k]; kGate: [rows, 2 k], gate first
+  const float* gain = nullptr;     // [k], kNorm
+  float epsilon = 0;               // kNorm
+  float* plain = nullptr;          // [rows, k], kNorm: before the order; may be null
+  const int32_t* order = nullptr;  // [k], may be null
+  int hadamard = 0;                // of the first segment; 0: none
+  float clip = 1;
+  InputView y;
+  int dependent = 0;  // programmatic dependent launch: may begin while the kernel before it ends
+};
+
+// What the kernels ask about the segments of a row, known to the host.
+struct RowCut {
+  int tiles[2] = {0, 0};  // kTile values, of one segment each
+  int wide[2] = {0, 0};   // the segment's steps follow from more than a tile
+  int count() const { return tiles[0] + tiles[1]; }
+  bool any_wide() const { return wide[0] != 0 || wide[1] != 0; }
+};
+inline constexpr int kTile = 128;
+RowCut row_cut(const InputView& y);
+
+// Not: sizes or addresses that are no multiples of four values, groups of another length than 16, 32, 64, 128 or the
+// segment, norm and rows of more than 128 tiles, a gate with an order, or of a row that shared memory cannot hold where
+// a segment is wide.
+bool can_produce(const ProduceTask& task);
+Status launch_produce(const ProduceTask& task, Stream stream);
+
+// Whether the quick kernels take it: segments of whole tiles, the second of two at most, integer steps that follow from
+// 128 values or from the segment, no `plain`. The others serve every task of can_produce().
+bool can_be_quick(const ProduceTask& task);
+// Of the quick gate, many rows.
+struct GatePlan {
+  int blocks = 0;  // of a multiprocessor; 0: no room
+  int threads = 0;
+  int shared_bytes = 0;
+};
+GatePlan quick_gate_plan(const InputView& y);
+// Blocks of a cluster that shares a row of the quick gate; 0: rows are many, or too wide.
+int few_gate_blocks(const InputView& y, int multiprocessors);
+
+// Threads of a block of the gate. A multiprocessor has registers for the most.
+inline constexpr int kGateThreads = 896;
+int gate_threads(const InputView& y);
+
+}  // namespace atom::backend::cuda::hopper

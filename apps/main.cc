@@ -20,7 +20,8 @@ constexpr const char* kFooter =
     "Examples:\n"
     "  atom quantize models/ref-dense-11m out/w4a4       # 4-bit weights, inputs and KV-cache\n"
     "  atom eval ppl out/w4a4 --text examples/text/wiki_eval.txt\n"
-    "  atom generate out/w4a4 --prompt \"The history of the city\"";
+    "  atom generate out/w4a4 --prompt \"The history of the city\"\n"
+    "  atom bench step --backend cuda --preset w4a8      # decoding speed of random weights";
 
 int run(int argc, char** argv) {
   console().configure({});
@@ -35,6 +36,7 @@ int run(int argc, char** argv) {
   add_inspect(program);
   add_verify(program);
   add_doctor(program);
+  add_bench(program);
   const int code = program.run(argc, argv);
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) fail("cannot write to the standard output");
   return code;

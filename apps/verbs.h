@@ -14,5 +14,8 @@ void add_generate(Program& program);
 void add_inspect(Program& program);
 void add_verify(Program& program);
 void add_doctor(Program& program);
+void add_bench(Program& program);                         // ops and step
+void add_bench_ops(Program& program, CLI::App& parent);   // bench ops
+void add_bench_step(Program& program, CLI::App& parent);  // bench step
 
 }  // namespace atom::app

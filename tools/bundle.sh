@@ -5,7 +5,8 @@
 #   tools/bundle.sh OUT.tar.xz build/release/atom [more programs and plug-ins]
 #   tar xf OUT.tar.xz && ./bundle/atom doctor
 #
-# A plug-in (*.so) goes beside the libraries, where the programs of the bundle look for it.
+# A plug-in (*.so) goes beside the libraries, where the programs of the bundle look for it. An archive of more than 25 MiB
+# is an error: one architecture of one machine fits (-DATOM_CUDA_ARCHITECTURES=90a-real).
 set -eu
 
 if [ $# -lt 2 ]; then
@@ -50,4 +51,12 @@ for library in "$work"/bundle/lib/*.so*; do
   strip --strip-unneeded "$library" 2>/dev/null || true
 done
 tar -C "$work" -cJf "$out" bundle
-echo "$out: $(wc -c < "$out") bytes"
+bytes=$(wc -c < "$out")
+unpacked=$(du -sk "$work/bundle" | awk '{print $1}')
+echo "$out: $bytes bytes, $unpacked KiB unpacked"
+most=$((25 * 1024 * 1024))
+if [ "$bytes" -gt "$most" ]; then
+  echo "$0: $out has $bytes bytes, more than $most" >&2
+  rm -f "$out"
+  exit 1
+fi

@@ -144,35 +144,42 @@ LinearTensors read_head(const ModelFiles& files, const ModelConfig& config, cons
   return head;
 }
 
-std::unique_ptr<Ends> load_ends(const ModelFiles& files, const ModelConfig& config,
-                                const Scheme& scheme, backend::Backend& backend) {
-  const TensorReader reader(files, scheme);
+std::unique_ptr<Ends> bind_ends(backend::Backend& backend, const EndTensors& tensors) {
   auto ends = std::make_unique<Ends>();
-  std::string module = embedding_tensor(files, config);
-  module.resize(module.size() - std::string_view(".weight").size());
-  const LinearTensors table =
-      TensorReader(files, Scheme{}).linear(module, config.vocabulary, config.hidden);
-  ends->embedding = upload(backend, table.part[0].codes);
-  ends->table = {ends->embedding.data(), table.segments.at[0].format, config.vocabulary,
-                 config.hidden};
-  ends->final_norm = upload(backend, reader.vector("model.norm.weight", config.hidden));
-  const LinearTensors head = read_head(files, config, scheme);
-  const Site input{.name = "lm_head_input", .segments = format::whole(format::kF32, config.hidden)};
+  const int hidden = tensors.table.k();
+  ends->embedding = upload(backend, tensors.table.part[0].codes);
+  ends->table = {ends->embedding.data(), tensors.table.segments.at[0].format, tensors.table.n,
+                 hidden};
+  ends->final_norm = upload(backend, tensors.final_norm);
+  const Site input{.name = "lm_head_input", .segments = format::whole(format::kF32, hidden)};
   bind_site(backend, input, ends->head_input);
-  ends->head = pack(backend, {&head}, input);
-  if (!scheme.stream_basis) return ends;
-  const int hidden = config.hidden;
-  const LinearTensors basis =
-      TensorReader(files, Scheme{}).linear(std::string(kStreamBasis), hidden, hidden);
-  const std::vector<float> q = to_f32(basis);
+  ends->head = pack(backend, {&tensors.head}, input);
+  if (tensors.basis.n == 0) return ends;
+  const std::vector<float> q = to_f32(tensors.basis);
   std::vector<float> transposed(q.size());
   for (size_t i = 0; i < static_cast<size_t>(hidden); ++i)
     for (size_t j = 0; j < static_cast<size_t>(hidden); ++j)
       transposed[j * static_cast<size_t>(hidden) + i] = q[i * static_cast<size_t>(hidden) + j];
-  const LinearTensors into = from_f32(basis.name, hidden, hidden, format::kF32, transposed.data());
+  const LinearTensors into =
+      from_f32(tensors.basis.name, hidden, hidden, format::kF32, transposed.data());
   ends->into_basis = pack(backend, {&into}, input);  // y = x w^T
-  ends->out_of_basis = pack(backend, {&basis}, input);
+  ends->out_of_basis = pack(backend, {&tensors.basis}, input);
   return ends;
+}
+
+std::unique_ptr<Ends> load_ends(const ModelFiles& files, const ModelConfig& config,
+                                const Scheme& scheme, backend::Backend& backend) {
+  const Scheme as_in_the_source;
+  const TensorReader reader(files, scheme), plain(files, as_in_the_source);
+  std::string module = embedding_tensor(files, config);
+  module.resize(module.size() - std::string_view(".weight").size());
+  EndTensors tensors;
+  tensors.table = plain.linear(module, config.vocabulary, config.hidden);
+  tensors.final_norm = reader.vector("model.norm.weight", config.hidden);
+  tensors.head = read_head(files, config, scheme);
+  if (scheme.stream_basis)
+    tensors.basis = plain.linear(std::string(kStreamBasis), config.hidden, config.hidden);
+  return bind_ends(backend, tensors);
 }
 
 std::unique_ptr<Model> load_model(const ModelFiles& files, backend::Backend& backend,

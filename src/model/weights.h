@@ -53,6 +53,15 @@ struct Ends {
 LayerTensors read_layer(const checkpoint::ModelFiles& files, const ModelConfig& config,
                         const Scheme& scheme, int index);
 std::unique_ptr<Layer> bind_layer(backend::Backend& backend, const LayerTensors& tensors);
+
+// What is outside the layers, on the host.
+struct EndTensors {
+  LinearTensors table;            // the embedding, floating point, [vocabulary, hidden]
+  std::vector<float> final_norm;  // [hidden]
+  LinearTensors head;
+  LinearTensors basis;  // kStreamBasis; n = 0: none
+};
+std::unique_ptr<Ends> bind_ends(backend::Backend& backend, const EndTensors& tensors);
 std::unique_ptr<Ends> load_ends(const checkpoint::ModelFiles& files, const ModelConfig& config,
                                 const Scheme& scheme, backend::Backend& backend);
 // The LM head's weight: "lm_head", or the embedding when tied.

@@ -1,0 +1,246 @@
+// atom bench step: decoding steps of models with random weights.
+#include "bench_words.h"
+#include "console.h"
+#include "model/random_model.h"
+#include "timing/step.h"
+#include "verbs.h"
+
+namespace atom::app {
+namespace {
+
+struct Options {
+  BenchOptions bench;
+  std::string preset = "w4a8";
+  std::string kv;
+  std::string batch = "1,4,16,64";
+  std::string context = "1024";
+  std::optional<int> layers;
+};
+
+struct Row {
+  std::string shape, kv;
+  int layers = 0;
+  int64_t weight_bytes = 0, cache_bytes = 0;
+  timing::StepShape step;
+  timing::StepTimes times;
+  timing::StepFloors floors;
+
+  double ratio() const { return floors.sum() > 0 ? times.step.best / floors.sum() : 0; }
+};
+
+int64_t weight_bytes(const model::WeightBytes& bytes, const model::ModelConfig& config) {
+  return config.layers * (bytes.attention + bytes.router + config.experts * bytes.expert) +
+         bytes.head;
+}
+
+double kind_ms(const timing::StepTimes& times, timing::Kind kind) {
+  return 1e3 * times.kinds[static_cast<size_t>(kind)];
+}
+
+Json row_json(const Row& row) {
+  using timing::Kind;
+  const timing::StepTimes& t = row.times;
+  return {{"shape", row.shape},
+          {"kv", row.kv},
+          {"layers", row.layers},
+          {"batch", row.step.batch},
+          {"context", row.step.context},
+          {"weight_bytes", row.weight_bytes},
+          {"cache_bytes", row.cache_bytes},
+          {"ms", 1e3 * t.step.best},
+          {"median_ms", 1e3 * t.step.median},
+          {"spread", t.step.spread},
+          {"tokens_per_second", row.step.batch / t.step.best},
+          {"floor_ms",
+           {{"linears", 1e3 * row.floors.linears},
+            {"attention", 1e3 * row.floors.attention},
+            {"head", 1e3 * row.floors.head},
+            {"sum", 1e3 * row.floors.sum()}}},
+          {"ratio", row.ratio() > 0 ? Json(row.ratio()) : Json(nullptr)},
+          {"breakdown_ms",
+           {{"linears", kind_ms(t, Kind::kLinears)},
+            {"attention", kind_ms(t, Kind::kAttention)},
+            {"producers", kind_ms(t, Kind::kProducers)},
+            {"routing", kind_ms(t, Kind::kRouting)},
+            {"head", kind_ms(t, Kind::kHead)},
+            {"sample", 1e3 * t.sample},
+            {"gap", 1e3 * t.gap()}}}};
+}
+
+std::vector<std::string> row_cells(const Row& row) {
+  using timing::Kind;
+  const timing::StepTimes& t = row.times;
+  const bool has_floors = row.floors.sum() > 0;
+  const auto ms = [](double value) { return fmt::format("{:.3f}", value); };
+  return {row.shape,
+          std::to_string(row.step.batch),
+          std::to_string(row.step.context),
+          ms(1e3 * t.step.best),
+          fmt::format("{:.1f}%", 100 * t.step.spread),
+          fmt::format("{:.0f}", row.step.batch / t.step.best),
+          has_floors ? ms(1e3 * row.floors.sum()) : "-",
+          has_floors ? fmt::format("{:.2f}", row.ratio()) : "-",
+          ms(kind_ms(t, Kind::kLinears)),
+          ms(kind_ms(t, Kind::kAttention)),
+          ms(kind_ms(t, Kind::kProducers)),
+          ms(kind_ms(t, Kind::kRouting)),
+          ms(kind_ms(t, Kind::kHead)),
+          ms(1e3 * t.sample),
+          ms(1e3 * t.gap())};
+}
+
+class StepVerb {
+ public:
+  explicit StepVerb(const Options& options)
+      : options_(options),
+        shapes_(shape_list("--shapes",
+                           options.bench.shapes.empty() ? "llama-7b" : options.bench.shapes)),
+        batches_(whole_list("--batch", options.batch, {.min = 1, .max = 4096})),
+        contexts_(whole_list("--context", options.context, {.min = 1, .max = 1 << 20})),
+        runtime_(options.bench.common) {}
+
+  void run() {
+    console().progress("measure   the ceilings of the device");
+    ceilings_ = runtime_.backend().ceilings();
+    for (const NamedShape& shape : shapes_) time_shape(shape);
+    console().end_progress();
+    runtime_.show_fallbacks();
+    if (options_.bench.common.json)
+      report_json();
+    else
+      report();
+  }
+
+ private:
+  void time_shape(const NamedShape& shape) {
+    model::ModelConfig config = shape.config;
+    config.layers = options_.layers.value_or(config.layers);
+    const model::Scheme scheme =
+        bench_scheme(options_.preset, options_.bench.method, options_.kv, config);
+    const auto progress = [&](int done, int layers) {
+      check_interrupted();
+      console().progress(fmt::format("make      {} {} layer {}/{}",
+                                     progress_bar(static_cast<double>(done) / layers), shape.name,
+                                     done, layers));
+    };
+    const model::RandomModel random = model::make_random_model(
+        runtime_.backend(), {.config = config, .scheme = scheme, .progress = progress});
+    for (const int context : contexts_)
+      for (const int batch : batches_) {
+        const std::string line =
+            fmt::format("time      {} batch {} context {}", shape.name, batch, context);
+        rows_.push_back(time_step(random, {batch, context}, line));
+        rows_.back().shape = shape.name;
+        rows_.back().kv = kv_word(scheme);
+      }
+  }
+
+  Row time_step(const model::RandomModel& random, const timing::StepShape& shape,
+                const std::string& line) {
+    const auto show = [&] {
+      check_interrupted();
+      console().progress(line);
+    };
+    show();
+    timing::StepBench bench(*random.model, shape);
+    Row row;
+    row.layers = random.model->config.layers;
+    row.step = shape;
+    row.times = bench.measure({.rounds = options_.bench.rounds,
+                               .burst = 0.1,
+                               .load = options_.bench.sustained.value_or(0),
+                               .between = show});
+    row.floors = timing::step_floors(*random.model, random.bytes, shape, ceilings_);
+    row.weight_bytes = weight_bytes(random.bytes, random.model->config);
+    row.cache_bytes = bench.cache_bytes();
+    return row;
+  }
+
+  void report_json() const {
+    Json steps = Json::array();
+    for (const Row& row : rows_) steps.push_back(row_json(row));
+    print_json({{"backend", runtime_.backend().description()},
+                {"ceilings", ceilings_json(ceilings_)},
+                {"preset", options_.preset},
+                {"method", options_.bench.method},
+                {"rounds", options_.bench.rounds},
+                {"sustained", options_.bench.sustained.value_or(0)},
+                {"steps", steps},
+                {"peak_rss", peak_rss()}});
+  }
+
+  void report() const {
+    print_heading("decoding steps");
+    print_facts({{"backend", runtime_.backend().description()},
+                 {"ceilings", ceilings_words(ceilings_)},
+                 {"formats", fmt::format("{} by method {}, KV-cache {}", options_.preset,
+                                         options_.bench.method, rows_.front().kv)},
+                 {"times", fmt::format("ms a step, best of {} rounds", options_.bench.rounds)}});
+    Table table = {
+        .header = {"shape", "batch", "context", "ms", "spread", "tokens/s", "floors", "ratio",
+                   "linears", "attention", "producers", "routing", "head", "sample", "gap"},
+        .rows = {}};
+    for (const Row& row : rows_) table.rows.push_back(row_cells(row));
+    print_table(table);
+  }
+
+  const Options& options_;
+  std::vector<NamedShape> shapes_;
+  std::vector<int> batches_, contexts_;
+  mutable Runtime runtime_;
+  backend::Ceilings ceilings_;
+  std::vector<Row> rows_;
+};
+
+int run(const Options& options) {
+  start(options.bench.common);
+  catch_signals();
+  StepVerb(options).run();
+  return kSuccess;
+}
+
+}  // namespace
+
+void add_bench_step(Program& program, CLI::App& parent) {
+  CLI::App& verb = add_verb(
+      parent,
+      {.name = "step",
+       .text = "Whole decoding steps of models with random weights",
+       .footer =
+           "A step embeds one token of each sequence of the batch, runs the layers and the head, "
+           "and\n"
+           "samples greedily; it is recorded once (a CUDA graph on a GPU) and replayed at "
+           "positions\n"
+           "from --context on. floors: what reading the weights, the cache and the head once "
+           "would\n"
+           "take at the ceiling, and the layers' products where these take longer; ratio: ms / "
+           "floors.\n"
+           "linears ... head: steps of nothing but that kind of operation; gap: ms less all of "
+           "these.\n"
+           "producers are norms, gates, quantization and the embedding.\n"
+           "\n"
+           "JSON keys: backend, ceilings {read_bytes_per_second, copy_bytes_per_second,\n"
+           "operations_per_second_16, operations_per_second_8, origin}, preset, method, rounds, "
+           "sustained, steps [{shape, "
+           "kv,\n"
+           "layers, batch, context, weight_bytes, cache_bytes, ms, median_ms, spread,\n"
+           "tokens_per_second, floor_ms {linears, attention, head, sum}, ratio (null: no "
+           "ceiling),\n"
+           "breakdown_ms {linears, attention, producers, routing, head, sample, gap}}], peak_rss"});
+  const auto options = std::make_shared<Options>();
+  add_bench_options(verb, options->bench);
+  choice_option(verb, "--preset", options->preset, bench_presets(),
+                {"NAME", "Formats as quantize has them; fp: 16 bits [w4a8]"});
+  choice_option(verb, "--kv", options->kv, {"f32", "f16", "int8", "int4", "k8v4"},
+                {"FORMAT", "KV-cache [the preset's]"});
+  text_option(verb, "--batch", options->batch, {"LIST", "Sequences [1,4,16,64]"});
+  text_option(verb, "--context", options->context,
+              {"LIST", "Positions that each sequence has [1024]"});
+  whole_option(verb, "--layers", options->layers, {.min = 1, .max = 1000},
+               {"N", "Layers [the shape's]"});
+  add_compute_options(verb, options->bench.common);
+  add_output_options(verb, options->bench.common);
+  on_run(program, verb, [options] { return run(*options); });
+}
+
+}  // namespace atom::app

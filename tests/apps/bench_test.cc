@@ -1,0 +1,151 @@
+// atom bench: rows appear, JSON has its keys, wrong words are refused. Times are not asserted.
+#include <gtest/gtest.h>
+
+#include "apps/model_copy.h"
+#include "apps/run_program.h"
+#include "testing/temp_folder.h"
+
+namespace atom::testing {
+namespace {
+
+Json json_of(std::vector<std::string> arguments) {
+  arguments.push_back("--json");
+  const Result result = run_program(std::move(arguments));
+  EXPECT_EQ(result.code, 0) << result.err;
+  return parse_json(result.out, {.source = "stdout"});
+}
+
+std::vector<std::string> step(std::vector<std::string> options) {
+  std::vector<std::string> arguments = {"bench", "step",      "--shapes", "128x256",  "--layers",
+                                        "2",     "--context", "70",       "--rounds", "1"};
+  arguments.insert(arguments.end(), options.begin(), options.end());
+  return arguments;
+}
+
+TEST(BenchTest, StepsOfEveryPreset) {
+  for (const char* preset : {"fp", "w4a8", "w4a4", "nvfp4"}) {
+    SCOPED_TRACE(preset);
+    const Json json = json_of(step({"--preset", preset, "--batch", "1,3", "--threads", "2"}));
+    EXPECT_EQ(json["preset"], preset);
+    EXPECT_GT(json["ceilings"]["read_bytes_per_second"].get<double>(), 0);
+    ASSERT_EQ(json["steps"].size(), 2u);
+    for (const Json& row : json["steps"]) {
+      EXPECT_EQ(row["shape"], "128x256");
+      EXPECT_EQ(row["layers"], 2);
+      for (const char* key : {"ms", "median_ms", "tokens_per_second", "ratio"})
+        EXPECT_GT(row[key].get<double>(), 0) << key;
+      for (const char* key : {"linears", "attention", "producers", "head", "sample"})
+        EXPECT_GT(row["breakdown_ms"][key].get<double>(), 0) << key;
+      EXPECT_EQ(row["breakdown_ms"]["routing"].get<double>(), 0);
+      EXPECT_GT(row["floor_ms"]["sum"].get<double>(), 0);
+    }
+    EXPECT_EQ(json["steps"][1]["batch"], 3);
+  }
+}
+
+TEST(BenchTest, StepTableOfTheReference) {
+  const Result result =
+      run_program(step({"--backend", "reference", "--batch", "2", "--kv", "int8"}));
+  ASSERT_EQ(result.code, 0) << result.err;
+  for (const char* part : {"decoding steps", "reference", "w4a8", "int8", "tokens/s", "128x256"})
+    EXPECT_NE(result.out.find(part), std::string::npos) << part << "\n" << result.out;
+}
+
+std::vector<std::string> ops(std::vector<std::string> options) {
+  std::vector<std::string> arguments = {
+      "bench",     "ops", "--shapes", "128x192", "--rows",   "1,3", "--batch",  "2",
+      "--context", "70",  "--prompt", "80",      "--rounds", "1",   "--rotate", "0"};
+  arguments.insert(arguments.end(), options.begin(), options.end());
+  return arguments;
+}
+
+TEST(BenchTest, EveryOperationHasARow) {
+  const Json json =
+      json_of(ops({"--ops", "linear,chain,chain+producers,norm,gate,quantize,attention,prefill",
+                   "--presets", "w4a8,fp", "--kv", "int4.open,f16", "--threads", "2"}));
+  EXPECT_EQ(json["library"], "OpenBLAS sgemm");
+  // Two presets and row counts of four linears, two chains, three producers; two caches.
+  ASSERT_EQ(json["rows"].size(), 2u * 2 * (4 + 2 + 3) + 2 * 2);
+  for (const Json& row : json["rows"]) {
+    const std::string operation = row["operation"];
+    SCOPED_TRACE(operation);
+    EXPECT_GT(row["us"].get<double>(), 0);
+    EXPECT_GT(row["bytes_per_second"].get<double>(), 0);
+    EXPECT_GT(row["roofline"].get<double>(), 0);
+    const bool attention = operation == "attention" || operation == "prefill";
+    EXPECT_EQ(row["context"].is_null(), !attention);
+    EXPECT_EQ(row["ratio"].is_null(), attention);  // no library has it
+    if (!operation.starts_with("linear")) continue;
+    EXPECT_GT(row["baselines_us"]["f32"].get<double>(), 0);
+  }
+}
+
+TEST(BenchTest, TimesOfOthersStandBeside) {
+  const TempFolder folder;
+  const std::filesystem::path file = folder / "times.csv";
+  write_text(file, "1,1,2,70,cudnn,50000\n384,128,3,f16,70000\n");
+  const Json json = json_of(ops({"--ops", "linear,attention", "--presets", "w4a8", "--kv", "f16",
+                                 "--backend", "reference", "--baseline", file.string()}));
+  EXPECT_EQ(json["rows"].size(), 2u * 4 + 1);
+  const Json& linear = json["rows"][4];  // qkv of three rows
+  EXPECT_EQ(linear["operation"], "linear qkv");
+  EXPECT_EQ(linear["baselines_us"]["file f16"], 70000);
+  EXPECT_GT(linear["ratio"].get<double>(), 0);
+  EXPECT_TRUE(linear["roofline"].is_null());
+  EXPECT_EQ(json["rows"][8]["baselines_us"]["cudnn"], 50000);
+
+  write_text(file, "1,2\n");
+  const Result result = run_program(ops({"--baseline", file.string()}));
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find("times.csv: line 1 must be numbers"), std::string::npos) << result.err;
+}
+
+TEST(BenchTest, OperationTable) {
+  const Result result = run_program(ops({"--ops", "attention", "--kv", "int4", "--ragged"}));
+  ASSERT_EQ(result.code, 0) << result.err;
+  for (const char* part : {"operations", "OpenBLAS", "GB/s", "roofline", "U(1..70)"})
+    EXPECT_NE(result.out.find(part), std::string::npos) << part << "\n" << result.out;
+}
+
+TEST(BenchTest, WrongWordsAreRefused) {
+  struct Case {
+    std::vector<std::string> options;
+    const char* part;
+    const char* verb = "step";
+  };
+  const Case cases[] = {{{"--ops", "linear,conv"}, "--ops: 'conv' is not one of linear", "ops"},
+                        {{"--presets", "w4a8,w5"}, "--presets: 'w5' is not one of fp", "ops"},
+                        {{"--rows", "0"}, "--rows: '0' is not a whole number", "ops"},
+                        {{"--kv", "int8.open"}, "--kv: 'int8.open' is not one of f32", "ops"},
+                        {{"--prompt", "1"}, "--prompt: '1' is not a whole number", "ops"},
+                        {{"--rotate", "-1"}, "--rotate: '-1' is not a whole number", "ops"},
+                        {{"--shapes", "llama-8b"}, "--shapes: 'llama-8b' is not one of llama-7b"},
+                        {{"--shapes", "100x256"}, "--shapes: 100 is not a multiple of 64"},
+                        {{"--shapes", "128x256,"}, "--shapes: '128x256,' has an empty word"},
+                        {{"--batch", "0"}, "--batch: '0' is not a whole number"},
+                        {{"--batch", "1,,2"}, "--batch: '1,,2' has an empty word"},
+                        {{"--context", "many"}, "--context: 'many' is not a whole number"},
+                        {{"--preset", "w3a3"}, "--preset: 'w3a3' is not one of fp"},
+                        {{"--kv", "int5"}, "--kv: 'int5' is not one of"},
+                        {{"--rounds", "0"}, "--rounds: '0' is not a whole number"},
+                        {{"--sustained", "-1"}, "--sustained: '-1' is not a number"}};
+  for (const Case& c : cases) {
+    std::vector<std::string> arguments = {"bench", c.verb};
+    arguments.insert(arguments.end(), c.options.begin(), c.options.end());
+    const Result result = run_program(arguments);
+    EXPECT_EQ(result.code, 2) << c.part;
+    EXPECT_NE(result.err.find(std::string("atom: error: ") + c.part), std::string::npos)
+        << result.err;
+    EXPECT_EQ(result.out, "");
+  }
+}
+
+TEST(BenchTest, InterruptEndsIt) {
+  const Result result = run_program(Invocation{
+      .arguments = {"bench", "step", "--shapes", "256x512", "--rounds", "1000", "--sustained", "1"},
+      .interrupt_after = "time "});
+  EXPECT_EQ(result.code, 130) << result.err;
+}
+
+}  // namespace
+}  // namespace atom::testing

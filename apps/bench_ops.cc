@@ -214,7 +214,7 @@ class OpsVerb {
     const model::ModelConfig& c = shape.config;
     const auto file = prompts ? baselines_.least({c.heads, c.kv_heads, c.head_dim, batch, context})
                               : baselines_.least({c.heads, c.kv_heads, batch, context});
-    if (file && !ragged) row.baselines.push_back({file->name, file->us});
+    if (file && !ragged) row.baselines.push_back({"file " + file->name, file->us});
     add(row, shape, cache, prompts ? batch * context : batch);
   }
 

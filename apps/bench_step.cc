@@ -231,7 +231,7 @@ void add_bench_step(Program& program, CLI::App& parent) {
   add_bench_options(verb, options->bench);
   choice_option(verb, "--preset", options->preset, bench_presets(),
                 {"NAME", "Formats as quantize has them; fp: 16 bits [w4a8]"});
-  choice_option(verb, "--kv", options->kv, {"f32", "f16", "int8", "int4", "k8v4"},
+  choice_option(verb, "--kv", options->kv, {"f16", "int8", "int4", "k8v4"},
                 {"FORMAT", "KV-cache [the preset's]"});
   text_option(verb, "--batch", options->batch, {"LIST", "Sequences [1,4,16,64]"});
   text_option(verb, "--context", options->context,

@@ -37,4 +37,4 @@ for source in "${programs[@]}"; do
   "$nvcc" -o "$out/$(basename "$source" .cu)" "$out/$(basename "$source").o" "$out/libkernels.a" \
     ${libraries[@]+"${libraries[@]}"}
 done
-! grep -hE 'C75[0-9]{2}|[1-9][0-9]* bytes spill' "$out"/hopper_*.log
+! grep -hE 'C751[0-9]|[1-9][0-9]* bytes spill' "$out"/hopper_*.log

@@ -27,6 +27,7 @@ void require_finite(const std::string& where, const std::string& name,
 
 class TensorReader {
  public:
+  // Both outlive the reader.
   TensorReader(const checkpoint::ModelFiles& files, const Scheme& scheme)
       : files_(files), scheme_(scheme) {}
 

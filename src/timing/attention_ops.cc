@@ -35,7 +35,7 @@ AttentionOps::AttentionOps(backend::Backend& backend, const model::ModelConfig& 
   backend.upload(sin_.data(), rope.sin.data(), rope.sin.size() * sizeof(float));
   const double pool = static_cast<double>(layout_.page_bytes()) * page_count_;
   // A prompt writes its cache before it reads it: one will do.
-  const int copies = shape.prompts ? 1 : std::min(64, copies_for(pool, rotated));
+  const int copies = shape.prompts ? 1 : copies_for(pool, rotated);
   for (int i = 0; i < copies; ++i) {
     pools_.emplace_back(backend, std::vector{layout_}, page_count_,
                         static_cast<int>(sequences_.size()));

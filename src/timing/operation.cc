@@ -26,6 +26,8 @@ class Repeated {
     if (once >= kLong) return;
     const int least = std::min(operation.copies, kMostRecorded);
     each_ = std::clamp(static_cast<int>(kRecorded / std::max(once, 1e-6)), least, kMostRecorded);
+    // Every run begins with the first copy: after whole turns the cache has lost it.
+    if (each_ > operation.copies) each_ -= each_ % operation.copies;
     recording_ = backend.record([this](std::span<const backend::SequenceStep> sequences) {
       for (int i = 0; i < each_; ++i) operation_.enqueue(i % operation_.copies, sequences);
     });

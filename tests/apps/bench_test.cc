@@ -92,7 +92,7 @@ TEST(BenchTest, TimesOfOthersStandBeside) {
   EXPECT_EQ(linear["baselines_us"]["file f16"], 70000);
   EXPECT_GT(linear["ratio"].get<double>(), 0);
   EXPECT_TRUE(linear["roofline"].is_null());
-  EXPECT_EQ(json["rows"][8]["baselines_us"]["cudnn"], 50000);
+  EXPECT_EQ(json["rows"][8]["baselines_us"]["file cudnn"], 50000);
 
   write_text(file, "1,2\n");
   const Result result = run_program(ops({"--baseline", file.string()}));

@@ -142,6 +142,7 @@ class CudaBackend final : public Backend {
   struct {                  // of step_, for so many query heads a KV head
     uint64_t step = 0;
     int group = 0, count = 0;
+    bool without_single_rows = false;
     DeviceMemory memory;
   } tiles_;
   std::vector<std::string> fallbacks_;

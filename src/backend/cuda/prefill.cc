@@ -30,7 +30,8 @@ void CudaBackend::prefill(const AttentionTask& task) {
 }
 
 void CudaBackend::upload_tiles(int group, bool without_single_rows, hopper::PrefillTask* task) {
-  if (tiles_.step != step_.number || tiles_.group != group) {
+  if (tiles_.step != step_.number || tiles_.group != group ||
+      tiles_.without_single_rows != without_single_rows) {
     std::vector<hopper::PrefillSequence> sequences;
     for (const hopper::PrefillSequence& s : step_.sequences)
       if (s.rows != 1 || !without_single_rows) sequences.push_back(s);
@@ -40,6 +41,7 @@ void CudaBackend::upload_tiles(int group, bool without_single_rows, hopper::Pref
     staging_.copy(tiles_.memory.as<char>(), tiles.data(), bytes, stream_);
     tiles_.step = step_.number;
     tiles_.group = group;
+    tiles_.without_single_rows = without_single_rows;
     tiles_.count = static_cast<int>(tiles.size());
   }
   task->tiles = tiles_.memory.as<hopper::PrefillTile>();

@@ -70,6 +70,8 @@ const RowPlace* CudaBackend::upload_places(std::span<const SequenceStep> sequenc
   const HostTables tables = host_tables(sequences, page_tokens);
   const size_t place_bytes = static_cast<size_t>(rows) * sizeof(RowPlace);
   const size_t table_bytes = tables.entries.size() * sizeof(int32_t);
+  // Until it is uploaded, what was there does not count: growing loses it, and may fail.
+  const std::vector<char> uploaded = std::exchange(step_.bytes, {});
   places_.reserve_more(place_bytes + table_bytes);
   auto* device_tables = reinterpret_cast<int32_t*>(places_.as<char>() + place_bytes);
   std::vector<char> bytes(place_bytes + table_bytes);
@@ -105,11 +107,11 @@ const RowPlace* CudaBackend::upload_places(std::span<const SequenceStep> sequenc
   check(covered == places.size(), "the sequences cover the rows of the step");
   std::memcpy(bytes.data(), places.data(), place_bytes);
   if (table_bytes > 0) std::memcpy(bytes.data() + place_bytes, tables.entries.data(), table_bytes);
-  if (bytes != step_.bytes) {
-    staging_.copy(places_.as<char>(), bytes.data(), bytes.size(), stream_);
-    step_.bytes = std::move(bytes);
+  if (bytes != uploaded) {
     ++step_.number;
+    staging_.copy(places_.as<char>(), bytes.data(), bytes.size(), stream_);
   }
+  step_.bytes = std::move(bytes);
   return places_.as<RowPlace>();
 }
 

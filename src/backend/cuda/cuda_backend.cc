@@ -179,12 +179,11 @@ void CudaBackend::half_linear(const LinearArgs& args) {
     check(linear.input() == args.x.spec->segments, "the weight was packed for another input");
     task.w = linear.half();
     task.expert = e;
-    const bool by_expert = args.row_ends != nullptr;
     const int multiprocessors = device_.multiprocessors;
     const hopper::Plan plan =
-        options_.batch_invariant && !by_expert
+        options_.batch_invariant
             ? hopper::half_plan_for_any_rows(args.x.rows, task.w, multiprocessors)
-            : hopper::half_plan(args.x.rows, task.w, by_expert, multiprocessors);
+            : hopper::half_plan(args.x.rows, task.w, args.row_ends != nullptr, multiprocessors);
     require(hopper::launch_half_linear(task, plan, device_.multiprocessors, stream_), "linear");
   }
 }

@@ -3,6 +3,7 @@
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
+#include <utility>
 #include <vector>
 
 #include "backend/cuda/cuda_backend.h"
@@ -52,24 +53,29 @@ size_t CudaBackend::find_decode_plan(const hopper::DecodePlanShape& shape, int h
   return decode_plans_.size() - 1;
 }
 
-// Grows by more than is needed, as a graph that was captured before is of no use after.
+// Grows by more than is needed, as a graph that was captured before is of no use after. What failed to grow is as it was.
 void CudaBackend::make_room(DecodePlanOnDevice& on_device) {
-  const int rows = static_cast<int>(step_.rows.size());
+  int rows = 0;
   int64_t units = 0;
-  if (on_device.shape.split > 0)
-    for (const hopper::DecodeRow& row : step_.rows)
+  for (const hopper::DecodeRow& row : step_.rows) {
+    if (row.context == 0) continue;
+    ++rows;
+    if (on_device.shape.split > 0)
       units += hopper::decode_units(row.context, on_device.shape).all();
-  hopper::DecodePlanLimits& limits = on_device.limits;
+  }
+  hopper::DecodePlanLimits limits = on_device.limits;
   if (rows <= limits.rows && units <= limits.units) return;
-  limits.rows = std::max(limits.rows, rows);
+  if (rows > limits.rows) limits.rows = std::max(2 * limits.rows, rows);
   if (units > limits.units) limits.units = 2 * units;
-  on_device.layout = hopper::decode_plan_layout(on_device.shape, limits);
-  on_device.plan = DeviceMemory(static_cast<size_t>(on_device.layout.bytes));
-  const size_t pieces =
-      static_cast<size_t>(on_device.layout.pieces *
-                          hopper::decode_piece_floats(on_device.head_dim) * int64_t{sizeof(float)});
-  on_device.pieces = DeviceMemory(pieces);
-  require(cudaMemsetAsync(on_device.pieces.as<char>(), 0xff, pieces, stream_), "clearing pieces");
+  const hopper::DecodePlanLayout layout = hopper::decode_plan_layout(on_device.shape, limits);
+  const size_t piece_bytes = static_cast<size_t>(
+      layout.pieces * hopper::decode_piece_floats(on_device.head_dim) * int64_t{sizeof(float)});
+  DeviceMemory plan(static_cast<size_t>(layout.bytes)), pieces(piece_bytes);
+  require(cudaMemsetAsync(pieces.as<char>(), 0xff, piece_bytes, stream_), "clearing pieces");
+  on_device.plan = std::move(plan);
+  on_device.pieces = std::move(pieces);
+  on_device.limits = limits;
+  on_device.layout = layout;
 }
 
 void CudaBackend::renew(DecodePlanOnDevice& on_device) {

@@ -192,6 +192,7 @@ class Walk {
     products_commit();
   }
   __device__ __forceinline__ void release(int stage) const {
+    __syncwarp();  // all lanes have read
     if (threadIdx.x % 32 == 0) barrier_arrive(ring_.empty + 8 * stage);
   }
   __device__ __forceinline__ void finish_stage() {

@@ -20,7 +20,7 @@ __global__ void __launch_bounds__(kThreads, S::kCtas)
   barriers.empty = barriers.full + 8 * S::kStages;
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kStages; ++i) {
-      barrier_init(barriers.full + 8 * i, 1 + S::kScaleParts);  // by Producer and ScaleProducer
+      barrier_init(barriers.full + 8 * i, 1 + S::kScaleWarps);  // by Producer and ScaleProducers
       barrier_init(barriers.empty + 8 * i, kWarps);
     }
     barrier_init_fence();

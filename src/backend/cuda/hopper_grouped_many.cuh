@@ -119,11 +119,13 @@ class ScaleProducer {
     if (lane_ == 0) barrier_arrive(barriers_.full + 8 * at_.stage);
     at_.template next<S>();
   }
-  // Stages of the other warps; their phases must be seen all the same.
+  // Stages of the other warps. Their phases must be seen all the same, and no stage be full before they are: a warp that fell
+  // behind by a ring would take a phase for the one after the next.
   __device__ __forceinline__ void skip(int count) {
 #pragma unroll 1
     for (int i = 0; i < count; ++i) {
       barrier_wait(barriers_.empty + 8 * at_.stage, at_.phase);
+      if (lane_ == 0) barrier_arrive(barriers_.full + 8 * at_.stage);
       at_.template next<S>();
     }
   }
@@ -179,6 +181,7 @@ class GroupedConsumer {
   }
 
  private:
+  static_assert(S::kRows / kPartRows % 2 == 0, "a tile's new writer begins with the free boxes");
   static constexpr int kAll = S::kRows / 2;        // results of a thread
   static constexpr int kSums = S::kPieceRows / 2;  // of a thread in a piece
 

@@ -72,6 +72,7 @@ class Consumer {
   }
 
   __device__ __forceinline__ void release(int stage) const {
+    __syncwarp();  // all lanes have read
     if (threadIdx.x % 32 >= S::kShare) return;
     if constexpr (S::kShare == 1)
       barrier_arrive(empty_ + 8 * stage);

@@ -242,9 +242,11 @@ __global__ void __launch_bounds__(kWarps* kWarp)
       x.at[c][0] -= offset.at[c][0], x.at[c][1] -= offset.at[c][1];
   }
   const int bits = t.cache.side[side].bits;
-  if (bits >= 16) return store_floats(x, bits, to.codes, lane);
   const Range range = range_of(x);
-  store_codes(x, range, bits, bits == 4 ? t.kv_clip : 1.0f, to, lane);
+  if (bits >= 16)
+    store_floats(x, bits, to.codes, lane);
+  else
+    store_codes(x, range, bits, bits == 4 ? t.kv_clip : 1.0f, to, lane);
   if (t.has_open_page == 0) return;
   store_codes(x, range, 8, 1.0f,
               goes_to_fresh(t, place) ? fresh_row(t, row, side, of_side)

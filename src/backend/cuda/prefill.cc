@@ -37,6 +37,7 @@ void CudaBackend::upload_tiles(int group, bool without_single_rows, hopper::Pref
       if (s.rows != 1 || !without_single_rows) sequences.push_back(s);
     const std::vector<hopper::PrefillTile> tiles = hopper::plan_prefill(sequences, group);
     const size_t bytes = tiles.size() * sizeof(hopper::PrefillTile);
+    tiles_.step = 0;  // of none, should the memory not suffice
     tiles_.memory.reserve(bytes);
     staging_.copy(tiles_.memory.as<char>(), tiles.data(), bytes, stream_);
     tiles_.step = step_.number;

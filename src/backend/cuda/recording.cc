@@ -1,5 +1,6 @@
 #include "backend/cuda/recording.h"
 
+#include <algorithm>
 #include <exception>
 #include <utility>
 
@@ -19,12 +20,18 @@ void CudaRecording::forget() {
 
 void CudaRecording::run(std::span<const SequenceStep> sequences) {
   if (!CudaBackend::is_decoding(sequences)) return step_(sequences);
+  int rows = 0;
+  for (const SequenceStep& s : sequences) rows = std::max(rows, s.row_end);
   if (memory_ != device_memory_returns()) forget();
+  check(!sized_ || (sequences.size() == sequences_ && rows == rows_),
+        "a recorded step has as many sequences and rows each time");
   if (!sized_) {
     backend_.begin_step();
     step_(sequences);
     page_tokens_ = backend_.step_.tokens;
     plans_ = backend_.step_.plans;
+    sequences_ = sequences.size();
+    rows_ = rows;
     memory_ = device_memory_returns();
     sized_ = true;
     return;

@@ -32,9 +32,11 @@ class CudaRecording final : public Recording {
   CudaBackend& backend_;
   StepFunction step_;
   cudaGraphExec_t graph_ = nullptr;
-  bool sized_ = false;   // the function has run since memory_ was read
-  uint64_t memory_ = 0;  // device_memory_returns() that the graph, or the first run, belongs to
-  int page_tokens_ = 0;  // of the step's attention; 0: it has none
+  bool sized_ = false;    // the function has run since memory_ was read
+  uint64_t memory_ = 0;   // device_memory_returns() that the graph, or the first run, belongs to
+  size_t sequences_ = 0;  // of the step, and its rows
+  int rows_ = 0;
+  int page_tokens_ = 0;        // of the step's attention; 0: it has none
   std::vector<size_t> plans_;  // of the step's attention, CudaBackend::decode_plans_
 };
 

@@ -121,6 +121,15 @@ std::vector<float> tolerances(const Case& c, const cuda::WeightView& w, const cu
   return sums;
 }
 
+// Kernels for many rows also on a device of few multiprocessors: a CTA takes tile after tile there.
+struct Launch {
+  const char* name;
+  int dependent, multiprocessors;
+};
+const std::vector<Launch> kFewLaunches = {{"plain launch", 0, 132}, {"dependent", 1, 132}};
+const std::vector<Launch> kManyLaunches = {
+    {"plain launch", 0, 132}, {"dependent", 1, 132}, {"six multiprocessors", 1, 6}};
+
 void run(const Case& c, const std::vector<hopper::Plan>& plans) {
   cuda::WeightView view = random_weight(c.shape, 1);
   auto* bias = device_array<float>(c.shape.n);
@@ -156,12 +165,12 @@ void run(const Case& c, const std::vector<hopper::Plan>& plans) {
     t.add = plain.add;
     t.row_ends = plain.row_ends;
     t.expert = plain.expert;
-    for (const int dependent : {0, 1}) {
-      t.dependent = dependent;
+    for (const Launch& how : p.many ? kManyLaunches : kFewLaunches) {
+      t.dependent = how.dependent;
       reset();
-      ATOM_REQUIRE(hopper::launch_linear(t, p, 132, nullptr));
+      ATOM_REQUIRE(hopper::launch_linear(t, p, how.multiprocessors, nullptr));
       ATOM_REQUIRE(cudaDeviceSynchronize());
-      compare(c, p, expected, tolerance, y, dependent ? "dependent" : "plain launch");
+      compare(c, p, expected, tolerance, y, how.name);
       if ((!p.many && p.groups * p.cluster > 1) || tolerance.empty()) continue;
       if (in_order.empty())
         in_order = host_copy(y, whole);

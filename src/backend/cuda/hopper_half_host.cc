@@ -5,38 +5,6 @@
 #include "backend/cuda/hopper_half_launch.h"
 
 namespace atom::backend::cuda::hopper {
-namespace {
-
-using EncodeTiled = decltype(&cuTensorMapEncodeTiled);
-
-// The driver's function; null where it has none.
-EncodeTiled find_encode() {
-  void* function = nullptr;
-  cudaDriverEntryPointQueryResult found = cudaDriverEntryPointSymbolNotFound;
-  constexpr unsigned kVersion = 12000;
-  if (cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, kVersion,
-                                       cudaEnableDefault, &found) != cudaSuccess ||
-      found != cudaDriverEntryPointSuccess)
-    return nullptr;
-  return reinterpret_cast<EncodeTiled>(function);
-}
-
-// A map of `dimensions` with the 128-byte swizzle; outside, boxes read zeros. strides: bytes, of all dimensions but the
-// first.
-Status encode_map(CUtensorMapDataType type, int dimensions, void* data, const cuuint64_t* sizes,
-                  const cuuint64_t* strides, const cuuint32_t* box, CUtensorMap& map) {
-  static const EncodeTiled encode = find_encode();
-  if (encode == nullptr) return cudaErrorNotSupported;
-  const cuuint32_t steps[3] = {1, 1, 1};
-  const CUresult result =
-      encode(&map, type, static_cast<cuuint32_t>(dimensions), data, sizes, strides, box, steps,
-             CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
-}
-
-}  // namespace
-
 Status make_half_input_map(const HalfRows& x, int box_rows, int panels, CUtensorMap& map) {
   const int pitch = HalfRows::pitch(x.k);
   const cuuint64_t sizes[3] = {kPanelInputs, static_cast<cuuint64_t>(x.rows),
@@ -44,7 +12,9 @@ Status make_half_input_map(const HalfRows& x, int box_rows, int panels, CUtensor
   const cuuint64_t strides[2] = {static_cast<cuuint64_t>(pitch) * 2, kPanelInputs * 2};
   const cuuint32_t box[3] = {kPanelInputs, static_cast<cuuint32_t>(box_rows),
                              static_cast<cuuint32_t>(panels)};
-  return encode_map(CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3, x.values, sizes, strides, box, map);
+  return encode_map({CU_TENSOR_MAP_DATA_TYPE_FLOAT16, 3, x.values, sizes, strides, box,
+                     CU_TENSOR_MAP_SWIZZLE_128B},
+                    map);
 }
 
 Status make_half_result_map(const HalfTask& task, int box_rows, CUtensorMap& map) {
@@ -52,7 +22,9 @@ Status make_half_result_map(const HalfTask& task, int box_rows, CUtensorMap& map
                                static_cast<cuuint64_t>(task.x.rows)};
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(task.w.n) * 4};
   const cuuint32_t box[2] = {32, static_cast<cuuint32_t>(box_rows)};
-  return encode_map(CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, task.y, sizes, strides, box, map);
+  return encode_map(
+      {CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, task.y, sizes, strides, box, CU_TENSOR_MAP_SWIZZLE_128B},
+      map);
 }
 
 Status launch_half_linear(const HalfTask& task, const Plan& plan, int multiprocessors,

@@ -30,17 +30,11 @@ struct Matrix {
   CUtensorMapSwizzle swizzle = CU_TENSOR_MAP_SWIZZLE_128B;
 };
 Status make_map(const Matrix& m, CUtensorMap& map) {
-  static const EncodeTiled encode = find_encode();
-  if (encode == nullptr) return cudaErrorNotSupported;
   const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(m.columns), static_cast<cuuint64_t>(m.rows)};
   const cuuint64_t strides[1] = {static_cast<cuuint64_t>(m.row_bytes)};
   const cuuint32_t box[2] = {static_cast<cuuint32_t>(m.box_columns),
                              static_cast<cuuint32_t>(m.box_rows)};
-  const cuuint32_t steps[2] = {1, 1};
-  const CUresult result =
-      encode(&map, m.type, 2, m.data, sizes, strides, box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             m.swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+  return encode_map({m.type, 2, m.data, sizes, strides, box, m.swizzle}, map);
 }
 Status make_input_map(const InputView& x, int segment, int box_rows, CUtensorMap& map) {
   const InputSegment& s = x.at[segment];
@@ -50,6 +44,17 @@ Status make_input_map(const InputView& x, int segment, int box_rows, CUtensorMap
 }
 
 }  // namespace
+
+Status encode_map(const TensorShape& t, CUtensorMap& map) {
+  static const EncodeTiled encode = find_encode();
+  if (encode == nullptr) return cudaErrorNotSupported;
+  const cuuint32_t steps[3] = {1, 1, 1};
+  const CUresult result =
+      encode(&map, t.type, static_cast<cuuint32_t>(t.dimensions), t.data, t.sizes, t.strides, t.box,
+             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, t.swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
 
 Status make_input_maps(const Task& task, int box_rows, InputMaps& maps) {
   Status status = cudaSuccess;

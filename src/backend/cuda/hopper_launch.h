@@ -9,6 +9,18 @@
 
 namespace atom::backend::cuda::hopper {
 
+// A tensor of at most three dimensions as the copy engine sees it; outside, boxes read zeros. strides: bytes, of all
+// dimensions but the first.
+struct TensorShape {
+  CUtensorMapDataType type;
+  int dimensions;
+  void* data;
+  const cuuint64_t *sizes, *strides;
+  const cuuint32_t* box;
+  CUtensorMapSwizzle swizzle;
+};
+Status encode_map(const TensorShape& tensor, CUtensorMap& map);
+
 // Both segments' codes as matrices [rows, size] with boxes of 128 columns x `box_rows`, 128-byte swizzle; outside
 // they read zeros.
 struct InputMaps {

@@ -6,44 +6,17 @@ replays, after some load where products are long.
 Usage: linear.py OUT.csv [7b] [70b]     lines "n,k,rows,f16|int8|fp8,us", to be read by atom bench ops --baseline OUT.csv
 """
 import sys
-import time
 
 import torch
 import torch.nn.functional as functional
+
+from graphs import graph_us
 
 SHAPES = {"7b": ((12288, 4096), (4096, 4096), (22016, 4096), (4096, 11008)),
           "70b": ((10240, 8192), (8192, 8192), (57344, 8192), (8192, 28672))}
 ROWS = (1, 8, 16, 32, 64, 128, 256, 1024, 4096)
 ROTATED_BYTES = 450e6
 WARM_SECONDS = 0.25
-
-
-def graph_us(calls, warm, replays=9):
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        for call in calls[:2]:
-            call()
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for call in calls:
-            call()
-    begin = time.monotonic()
-    graph.replay()
-    while warm and time.monotonic() - begin < WARM_SECONDS:
-        graph.replay()
-        torch.cuda.synchronize()
-    times = []
-    for _ in range(replays):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1e3 / len(calls))
-    return min(times)
 
 
 def half(rows, weights):
@@ -77,7 +50,8 @@ def main():
                 weights = [narrow(torch.randn(n, k, device="cuda")) for _ in range(copies)]
                 for rows in ROWS:
                     try:
-                        us = graph_us(calls(rows, weights) * max(1, 8 // copies), rows >= 1024)
+                        us = graph_us(calls(rows, weights) * max(1, 8 // copies),
+                                      warm_seconds=WARM_SECONDS if rows >= 1024 else 0.0)
                     except RuntimeError as error:
                         print(n, k, rows, name, error, file=sys.stderr)
                         continue

@@ -5,42 +5,17 @@ contiguous f16 KV, in CUDA graphs; the least of 9 replays.
 Usage: sdpa_prefill.py OUT.csv [--all]     cuDNN, or all; lines "heads,kv_heads,head_dim,batch,tokens,backend,us"
 """
 import sys
-import time
 
 import torch
 import torch.nn.functional as functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from graphs import graph_us
+
 SHAPES = ((32, 32, 128), (32, 8, 128), (32, 8, 64), (32, 8, 256))
 SIZES = ((1, 1024), (1, 4096), (4, 4096), (1, 8192), (1, 16384), (1, 32768))
 BACKENDS = (("cudnn", SDPBackend.CUDNN_ATTENTION), ("flash", SDPBackend.FLASH_ATTENTION))
 WARM_SECONDS = 0.06
-
-
-def graph_us(call, calls, replays=9):
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        call()
-    torch.cuda.current_stream().wait_stream(stream)
-    torch.cuda.synchronize()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for _ in range(calls):
-            call()
-    begin = time.monotonic()
-    while time.monotonic() - begin < WARM_SECONDS:
-        graph.replay()
-        torch.cuda.synchronize()
-    times = []
-    for _ in range(replays):
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        begin.record()
-        graph.replay()
-        end.record()
-        end.synchronize()
-        times.append(begin.elapsed_time(end) * 1e3 / calls)
-    return min(times)
 
 
 def attention_us(heads, kv_heads, dim, batch, tokens, backend):
@@ -55,7 +30,7 @@ def attention_us(heads, kv_heads, dim, batch, tokens, backend):
                                                        enable_gqa=heads != kv_heads)
 
     with sdpa_kernel(backend):
-        return graph_us(call, 20 if flops < 1e11 else 2)
+        return graph_us([call] * (20 if flops < 1e11 else 2), warm_seconds=WARM_SECONDS)
 
 
 def main():

@@ -2,7 +2,8 @@
 # Builds the stand-alone tests and benchmarks of the CUDA kernels with nvcc alone, for Hopper. (The CMake preset
 # cuda-kernels does the same.) Every .cu of bench/cuda and tests/backend/cuda is a program, linked with what it needs of
 # an archive of all kernels, src/backend/cuda/*.cu, and of their host sides that use no library, hopper_*.cc.
-#   bench/cuda/build.sh [OUT]      OUT: build/cuda-kernels; JOBS: as many compilers at once [CPUs]
+#   bench/cuda/build.sh [OUT]      OUT: build/cuda-kernels; JOBS: as many compilers at once [CPUs]; DEFINES: for the compiler,
+#                                  such as -DATOM_RACECHECK for programs that compute-sanitizer's racecheck will run
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 export out=${1:-build/cuda-kernels}
@@ -17,7 +18,7 @@ compile() {  # SOURCE: anew where a header is newer
     return
   fi
   rm -f "$object"
-  "$nvcc" -O3 -std=c++20 -fmad=false -gencode=arch=compute_90a,code=sm_90a -I. -Isrc -Xptxas -v \
+  "$nvcc" -O3 -std=c++20 -fmad=false ${DEFINES:-} -gencode=arch=compute_90a,code=sm_90a -I. -Isrc -Xptxas -v \
     -c "$1" -o "$object" 2> "$log" || { cat "$log" >&2; return 1; }
 }
 export -f compile

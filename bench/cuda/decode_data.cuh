@@ -87,7 +87,7 @@ inline std::vector<DecodeKind> decode_kinds(const std::vector<std::pair<int, int
   const Cache caches[] = {{4, 4, false}, {4, 4, true},  {8, 4, false},
                           {8, 4, true},  {8, 8, false}, {16, 16, false}};
   std::vector<DecodeKind> kinds;
-  for (const int dim : {128, 64, 256})
+  for (const int dim : {128, 64, 96, 256})
     for (const Cache& c : caches)
       for (const auto& [all, kv] : heads)
         kinds.push_back({all, kv, dim, c.key_bits, c.value_bits, c.open_page});

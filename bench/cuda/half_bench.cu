@@ -7,6 +7,7 @@
 #include <cstring>
 #include <string>
 
+#include "backend/cuda/hopper_measured.h"
 #include "bench/cuda/half_data.cuh"
 
 namespace atom::bench {
@@ -171,22 +172,10 @@ class Linear {
   hopper::HalfRows rows_;
 };
 
-std::string plan_name(const hopper::Plan& p) {
-  char name[64];
-  std::snprintf(name, sizeof name, p.many ? "many %d" : "%d/%d/%d x%d", p.rows, p.blocks, p.groups,
-                p.cluster);
-  return name;
-}
-
 void sweep(Linear& linear, int rows, int nodes, bool lone) {
   std::vector<std::pair<float, hopper::Plan>> times;
-  for (const hopper::Plan& p : half_plans(linear.weight().kind, linear.weight().k)) {
-    const bool few =
-        p.rows == 128 ? rows > 64 && rows <= 256 : rows <= p.rows && p.rows < 2 * std::max(rows, 5);
-    const bool fits = p.many ? rows > 16 && p.rows <= 2 * rows : few;
-    if (!fits || (p.cluster > 2 && linear.weight().n > 30000)) continue;
+  for (const hopper::Plan& p : hopper::plans_to_measure(rows, linear.weight()))
     times.push_back({linear.microseconds(rows, p, nodes, lone, 3), p});
-  }
   std::sort(times.begin(), times.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });
   std::printf("   ");

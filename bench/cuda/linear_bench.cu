@@ -1,10 +1,14 @@
 // Times the Hopper linear against cuBLASLt in f16 (and, of a layer, in FP8 and INT8) on the shapes of LLaMA-7B and 70B: microseconds in CUDA graphs of
-// chained launches over more weights than the L2 cache holds; weights, inputs and outputs count as bytes.
-//   linear_bench [few] [many] [layer] [sweep] [7b] [70b] [w4a4] [ROWS...]      w4a4: of w4a4, beside w4a8
+// chained launches over more weights than the L2 cache holds; weights, inputs and outputs count as bytes. Results are those of a
+// model: qkv, gate and up store f16, o and down add to f32.
+//   linear_bench [few] [many] [layer] [sweep] [7b] [70b] [w4a4] [f32] [ours] [ROWS...]
+//     w4a4: of w4a4, beside w4a8;  f32: a layer also without f16, and with all results stored in f32;  ours: a layer
+//     without the library
 #include <array>
 #include <cstring>
 #include <string>
 
+#include "backend/cuda/hopper_measured.h"
 #include "bench/cuda/linear_data.cuh"
 #include "bench/cuda/linear_library.cuh"
 
@@ -14,22 +18,25 @@ namespace {
 struct Named {
   const char* name;
   LinearShape shape;
+  bool adds = false;  // to y, f32; else f16 is stored
 };
 constexpr int kLayer = 4;
 constexpr int kLayerRows[] = {1, 8, 16, 32, 64, 128, 256, 1024, 4096};
 constexpr Named k7b[kLayer] = {{"7B qkv", {12288, 4096, 128}},
-                               {"7B o", {4096, 4096, 128}},
+                               {"7B o", {4096, 4096, 128}, true},
                                {"7B gate+up", {22016, 4096, 128}},
-                               {"7B down", {4096, 11008, 128}}};
+                               {"7B down", {4096, 11008, 128}, true}};
 constexpr Named k70b[kLayer] = {{"70B qkv", {10240, 8192, 128}},
-                                {"70B o", {8192, 8192, 128}},
+                                {"70B o", {8192, 8192, 128}, true},
                                 {"70B gate+up", {57344, 8192, 128}},
-                                {"70B down", {8192, 28672, 128}}};
+                                {"70B down", {8192, 28672, 128}, true}};
 constexpr int kMostRows = 8192;
 constexpr double kRotatedBytes = 4.5e8;  // of weights, several times the L2 cache
 
 int multiprocessors = 0;
 LibrarySpace library;
+// In a model; in a model that has no f16; all stored in f32.
+enum class Results { kModel, kF32, kStoredF32 };
 
 // Weights and inputs of a shape, ours and the library's.
 struct Linear {
@@ -39,6 +46,7 @@ struct Linear {
   uint8_t* x = nullptr;
 };
 float* y;
+uint16_t* y_f16;
 
 Linear make_linear(const Named& named, bool with_library) {
   Linear l{named, {}, {}, nullptr};
@@ -61,11 +69,18 @@ Linear make_linear(const Named& named, bool with_library) {
   return l;
 }
 
-hopper::Task task_for(const Linear& l, int rows, int copy) {
+hopper::Task task_for(const Linear& l, int rows, int copy, Results results = Results::kModel) {
   cuda::InputView x = input_layout(l.named.shape, rows);
   x.data = l.x;
   hopper::Task t = task_of(x, l.weights[copy % l.weights.size()], y);
   t.dependent = 1;
+  if (results == Results::kStoredF32) return t;
+  if (l.named.adds) {
+    t.add = 1;
+  } else if (results == Results::kModel) {
+    t.y = nullptr;
+    t.y_f16 = y_f16;
+  }
   return t;
 }
 
@@ -82,13 +97,6 @@ int nodes_for(double microseconds_each) {
   return std::max(2, std::min(60, static_cast<int>(6000 / microseconds_each)));
 }
 
-std::string plan_name(const hopper::Plan& p) {
-  char name[64];
-  std::snprintf(name, sizeof name, p.many ? "many %d x%d k%d" : "%d/%d/%d x%d", p.rows,
-                p.many ? p.cluster : p.blocks, p.groups, p.cluster);
-  return name;
-}
-
 // Milliseconds of load before many rows are timed.
 float warm_for(int rows) { return rows >= 1024 ? 250.0f : 0.0f; }
 
@@ -103,19 +111,10 @@ float time_plan(const Linear& l, int rows, const hopper::Plan& p, int nodes, int
       replays, warm_for(rows));
 }
 
-std::vector<hopper::Plan> candidates(int rows, bool grouped) {
-  std::vector<hopper::Plan> plans;
-  for (const hopper::Plan& plan : few_rows_plans(grouped))
-    if (plan.rows < 2 * std::max(rows, 5) && rows <= 4 * plan.rows && rows <= 256)
-      plans.push_back(plan);
-  if (rows > 16)
-    for (const hopper::Plan& plan : many_rows_plans(grouped))
-      if (plan.rows <= 2 * rows && plan.rows >= std::min(128, rows / 8)) plans.push_back(plan);
-  return plans;
-}
-
-double bytes_of(const LinearShape& s, int rows) {
-  return static_cast<double>(s.packed_bytes()) + 1.0 * rows * s.k + 4.0 * rows * s.n;
+double bytes_of(const Named& named, int rows) {
+  const LinearShape& s = named.shape;
+  return static_cast<double>(s.packed_bytes()) + 1.0 * rows * s.k +
+         (named.adds ? 4.0 : 2.0) * rows * s.n;
 }
 
 float time_planned(const Linear& l, int rows, int nodes) {
@@ -125,7 +124,7 @@ float time_planned(const Linear& l, int rows, int nodes) {
 using TimedPlan = std::pair<float, hopper::Plan>;
 std::vector<TimedPlan> timed_plans(const Linear& l, int rows, int nodes) {
   std::vector<TimedPlan> times;
-  for (const hopper::Plan& p : candidates(rows, l.named.shape.grouped))
+  for (const hopper::Plan& p : hopper::plans_to_measure(rows, l.weights[0]))
     times.push_back({time_plan(l, rows, p, nodes, 4), p});
   std::sort(times.begin(), times.end(),
             [](const auto& a, const auto& b) { return a.first < b.first; });
@@ -158,7 +157,7 @@ void one_linear(const Linear& l, const Linear& base, int rows, bool sweep) {
       nodes, [&](int i, cudaStream_t stream) { run_library(call, base, i, stream); }, 5,
       warm_for(rows));
   std::printf("%-12s %5d  %8.2f us  %5.2f TB/s %6.0f TFLOPS  %-11s | f16 %8.2f us  %5.2fx",
-              l.named.name, rows, ours, bytes_of(s, rows) / ours / 1e6, flops / ours / 1e6,
+              l.named.name, rows, ours, bytes_of(l.named, rows) / ours / 1e6, flops / ours / 1e6,
               plan_name(planned).c_str(), half, half / ours);
   if (s.grouped) {
     const float progressive = time_planned(base, rows, nodes);
@@ -184,12 +183,12 @@ LayerPlans planned(const std::vector<Linear>& linears, int rows) {
   return plans;
 }
 float time_layer(const std::vector<Linear>& linears, const LayerPlans& plans, int rows,
-                 int replays = 5) {
+                 int replays = 5, Results results = Results::kModel) {
   return kLayer *
          graph_microseconds(
              layer_nodes(linears, rows),
              [&](int i, cudaStream_t stream) {
-               hopper::Task t = task_for(linears[i % kLayer], rows, i / kLayer);
+               hopper::Task t = task_for(linears[i % kLayer], rows, i / kLayer, results);
                t.dependent = i > 0;
                ATOM_REQUIRE(hopper::launch_linear(t, plans[i % kLayer], multiprocessors, stream));
              },
@@ -205,33 +204,43 @@ float time_library(const std::vector<Linear>& linears, const std::vector<Library
                       5, warm_for(rows));
 }
 
+// What a layer is compared with.
+struct Beside {
+  bool f32, library;
+};
 // grouped: the same linears in w4a4, or none.
 void layer(const std::vector<Linear>& linears, const std::vector<Linear>& grouped, const char* name,
-           int rows) {
+           int rows, const Beside& beside) {
   std::vector<LibraryCall> calls[kNumberCount];
-  for (int i = 0; i < kNumberCount; ++i)
+  for (int i = 0; beside.library && i < kNumberCount; ++i)
     for (const Linear& l : linears) calls[i].push_back(pick(l, kNumbers[i], rows, 8));
-  float ours = 1e30f, groups = 1e30f, theirs[kNumberCount] = {1e30f, 1e30f, 1e30f};
-  const float warm = warm_for(rows);
+  const std::vector<Linear>& shown = grouped.empty() ? linears : grouped;
+  float time = 1e30f, f32 = 1e30f, stored = 1e30f, base = 1e30f,
+        theirs[kNumberCount] = {1e30f, 1e30f, 1e30f};
+  const LayerPlans plans = planned(shown, rows);
   for (int round = 0; round < 2; ++round) {  // alternating
-    ours = std::min(ours, time_layer(linears, planned(linears, rows), rows));
-    if (!grouped.empty())
-      groups = std::min(groups, time_layer(grouped, planned(grouped, rows), rows));
-    for (int i = 0; i < kNumberCount; ++i)
+    time = std::min(time, time_layer(shown, plans, rows));
+    if (beside.f32) {
+      f32 = std::min(f32, time_layer(shown, plans, rows, 5, Results::kF32));
+      stored = std::min(stored, time_layer(shown, plans, rows, 5, Results::kStoredF32));
+    }
+    if (!grouped.empty()) base = std::min(base, time_layer(linears, planned(linears, rows), rows));
+    for (int i = 0; beside.library && i < kNumberCount; ++i)
       theirs[i] = std::min(theirs[i], time_library(linears, calls[i], rows));
   }
-  const std::vector<Linear>& shown = grouped.empty() ? linears : grouped;
-  const float time = grouped.empty() ? ours : groups;
   double bytes = 0;
-  for (const Linear& l : shown) bytes += bytes_of(l.named.shape, rows);
+  for (const Linear& l : shown) bytes += bytes_of(l.named, rows);
   std::printf("%-4s layer %5d  %8.2f us  %5.2f TB/s", name, rows, time, bytes / time / 1e6);
-  for (int i = 0; i < kNumberCount; ++i) {
+  if (beside.f32)
+    std::printf(" | f32 %8.2f us  %5.3fx | stored f32 %8.2f us  %5.3fx", f32, f32 / time, stored,
+                stored / time);
+  for (int i = 0; beside.library && i < kNumberCount; ++i) {
     std::printf(" | %s %8.2f us  %5.2fx", name_of(kNumbers[i]), theirs[i], theirs[i] / time);
     const int computed = calls[i][0].rows;
     if (computed != rows) std::printf(" (%d rows)", computed);
   }
-  if (!grouped.empty()) std::printf(" | w4a8 %8.2f us, %4.2f of it", ours, groups / ours);
-  std::printf("%s\n", warm > 0 ? "  sustained" : "");
+  if (!grouped.empty()) std::printf(" | w4a8 %8.2f us, %4.2f of it", base, time / base);
+  std::printf("%s\n", warm_for(rows) > 0 ? "  sustained" : "");
 }
 
 // The fastest plans of a layer. What follows one another shares code and multiprocessors, so they need not be those that
@@ -322,18 +331,19 @@ int main(int count, char** words) {
   cudaDeviceProp device;
   ATOM_REQUIRE(cudaGetDeviceProperties(&device, 0));
   multiprocessors = device.multiProcessorCount;
-  const bool w4a4 = has("w4a4");
+  const bool w4a4 = has("w4a4"), library_too = !has("ours") || has("few") || has("many");
   std::printf("%s, %d multiprocessors; %s, group 128, 128 kept; graphs of dependent launches\n",
               device.name, multiprocessors, w4a4 ? "w4a4" : "w4a8");
   ATOM_REQUIRE(cublasLtCreate(&library.handle));
   library.workspace = device_array<char>(kWorkspace);
   y = device_array<float>(size_t{kMostRows} * 57344);
+  y_f16 = device_array<uint16_t>(size_t{kMostRows} * 57344);
   library.y = device_array<int>(size_t{kMostRows} * 57344);
   for (const bool large : {false, true}) {
     if (!has(large ? "70b" : "7b")) continue;
     std::vector<Linear> linears, grouped;
     for (Named named : large ? k70b : k7b) {
-      linears.push_back(make_linear(named, true));
+      linears.push_back(make_linear(named, library_too));
       named.shape.grouped = true;
       if (w4a4) grouped.push_back(make_linear(named, false));
     }
@@ -344,7 +354,7 @@ int main(int count, char** words) {
         if (has("sweep"))
           LayerSearch(w4a4 ? grouped : linears, rows).print(large ? "70B" : "7B");
         else
-          layer(linears, grouped, large ? "70B" : "7B", rows);
+          layer(linears, grouped, large ? "70B" : "7B", rows, {has("f32"), library_too});
       }
     for (int i = 0; i < kLayer; ++i) {
       const Linear& l = w4a4 ? grouped[i] : linears[i];

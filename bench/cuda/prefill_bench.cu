@@ -194,7 +194,7 @@ std::vector<Case> cases() {
   for (const auto& [heads, kv_heads] : {std::pair{32, 32}, {32, 8}})
     for (const Cache& c : kCaches)
       add({heads, kv_heads, 128, c.key_bits, c.value_bits, c.open_page});
-  for (const int dim : {64, 256})
+  for (const int dim : {64, 96, 256})
     for (const int bits : {16, 4}) add({32, 8, dim, bits, bits, false});
   return all;
 }

@@ -1,7 +1,10 @@
 // Times the Hopper producers in CUDA graphs of launches that depend on each other: microseconds, bytes read and written
 // once, and their share of what a device-to-device copy of as many bytes reaches in the same run; beside it the plain
-// kernels (norm or gate, then quantize) and an RMSNorm of the same rows that does not quantize.
-//   producers_bench [norm] [rows] [gate]      all of them without words
+// kernels (norm or gate, then quantize) and an RMSNorm of the same rows that does not quantize. Gates from rows in f32
+// and in f16.
+//   producers_bench [FILE.csv] [norm] [rows] [gate]      all of them without words
+// FILE.csv is what bench/baselines/producers.py writes: lines then have the time of torch, which does not quantize
+// either: rms_norm for norms and rows, the faster silu(gate) * up for gates.
 #include <cstring>
 
 #include "bench/cuda/producer_data.cuh"
@@ -22,6 +25,8 @@ struct Case {
   RowShape shape;
   bool ordered;
   int hadamard;
+  bool from_f16 = false;
+  size_t value_bytes() const { return from_f16 ? 2 : 4; }
 };
 
 // Rows of f32 to rows of f32, a block each: what an engine without quantization runs. k is a multiple of 4.
@@ -66,6 +71,8 @@ __global__ void __launch_bounds__(kNormThreads)
 
 struct Memory {
   float *x, *y, *gain, *scratch, *ordered;
+  uint16_t* x_f16;
+  int8_t* silu_offsets;
   uint8_t* records;
   int32_t* order;
   size_t x_bytes, y_bytes;
@@ -94,14 +101,16 @@ struct Run {
   Rotation x, y;
   double bytes() const {  // read and written once
     const double width = c.source == Source::kGate ? 2.0 : 1.0;
-    return rows * (4.0 * width * c.shape.k + static_cast<double>(view.row_bytes));
+    return rows * (static_cast<double>(c.value_bytes()) * width * c.shape.k +
+                   static_cast<double>(view.row_bytes));
   }
 };
 
 Run make_run(const Case& c, int rows) {
   Run r{c, rows, rows > kFewRows ? 12 : 60, row_layout(c.shape, rows), {}, {}};
   const size_t width = c.source == Source::kGate ? 2 : 1;
-  r.x = rotation(size_t{4} * rows * width * c.shape.k, rows, memory.x_bytes);
+  r.x = rotation(c.value_bytes() * rows * width * c.shape.k, rows,
+                 memory.x_bytes / 4 * c.value_bytes());
   r.y = rotation(static_cast<size_t>(r.view.row_bytes) * rows, rows, memory.y_bytes);
   return r;
 }
@@ -110,7 +119,9 @@ float time_ours(const Run& r) {
   return graph_microseconds(r.nodes, [&](int i, cudaStream_t stream) {
     ProduceTask t;
     t.source = r.c.source;
-    t.x = turn(memory.x, r.x, i);
+    t.x = r.c.from_f16 ? nullptr : turn(memory.x, r.x, i);
+    t.silu_offsets = memory.silu_offsets;
+    t.x_f16 = r.c.from_f16 ? turn(memory.x_f16, r.x, i) : nullptr;
     t.gain = r.c.source == Source::kNorm ? memory.gain : nullptr;
     t.epsilon = 1e-5f;
     t.order = r.c.ordered ? memory.order : nullptr;
@@ -124,12 +135,13 @@ float time_ours(const Run& r) {
 
 float time_plain(const Run& r) {
   return graph_microseconds(r.nodes, [&](int i, cudaStream_t stream) {
-    const float* x = turn(memory.x, r.x, i);
+    const float* x = r.c.from_f16 ? nullptr : turn(memory.x, r.x, i);
     cuda::NormTask norm;
     norm.x = x, norm.gain = memory.gain, norm.epsilon = 1e-5f, norm.y = memory.scratch;
     norm.rows = r.rows, norm.k = r.c.shape.k;
     if (r.c.source == Source::kNorm) ATOM_REQUIRE(cuda::launch_norm(norm, stream));
     cuda::GateTask gate;
+    gate.x_f16 = r.c.from_f16 ? turn(memory.x_f16, r.x, i) : nullptr;
     gate.x = x, gate.y = memory.scratch, gate.rows = r.rows, gate.k = r.c.shape.k;
     if (r.c.source == Source::kGate) ATOM_REQUIRE(cuda::launch_gate(gate, stream));
     cuda::QuantizeTask q;
@@ -170,6 +182,35 @@ float time_copy(const Run& r) {
   });
 }
 
+// Of torch, from FILE.csv: the least of an operation's times.
+struct TorchTime {
+  char op[32];
+  int k, rows;
+  double us;
+};
+std::vector<TorchTime> torch_times;
+
+void read_torch_times(const char* path) {
+  std::FILE* file = std::fopen(path, "r");
+  if (file == nullptr) {
+    std::fprintf(stderr, "%s cannot be read\n", path);
+    std::exit(1);
+  }
+  TorchTime t;
+  while (std::fscanf(file, " %31[^,],%d,%d,%lf", t.op, &t.k, &t.rows, &t.us) == 4)
+    torch_times.push_back(t);
+  std::fclose(file);
+}
+double torch_time(const Case& c, int rows) {  // 0: there is none
+  double least = 0;
+  for (const TorchTime& t : torch_times) {
+    const bool is_gate = std::strncmp(t.op, "silu", 4) == 0;
+    if (is_gate != (c.source == Source::kGate) || t.k != c.shape.k || t.rows != rows) continue;
+    if (least == 0 || t.us < least) least = t.us;
+  }
+  return least;
+}
+
 void print(const Case& c, int rows) {
   const Run r = make_run(c, rows);
   const char* word = c.source == Source::kNorm   ? "norm"
@@ -177,12 +218,15 @@ void print(const Case& c, int rows) {
                                                  : "gate";
   const float ours = time_ours(r), plain = time_plain(r), norm = time_norm(r), copy = time_copy(r);
   std::printf(
-      "%s %5d %-21s %-5s h%-3d x%4d  %8.2f us %6.0f GB/s %4.0f %% of copy (%.2f us) | plain "
+      "%s%s %5d %-21s %-5s h%-3d x%4d  %8.2f us %6.0f GB/s %4.0f %% of copy (%.2f us) | plain "
       "kernels "
-      "%8.2f us %5.2fx | norm %7.2f us, ours / norm %5.2f\n",
-      word, c.shape.k, name_of(c.shape).c_str(), c.ordered ? "order" : "", c.hadamard, rows, ours,
-      r.bytes() / ours / 1e3, 100.0 * copy / ours, copy, plain, plain / ours, norm,
-      norm > 0 ? ours / norm : 0.0f);
+      "%8.2f us %5.2fx | norm %7.2f us, ours / norm %5.2f",
+      word, c.from_f16 ? " of f16" : "", c.shape.k, name_of(c.shape).c_str(),
+      c.ordered ? "order" : "", c.hadamard, rows, ours, r.bytes() / ours / 1e3, 100.0 * copy / ours,
+      copy, plain, plain / ours, norm, norm > 0 ? ours / norm : 0.0f);
+  if (const double torch = torch_time(c, rows); torch > 0)
+    std::printf(" | torch %7.2f us, ours / torch %5.2f", torch, ours / torch);
+  std::printf("\n");
 }
 
 void allocate() {
@@ -191,13 +235,18 @@ void allocate() {
   memory.y_bytes = memory.x_bytes;
   memory.x = device_array<float>(memory.x_bytes / 4);
   memory.y = device_array<float>(memory.x_bytes / 4);
+  memory.x_f16 = device_array<uint16_t>(memory.x_bytes / 4);
   memory.records = reinterpret_cast<uint8_t*>(memory.y);  // nothing reads either
   memory.gain = device_array<float>(kWidest);
   memory.scratch = device_array<float>(size_t{kMostRows} * kWidest);
   memory.ordered = device_array<float>(size_t{kMostRows} * kWidest);
   memory.order = device_array<int32_t>(kWidest);
   fill(memory.x, memory.x_bytes / 4, Fill::kFloat, 3);
+  fill(memory.x_f16, memory.x_bytes / 4, Fill::kHalf, 3);
   fill(memory.gain, kWidest, Fill::kFloat, 4);
+  memory.silu_offsets = device_array<int8_t>(hopper::kSiluOffsets);
+  ATOM_REQUIRE(hopper::launch_silu_offsets(memory.silu_offsets, nullptr));
+  ATOM_REQUIRE(cudaDeviceSynchronize());
 }
 
 }  // namespace
@@ -205,6 +254,10 @@ void allocate() {
 
 int main(int count, char** words) {
   using namespace atom::bench;
+  if (count > 1 && std::strstr(words[1], ".csv") != nullptr) {
+    read_torch_times(words[1]);
+    --count, ++words;
+  }
   const auto has = [&](const char* word) {
     bool any = count == 1;
     for (int i = 1; i < count; ++i) any |= std::strcmp(words[i], word) == 0;
@@ -227,10 +280,11 @@ int main(int count, char** words) {
                                  {Source::kRows, {k, 128, kInt4Signed}, true, 128}});
   }
   for (const int k : {11008, 14336, 28672})
-    if (has("gate"))
-      cases.insert(cases.end(), {{Source::kGate, {k, 128, kInt8}, false, 0},
-                                 {Source::kGate, {k, 128, kInt8}, false, 128},
-                                 {Source::kGate, {k, 128, kInt4Signed}, false, 128}});
+    for (const bool from_f16 : {false, true})
+      if (has("gate"))
+        cases.insert(cases.end(), {{Source::kGate, {k, 128, kInt8}, false, 0, from_f16},
+                                   {Source::kGate, {k, 128, kInt8}, false, 128, from_f16},
+                                   {Source::kGate, {k, 128, kInt4Signed}, false, 128, from_f16}});
   for (const Case& c : cases) {
     const std::vector<int32_t> order = permutation(c.shape.k, 5);
     ATOM_REQUIRE(cudaMemcpy(memory.order, order.data(), order.size() * sizeof order[0],

@@ -4,6 +4,7 @@
 //
 // Bound by the reads of the cache and, in a prefill, by reading it anew for every row.
 #include "backend/cuda/attention.cuh"
+#include "backend/cuda/shared_limit.cuh"
 
 namespace atom::backend::cuda {
 namespace {
@@ -169,8 +170,7 @@ uint64_t attend_shared_bytes(const AttentionTask& task) {
 Status launch_attend(const AttentionTask& task, Stream stream) {
   if (task.rows == 0) return 0;
   const uint64_t bytes = attend_shared_bytes(task);
-  const Status status = cudaFuncSetAttribute(
-      attend_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(bytes));
+  const Status status = allow_shared(attend_kernel, static_cast<int>(bytes));
   if (status != 0) return status;
   const dim3 grid(task.rows, task.kv_heads);
   attend_kernel<<<grid, kThreads, bytes, stream>>>(task);

@@ -11,13 +11,26 @@ namespace atom::backend::cuda {
 
 enum Side { kKey = 0, kValue = 1 };
 
-__device__ inline const float* head_vector(const AttentionTask& t, int64_t row, int head) {
-  return t.qkv + (row * (t.heads + 2 * t.kv_heads) + head) * t.head_dim;
+// A head's vector as a linear left it, in f32 or f16.
+struct HeadVector {
+  const float* f32;
+  const uint16_t* f16;  // where f32 is null
+  __device__ float operator[](int i) const { return f32 != nullptr ? f32[i] : f16_to_f32(f16[i]); }
+};
+// From the first value of the step's.
+__device__ inline int64_t head_begin(const AttentionTask& t, int64_t row, int head) {
+  return (row * (t.heads + 2 * t.kv_heads) + head) * t.head_dim;
+}
+__device__ inline HeadVector head_vector(const AttentionTask& t, int64_t row, int head) {
+  const int64_t at = head_begin(t, row, head);
+  if (t.qkv != nullptr) return {t.qkv + at, nullptr};
+  return {nullptr, t.qkv_f16 + at};
 }
 
 // By one warp: x [head_dim] turned by the angles of the position, then transformed, into `to`. Every product and sum
 // is rounded.
-__device__ inline void turn_head(const AttentionTask& t, const float* x, int position, float* to) {
+__device__ inline void turn_head(const AttentionTask& t, const HeadVector& x, int position,
+                                 float* to) {
   const int lane = static_cast<int>(threadIdx.x) % kWarp, half = t.head_dim / 2;
   const float* cosines = t.rope_cos + int64_t{position} * half;
   const float* sines = t.rope_sin + int64_t{position} * half;

@@ -30,6 +30,19 @@ __device__ __forceinline__ void barrier_expect(uint32_t barrier, uint32_t bytes)
 __device__ __forceinline__ void barrier_arrive(uint32_t barrier) {
   asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
+// Of a warp whose lanes have met, one lane arrives for all. compute-sanitizer's racecheck takes only lanes that arrive
+// for synchronized, so a build for it lets all of them.
+#ifdef ATOM_RACECHECK
+inline constexpr int kWarpArrivals = 32;
+#else
+inline constexpr int kWarpArrivals = 1;
+#endif
+__device__ __forceinline__ bool arrives_for_warp() {
+  return static_cast<int>(threadIdx.x) % 32 < kWarpArrivals;
+}
+__device__ __forceinline__ void warp_arrive(uint32_t barrier) {
+  if (arrives_for_warp()) barrier_arrive(barrier);
+}
 // Waits for the end of the phase of parity `phase`. A wait for the phase after the one that is open returns at once:
 // a thread that leaves out a phase must still wait for it.
 __device__ __forceinline__ void barrier_wait(uint32_t barrier, uint32_t phase) {
@@ -125,9 +138,12 @@ __device__ __forceinline__ void copy_bulk(uint32_t to, const void* from, uint32_
       : "memory");
 }
 
-// Four bytes of this thread, to shared memory; complete after copies_wait().
+// Four or eight bytes of this thread, to shared memory; complete after copies_wait().
 __device__ __forceinline__ void copy_word(uint32_t to, const void* from) {
   asm volatile("cp.async.ca.shared.global [%0], [%1], 4;" ::"r"(to), "l"(from) : "memory");
+}
+__device__ __forceinline__ void copy_pair(uint32_t to, const void* from) {
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8;" ::"r"(to), "l"(from) : "memory");
 }
 __device__ __forceinline__ void copies_wait() { asm volatile("cp.async.wait_all;" ::: "memory"); }
 // Copies of this thread in groups; waits until all but the last kPending groups are complete.
@@ -147,6 +163,25 @@ __device__ __forceinline__ void add_to(float* at, float value) {
 __device__ __forceinline__ void add_to(float4* at, const float4& v) {
   asm volatile("red.relaxed.gpu.global.add.v4.f32 [%0], {%1, %2, %3, %4};" ::"l"(at), "f"(v.x),
                "f"(v.y), "f"(v.z), "f"(v.w)
+               : "memory");
+}
+
+// ---- results in f16: rounded to nearest; a finite one beyond the range becomes the largest of its sign, NaN stays
+
+__device__ __forceinline__ uint32_t to_halves(float low, float high) {
+  uint32_t both;
+  asm("cvt.rn.satfinite.f16x2.f32 %0, %1, %2;" : "=r"(both) : "f"(high), "f"(low));
+  return both;
+}
+__device__ __forceinline__ uint16_t to_half(float value) {
+  return static_cast<uint16_t>(to_halves(value, 0.0f));
+}
+// Four 8 x 8 tiles of f16, of which lane t has values (2 (t % 4), t / 4), low, and (2 (t % 4) + 1, t / 4) in a word each, become rows of
+// 16 bytes: row t % 8 of tile t / 8 at lane t's address.
+__device__ __forceinline__ void store_tiles(uint32_t at, uint32_t a, uint32_t b, uint32_t c,
+                                            uint32_t d) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(at),
+               "r"(a), "r"(b), "r"(c), "r"(d)
                : "memory");
 }
 

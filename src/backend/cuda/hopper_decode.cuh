@@ -4,6 +4,7 @@
 #include "backend/cuda/hopper_decode_merge.cuh"
 #include "backend/cuda/hopper_decode_sums.cuh"
 #include "backend/cuda/hopper_launch.h"
+#include "backend/cuda/shared_limit.cuh"
 
 namespace atom::backend::cuda::hopper::decode {
 
@@ -227,9 +228,7 @@ template <class C>
 Status launch(const DecodeTask& task, Stream stream) {
   constexpr int kBytes = sizeof(Shared<C>);
   static_assert(kBytes <= 227 * 1024, "what a block may have");
-  const cudaError_t status =
-      cudaFuncSetAttribute(decode_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  if (status != cudaSuccess) return status;
+  if (const Status status = allow_shared(decode_kernel<C>, kBytes); status != 0) return status;
   return launch_kernel(
       decode_kernel<C>,
       {dim3(static_cast<unsigned>(task.blocks)), kThreads, kBytes, 1, task.overlap != 0}, stream,

@@ -74,8 +74,9 @@ template <int kDim, int kBits, int kTokens>
 __device__ void multiply_keys(float (&s)[kTokens / 16][4], uint32_t keys,
                               const Queries<kDim>& queries) {
   constexpr int kRow = kDim * kBits / 8;
-  constexpr int kWords = kRow / 16 < 4 ? kRow / 16 : 4;  // of one load
-  constexpr int kEights = kWords * 4 * 8 / kBits / 8;    // dims of one load, in eights
+  // Of one load: what divides a quarter of a row, and with it its alignment.
+  constexpr int kWords = kRow % 64 == 0 ? 4 : kRow % 32 == 0 ? 2 : 1;
+  constexpr int kEights = kWords * 4 * 8 / kBits / 8;  // dims of one load, in eights
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, c = lane % 4;
   const uint32_t at = keys + g * kRow + c * (kBits == 16 ? 16 : kRow / 4);
 #pragma unroll
@@ -83,7 +84,7 @@ __device__ void multiply_keys(float (&s)[kTokens / 16][4], uint32_t keys,
     uint32_t w[kTokens / 8][kWords];  // rows g, g + 8, g + 16, ...
 #pragma unroll
     for (int r = 0; r < kTokens / 8; ++r)
-      load_words(w[r], at + r * 8 * kRow + part * (kBits == 16 ? 64 : 16));
+      load_words(w[r], at + r * 8 * kRow + part * (kBits == 16 ? 64 : 4 * kWords));
 #pragma unroll
     for (int i = 0; i < kEights; ++i) {
       const uint32_t(&first)[2] = queries.q[2 * (part * kEights + i)];
@@ -124,19 +125,25 @@ __device__ void multiply_values(float (&y)[kDim / 16][4], uint32_t values, uint3
   const int lane = static_cast<int>(threadIdx.x) % 32, g = lane / 4, c = lane % 4;
   if constexpr (kBits == 4) {
     const uint32_t at = values + lane % 16 * kRow + lane / 16 * 16;
+    // Of dims 32 i .. 32 i + 31.
+    const auto multiply_nibbles = [&](int i, uint32_t u, uint32_t v) {
+      multiply(y[2 * i], {low_nibbles(u), high_nibbles(u), low_nibbles(v), high_nibbles(v)}, p0,
+               p1);
+      u >>= 8, v >>= 8;
+      multiply(y[2 * i + 1], {low_nibbles(u), high_nibbles(u), low_nibbles(v), high_nibbles(v)}, p0,
+               p1);
+    };
 #pragma unroll
     for (int pair = 0; pair < kDim / 64; ++pair) {
       uint32_t w[4];
       load_transposed(w, at + 32 * pair);
-#pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        uint32_t u = w[2 * i], v = w[2 * i + 1];
-        multiply(y[4 * pair + 2 * i],
-                 {low_nibbles(u), high_nibbles(u), low_nibbles(v), high_nibbles(v)}, p0, p1);
-        u >>= 8, v >>= 8;
-        multiply(y[4 * pair + 2 * i + 1],
-                 {low_nibbles(u), high_nibbles(u), low_nibbles(v), high_nibbles(v)}, p0, p1);
-      }
+      multiply_nibbles(2 * pair, w[0], w[1]);
+      multiply_nibbles(2 * pair + 1, w[2], w[3]);
+    }
+    if constexpr (kDim % 64 != 0) {  // by the addresses of the first sixteen lanes
+      uint32_t w[2];
+      load_transposed(w, at + 32 * (kDim / 64));
+      multiply_nibbles(kDim / 32 - 1, w[0], w[1]);
     }
   } else if constexpr (kBits == 8) {
     const uint32_t at = values + 2 * c * kRow + 4 * g;

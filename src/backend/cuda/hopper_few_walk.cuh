@@ -193,7 +193,7 @@ class Walk {
   }
   __device__ __forceinline__ void release(int stage) const {
     __syncwarp();  // all lanes have read
-    if (threadIdx.x % 32 == 0) barrier_arrive(ring_.empty + 8 * stage);
+    warp_arrive(ring_.empty + 8 * stage);
   }
   __device__ __forceinline__ void finish_stage() {
     release(stage_);

@@ -5,6 +5,7 @@
 // `groups` and `cluster`, but not on its `rows` and `blocks`, nor on the other rows.
 #include "backend/cuda/hopper_grouped_few.cuh"
 #include "backend/cuda/hopper_launch.h"
+#include "backend/cuda/hopper_results.cuh"
 
 namespace atom::backend::cuda::hopper {
 namespace grouped_few {
@@ -16,7 +17,7 @@ __device__ __forceinline__ void init_stages(const Ring<S>& ring, int warp) {
 #pragma unroll 1
   for (int i = warp; i < S::kStages; i += S::kThreads / 32) {
     barrier_init(ring.full + 8 * i, 1);
-    barrier_init(ring.empty + 8 * i, 4 * S::kBlocks);
+    barrier_init(ring.empty + 8 * i, 4 * S::kBlocks * kWarpArrivals);
   }
   barrier_init_fence();
 #pragma unroll 1
@@ -55,11 +56,7 @@ __device__ __forceinline__ void store_results(const Task& t, int row, int end, i
     const int e = i % 2, h = i / 2;
     if (row + e >= end || output + 8 * h >= t.w.n) continue;
     const float result = values[i] * (1.0f / 16) + bias[h];
-    float* at = t.y + int64_t{row + e} * t.w.n + output + 8 * h;
-    if (t.add != 0)
-      add_to(at, result);
-    else
-      *at = result;
+    store_one(t, int64_t{row + e} * t.w.n + output + 8 * h, result);
   }
 }
 

@@ -216,7 +216,7 @@ class Walk {
 
   __device__ __forceinline__ void release_stage() {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(ring_.empty + 8 * stage_);
+    warp_arrive(ring_.empty + 8 * stage_);
     before_ = stage_;
     before_phase_ = phase_;
     next_i_ = i_ + S::kStages;

@@ -20,32 +20,46 @@ __global__ void __launch_bounds__(kThreads, S::kCtas)
   barriers.empty = barriers.full + 8 * S::kStages;
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kStages; ++i) {
-      barrier_init(barriers.full + 8 * i, 1 + S::kScaleWarps);  // by Producer and ScaleProducers
-      barrier_init(barriers.empty + 8 * i, kWarps);
+      barrier_init(barriers.full + 8 * i,
+                   1 + S::kScaleWarps * kWarpArrivals);  // by Producer and ScaleProducers
+      barrier_init(barriers.empty + 8 * i, kWarps * (S::kShare == 1 ? kWarpArrivals : S::kShare));
     }
     barrier_init_fence();
     prefetch_map(&map4);
     prefetch_map(&map8);
   }
   launch_dependents();
+  if constexpr (S::kShare > 1) {
+    __syncwarp();
+    cluster_arrive();  // whoever reaches into another CTA waits for it first
+  }
   __syncthreads();
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
   if (warp >= kWarps) {
     give_registers<S::kLeast>();
     if (warp == kWarps) {
-      if (threadIdx.x % 32 == 0)
+      if (threadIdx.x % 32 == 0) {
         Producer<S>(t, &map4, &map8, shared, barriers).run();
-      else
+      } else {
+        if constexpr (S::kShare > 1) cluster_wait_alone();
         wait_for_previous_grid();
+      }
     } else {
+      if constexpr (S::kShare > 1) cluster_wait();
       wait_for_previous_grid();
       if (warp <= kWarps + S::kScaleWarps)
         ScaleProducer<S>(t, shared, barriers, warp - kWarps - 1).run(tiles_of<S>(t));
     }
   } else {
     take_registers<S::kMost>();
+    if constexpr (S::kShare > 1) cluster_wait();
     wait_for_previous_grid();  // every thread, as in many_rows_kernel
     GroupedConsumer<S>(t, boxes != 0 ? &results : nullptr, shared, barriers, warp).run();
+  }
+  if constexpr (S::kShare > 1) {  // others write to this CTA's memory and arrive at its barriers
+    __syncwarp();
+    cluster_arrive();
+    cluster_wait();
   }
 }
 
@@ -59,11 +73,22 @@ Status launch_grouped(const Task& t, int multiprocessors, Stream stream) {
 
 Status launch_grouped_many_rows(const Task& t, const Plan& p, int multiprocessors, Stream stream) {
   using namespace many;
-  if (p.rows == 64 && p.groups == 2)
-    return launch_grouped<GroupedShape<64, 4, 2>>(t, multiprocessors, stream);
-  if (p.rows == 64) return launch_grouped<GroupedShape<64, 8, 1>>(t, multiprocessors, stream);
-  if (p.rows == 128) return launch_grouped<GroupedShape<128, 6, 1>>(t, multiprocessors, stream);
-  if (p.rows == 256) return launch_grouped<GroupedShape<256, 4, 1>>(t, multiprocessors, stream);
+  const int kind = p.cluster * 10 + p.groups;  // CTAs that share inputs, CTAs of a multiprocessor
+  switch (p.rows) {
+    case 64:
+      if (kind == 12) return launch_grouped<GroupedShape<64, 4, 2, 1>>(t, multiprocessors, stream);
+      if (kind == 11) return launch_grouped<GroupedShape<64, 8, 1, 1>>(t, multiprocessors, stream);
+      break;
+    case 128:
+      if (kind == 11) return launch_grouped<GroupedShape<128, 6, 1, 1>>(t, multiprocessors, stream);
+      break;
+    case 256:
+      if (kind == 11) return launch_grouped<GroupedShape<256, 4, 1, 1>>(t, multiprocessors, stream);
+      if (kind == 21) return launch_grouped<GroupedShape<256, 4, 1, 2>>(t, multiprocessors, stream);
+      break;
+    default:
+      break;
+  }
   return cudaErrorInvalidValue;
 }
 

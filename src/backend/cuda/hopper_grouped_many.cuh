@@ -7,11 +7,14 @@
 namespace atom::backend::cuda::hopper::many {
 
 // A tile is 128 outputs x kRows rows, a warpgroup has 64 outputs of it. A stage is a slot of both blocks, the inputs that
-// they meet, and the inputs' scales: of the group, or of the int8 segment.
-template <int kRows_, int kStages_, int kCtas_>
+// they meet, and the inputs' scales: of the group, or of the int8 segment. A cluster of kShare CTAs of neighbouring outputs
+// shares the inputs, as Shape's do.
+template <int kRows_, int kStages_, int kCtas_, int kShare_>
 struct GroupedShape {
-  static constexpr int kRows = kRows_, kStages = kStages_, kShare = 1, kSplit = 1;
+  static constexpr int kRows = kRows_, kStages = kStages_, kShare = kShare_, kSplit = 1;
   static constexpr int kCtas = kCtas_;  // of a multiprocessor
+  // Whether the codes of the next slot are read while the last products of the one before run; they take registers.
+  static constexpr bool kReadsAhead = kCtas == 1;
   static constexpr int kPieces = kRows > 128 ? 4 : 2;
   static constexpr int kPieceRows = kRows / kPieces;  // whose sums a product computes
   // Warps that fetch scales.
@@ -19,14 +22,16 @@ struct GroupedShape {
   static constexpr int kScaleWarps = kScaleParts * kScaleTurns;
   // Registers of a thread that multiplies and of one that fetches: together what the launch took.
   static constexpr int kMost = kCtas == 1 ? 232 : 104, kLeast = kCtas == 1 ? 40 : 32;
+  static constexpr bool kScarce =
+      kCtas > 1 || kRows > 128;  // registers: results' places are computed anew for each part
+  static constexpr int kTogether = kRows > 64 ? 2 : 1;  // of PartWriter
   static constexpr int kSlot = kGroupedSlotBytes;
   static constexpr int kInputBytes = kRows * 128, kStageSlots = kConsumers * kSlot;
   static constexpr int kScaleBytes = kRows * 4;
   static constexpr int kSlotsAt = kStages * kInputBytes;
   static constexpr int kScalesAt = kSlotsAt + kStages * kStageSlots;
-  static constexpr int kBoxRows = 32, kBoxBytes = kBoxRows * 128;  // as Shape
   static constexpr int kResultsAt = (kScalesAt + kStages * kScaleBytes + 1023) / 1024 * 1024;
-  static constexpr int kBarriersAt = kResultsAt + kConsumers * 4 * kBoxBytes;
+  static constexpr int kBarriersAt = kResultsAt + kConsumers * 2 * kPartBytes;
   static constexpr int kBytes = kBarriersAt + 2 * kStages * 8;
   static_assert((kBytes + 1024) * kCtas <= 233472, "shared memory of a multiprocessor");
 };
@@ -51,8 +56,7 @@ class ScaleProducer {
   }
 
   __device__ void run(const Tiles& tiles) {
-    for (int p = static_cast<int>(blockIdx.x); p < tiles.count();
-         p += static_cast<int>(gridDim.x)) {
+    for (int p = tiles.first; p < tiles.count(); p += tiles.step) {
       int row, output_tile;
       tiles.place(p, S::kRows, row, output_tile);
       first_ = row + offset_ + lane_;
@@ -116,7 +120,7 @@ class ScaleProducer {
 #pragma unroll
     for (int k = 0; k < kRowsEach; ++k) scales_[at_.stage * S::kRows + 32 * k] = scales[k];
     __syncwarp();
-    if (lane_ == 0) barrier_arrive(barriers_.full + 8 * at_.stage);
+    warp_arrive(barriers_.full + 8 * at_.stage);
     at_.template next<S>();
   }
   // Stages of the other warps. Their phases must be seen all the same, and no stage be full before they are: a warp that fell
@@ -125,7 +129,7 @@ class ScaleProducer {
 #pragma unroll 1
     for (int i = 0; i < count; ++i) {
       barrier_wait(barriers_.empty + 8 * at_.stage, at_.phase);
-      if (lane_ == 0) barrier_arrive(barriers_.full + 8 * at_.stage);
+      warp_arrive(barriers_.full + 8 * at_.stage);
       at_.template next<S>();
     }
   }
@@ -156,12 +160,13 @@ class GroupedConsumer {
     slots_ = shared + S::kSlotsAt + block_ * S::kSlot;
     scales_ = shared + S::kScalesAt + static_cast<int>(threadIdx.x) % 4 * 16;
     tile_ = swizzled_tile(shared_address(shared));
+    empty_ = S::kShare == 1 ? barriers.empty : of_rank(barriers.empty, threadIdx.x % S::kShare);
   }
 
   __device__ void run() {
     // What tiles there are is asked anew for each: kept, it would take registers.
-    for (int p = static_cast<int>(blockIdx.x); p < tiles_of<S>(t_).count();
-         p += static_cast<int>(gridDim.x)) {
+    for (int p = static_cast<int>(blockIdx.x) / S::kShare; p < tiles_of<S>(t_).count();
+         p += static_cast<int>(gridDim.x) / S::kShare) {
       float results[kAll];
 #pragma unroll
       for (float& result : results) result = 0;
@@ -170,8 +175,7 @@ class GroupedConsumer {
       int row, output_tile;
       tiles.place(p, S::kRows, row, output_tile);
       const int output = output_tile * kOutputs + block_ * kBlockOutputs + lane_.output;
-      if (t_.w.slots8 > 0)
-        add_int8(results, {{16 * t_.w.steps8[output], 16 * t_.w.steps8[output + 8]}});
+      if (t_.w.slots8 > 0) add_int8(results, steps8_of(output));
       int bits[kAll];
 #pragma unroll
       for (int i = 0; i < kAll; ++i) bits[i] = __float_as_int(results[i] * (1.0f / 16));
@@ -181,14 +185,25 @@ class GroupedConsumer {
   }
 
  private:
-  static_assert(S::kRows / kPartRows % 2 == 0, "a tile's new writer begins with the free boxes");
+  static_assert(S::kRows / kPartRows / S::kTogether % 2 == 0,
+                "a tile's new writer begins with the free half of the memory");
   static constexpr int kAll = S::kRows / 2;        // results of a thread
   static constexpr int kSums = S::kPieceRows / 2;  // of a thread in a piece
 
   __device__ __forceinline__ ResultWriter<S> writer() const { return {t_, results_, shared_}; }
+  // A cluster's last CTA may have no outputs.
+  __device__ __forceinline__ GroupSteps steps8_of(int output) const {
+    const int last = (t_.w.n + kOutputs - 1) / kOutputs * kOutputs - 1;
+    return {{16 * t_.w.steps8[S::kShare == 1 ? output : min(output, last)],
+             16 * t_.w.steps8[S::kShare == 1 ? output + 8 : min(output + 8, last)]}};
+  }
+  // To all CTAs whose producers fill the stage.
   __device__ __forceinline__ void release(int stage) const {
     __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_arrive(barriers_.empty + 8 * stage);
+    if constexpr (S::kShare == 1)
+      warp_arrive(empty_ + 8 * stage);
+    else if (threadIdx.x % 32 < S::kShare)
+      barrier_arrive_at(empty_ + 8 * stage);
   }
   __device__ __forceinline__ const uint8_t* slot_at(int stage) const {
     return slots_ + stage * S::kStageSlots;
@@ -223,9 +238,11 @@ class GroupedConsumer {
     }
   }
 
-  // The slot at hand: its pieces' products start, the sums of all but the last are added.
+  // The slot at hand: its pieces' products start, the sums of all but the last are added. While the last are multiplied,
+  // the codes of the next int4 slot are read; `last`: there is none.
   __device__ __forceinline__ void start_second(const OperandGroup& a, float (&results)[kAll],
-                                               int (&sums)[2][kSums], GroupSteps& steps) {
+                                               int (&sums)[2][kSums], GroupSteps& steps, bool last,
+                                               GroupNibbles& nibbles) {
     start(a, 1, sums[1]);
     steps = GroupSteps::load(slot_at(at_.stage), lane_);
 #pragma unroll
@@ -235,6 +252,14 @@ class GroupedConsumer {
       add(results, piece, sums[piece % 2], at_.stage, steps);
       if (piece + 2 < S::kPieces) start(a, piece + 2, sums[piece % 2]);
     }
+    // Without a condition, which products under way do not bear: of the last slot, its own stage is read again.
+    if constexpr (S::kReadsAhead) {
+      Position next = at_;
+      next.template next<S>();
+      if (last) next = at_;
+      barrier_wait(barriers_.full + 8 * next.stage, next.phase);
+      nibbles.load(slot_at(next.stage), lane_);
+    }
     products_wait<0>();
     pin(sums[1]);
   }
@@ -243,21 +268,26 @@ class GroupedConsumer {
     pin(sums[0]);
     pin(sums[1]);
     OperandGroup a;
+    GroupNibbles nibbles;
     GroupSteps steps;
     wait_for_stage();
     a.load(slot_at(at_.stage), lane_);
     start(a, 0, sums[0]);
-    start_second(a, results, sums, steps);
+    start_second(a, results, sums, steps, t_.w.slots4 == 1, nibbles);
 #pragma unroll 1
     for (int slot = 1; slot < t_.w.slots4; ++slot) {
       const int before = at_.stage;
       at_.next<S>();
-      wait_for_stage();
-      a.load(slot_at(at_.stage), lane_);
+      if constexpr (S::kReadsAhead) {
+        a.widen(nibbles);
+      } else {
+        wait_for_stage();
+        a.load(slot_at(at_.stage), lane_);
+      }
       start(a, 0, sums[0]);
       add(results, S::kPieces - 1, sums[1], before, steps);
       release(before);
-      start_second(a, results, sums, steps);
+      start_second(a, results, sums, steps, slot + 1 == t_.w.slots4, nibbles);
     }
     add(results, S::kPieces - 1, sums[1], at_.stage, steps);
     release(at_.stage);
@@ -307,6 +337,7 @@ class GroupedConsumer {
   int block_;
   const uint8_t *slots_, *scales_;
   uint64_t tile_;
+  uint32_t empty_;  // barriers, of the CTA that this thread tells
   Position at_;
 };
 

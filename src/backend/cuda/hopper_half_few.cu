@@ -7,6 +7,7 @@
 // docs/kernels/half.md has the figures.
 #include "backend/cuda/hopper_half_few.cuh"
 #include "backend/cuda/hopper_half_launch.h"
+#include "backend/cuda/hopper_results.cuh"
 
 namespace atom::backend::cuda::hopper {
 namespace half_few {
@@ -54,29 +55,6 @@ __device__ __forceinline__ float4 result_of(const float4& sum, const float4& fac
           sum.z * factor.z * of_row + bias.z, sum.w * factor.w * of_row + bias.w};
 }
 
-// Four results of a row.
-__device__ __forceinline__ void store_results(const HalfTask& t, int row, int output,
-                                              const float4& v) {
-  float* y = t.y + int64_t{row} * t.w.n + output;
-  if (t.w.n % 4 == 0) {
-    if (output >= t.w.n) return;
-    if (t.add != 0)
-      add_to(reinterpret_cast<float4*>(y), v);
-    else
-      *reinterpret_cast<float4*>(y) = v;
-    return;
-  }
-  const float values[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (output + i >= t.w.n) return;
-    if (t.add != 0)
-      add_to(y + i, values[i]);
-    else
-      y[i] = values[i];
-  }
-}
-
 // Results of the CTA's share: every kCluster-th quad.
 template <typename S, int kCluster>
 __device__ __forceinline__ void finish(const HalfTask& t, const uint8_t* shared, int rank,
@@ -90,8 +68,8 @@ __device__ __forceinline__ void finish(const HalfTask& t, const uint8_t* shared,
        i += S::kThreads * kCluster) {
     const int row = i / kQuads, quad = i % kQuads;
     const float4 sum = sum_up<S, kCluster>(planes, (row * S::kPitch + quad * 4) * 4);
-    store_results(t, first_row + row, first_output + quad * 4,
-                  result_of(sum, outputs[quad], rows[row], outputs[kQuads + quad]));
+    store_four(t, first_row + row, first_output + quad * 4,
+               result_of(sum, outputs[quad], rows[row], outputs[kQuads + quad]));
   }
 }
 
@@ -122,6 +100,24 @@ __device__ __forceinline__ void fetch_outputs(const HalfWeight& w, uint8_t* shar
     to[S::kOutputs + i] = w.bias != nullptr && first + i < w.n ? w.bias[first + i] : 0.0f;
   }
 }
+
+// Of the tile's rows, by one warp.
+template <typename S>
+struct RowFactors {
+  static constexpr int kEach = (S::kRows + 31) / 32;  // of a lane
+  float at[kEach];
+
+  __device__ __forceinline__ void load(const float* factors, int lane, int valid) {
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) at[i] = lane + 32 * i < valid ? factors[lane + 32 * i] : 0.0f;
+  }
+  __device__ __forceinline__ void store(uint8_t* shared, int lane, int valid) const {
+    auto* to = reinterpret_cast<float*>(shared + S::kRowsAt);
+#pragma unroll
+    for (int i = 0; i < kEach; ++i)
+      if (lane + 32 * i < valid) to[lane + 32 * i] = at[i];
+  }
+};
 
 template <typename S>
 __global__ void __launch_bounds__(S::kThreads, S::kCtas)
@@ -160,24 +156,23 @@ __global__ void __launch_bounds__(S::kThreads, S::kCtas)
   __syncthreads();
   if (t.row_ends == nullptr)
     wait_for_previous_grid();  // all threads: they read and write what it may touch
+  float sums[S::kRows / 2] = {};
   if (asks) {
     if (lane < min(S::kStages, ring.count)) ring.ask_inputs(lane, lane);
-    for (int i = lane; i < valid; i += 32)
-      copy_word(shared_address(shared + S::kRowsAt + 4 * i), t.x.factors + first_row + i);
+    RowFactors<S> factors;
+    factors.load(t.x.factors + first_row, lane, valid);
     if (lane == 0) ring.refill();
-    copies_wait();
     __syncwarp();
-    __syncthreads();
+    factors.store(shared, lane, valid);
   } else {
-    float sums[S::kRows / 2] = {};
     Walk<S> walk(ring, shared, warp);
     if constexpr (S::kKind == HalfKind::kF16)
       walk.run_f16(sums);
     else
       walk.run_int4(sums);
-    __syncthreads();  // the stages are empty
-    store_sums<S>(sums, shared, warp, valid);
   }
+  __syncthreads();  // the stages are empty
+  if (!asks) store_sums<S>(sums, shared, warp, valid);
   meet<S>(t, shared, rank, cluster, first_row, valid, tile * S::kOutputs);
 }
 

@@ -47,7 +47,7 @@ struct Ring {
 
   __device__ __forceinline__ void init(int stage) const {
     barrier_init(full + 8 * stage, 1);
-    barrier_init(empty + 8 * stage, 4 * S::kBlocks);
+    barrier_init(empty + 8 * stage, 4 * S::kBlocks * kWarpArrivals);
     barrier_init_fence();
   }
   __device__ __forceinline__ void ask_slots(int i, int stage) const {
@@ -153,9 +153,7 @@ class Walk {
     operand.template multiply<S::kRows>(sums, panel(half));
     products_commit();
   }
-  __device__ __forceinline__ void release(int stage) const {
-    if (threadIdx.x % 32 == 0) barrier_arrive(ring_.empty + 8 * stage);
-  }
+  __device__ __forceinline__ void release(int stage) const { warp_arrive(ring_.empty + 8 * stage); }
   __device__ __forceinline__ void next() {
     stage_ += S::kGroups;
     if (stage_ >= S::kStages) {

@@ -155,14 +155,14 @@ Status launch(const HalfTask& t, int multiprocessors, Stream stream) {
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
   if (allowed != 0) return allowed;
   // By expert a box could reach into the next expert's rows.
-  const bool boxes = t.row_ends == nullptr && t.w.n % 4 == 0;
+  const Results y{t.y, t.y_f16, t.x.rows, t.w.n};
+  const bool boxes = t.row_ends == nullptr && y.has_boxes();
   CUtensorMap map;
   if (const Status status = make_half_input_map(t.x, S::kRows / kCluster, 1, map); status != 0)
     return status;
   CUtensorMap results = map;
   if (boxes)
-    if (const Status status = make_half_result_map(t, S::kBoxRows, results); status != 0)
-      return status;
+    if (const Status status = make_result_map(y, S::kTogether, results); status != 0) return status;
   constexpr int kWide = kCluster * kOutputs;
   const int tiles = (t.w.n + kWide - 1) / kWide * ((t.x.rows + S::kRows - 1) / S::kRows);
   const int clusters = multiprocessors / kCluster;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "backend/cuda/hopper_half_linear.cuh"
+#include "backend/cuda/hopper_results.cuh"
 
 namespace atom::backend::cuda::hopper::half_many {
 
@@ -33,16 +34,16 @@ template <HalfKind kKind_, int kRows_, int kStages_>
 struct Shape {
   static constexpr HalfKind kKind = kKind_;
   static constexpr int kRows = kRows_, kStages = kStages_;
+  static constexpr int kTogether = 2;  // of PartWriter
   static constexpr int kSlot = kKind == HalfKind::kF16 ? kF16SlotBytes : kHalfInt4SlotBytes;
   static constexpr int kCodes = kKind == HalfKind::kF16 ? kPanelBytes : kCodeBytes / 2;
   static constexpr int kSteps = kKind == HalfKind::kF16 ? 0 : 2 * kBlockOutputs;
   static constexpr int kWeights = kCodes + kSteps, kStageWeights = kConsumers * kWeights;
   static constexpr int kInputBytes = kRows * 128;
   static constexpr int kWeightsAt = kStages * kInputBytes;
-  // Results on their way to y: two boxes of 32 outputs, for kBoxRows rows, twice, of each warpgroup.
-  static constexpr int kBoxRows = 32, kBoxBytes = kBoxRows * 128;
+  // Results on their way to y: two parts of each warpgroup.
   static constexpr int kResultsAt = (kWeightsAt + kStages * kStageWeights + 1023) / 1024 * 1024;
-  static constexpr int kRowsAt = kResultsAt + kConsumers * 4 * kBoxBytes;  // factors, of each
+  static constexpr int kRowsAt = kResultsAt + kConsumers * 2 * kPartBytes;  // factors, of each
   static constexpr int kBarriersAt = kRowsAt + kConsumers * kRows * 4;
   static constexpr int kBytes = kBarriersAt + 2 * kStages * 8;
   static_assert(kBytes <= 232448, "shared memory of a block");
@@ -167,9 +168,10 @@ class Writer {
  public:
   // results: null where y is written directly
   __device__ Writer(const HalfTask& t, const CUtensorMap* results, uint8_t* shared)
-      : t_(t), results_(results), group_(static_cast<int>(threadIdx.x) / kWarpgroup) {
-    thread_ = static_cast<int>(threadIdx.x) % kWarpgroup;
-    boxes_ = shared + S::kResultsAt + group_ * 4 * S::kBoxBytes;
+      : t_(t),
+        group_(static_cast<int>(threadIdx.x) / kWarpgroup),
+        thread_(static_cast<int>(threadIdx.x) % kWarpgroup),
+        parts_(t, results, shared + S::kResultsAt + group_ * 2 * kPartBytes) {
     rows_ = reinterpret_cast<float*>(shared + S::kRowsAt) + group_ * S::kRows;
   }
 
@@ -180,99 +182,49 @@ class Writer {
   }
   // output: the warpgroup's first; row: the tile's; end: of the rows.
   __device__ __forceinline__ void write(const float (&sums)[S::kRows / 2], int output, int row,
-                                        int end) const {
+                                        int end) {
     const int column = HalfLane(thread_).output;
     const float factor[2] = {t_.w.factors[output + column], t_.w.factors[output + column + 8]};
     const float bias[2] = {bias_of(output + column), bias_of(output + column + 8)};
     copies_wait();
     warpgroup_sync(group_ + 1);
-    if (results_ != nullptr)
-      store_boxes(sums, factor, bias, output, row);
-    else
-      store(sums, factor, bias, output + column, row, end);
+    write_parts(sums, factor, bias, output, row, end);
   }
   // Before the thread ends.
-  __device__ __forceinline__ void finish() const {
-    if (results_ != nullptr && thread_ == 0) boxes_wait();
-  }
+  __device__ __forceinline__ void finish() const { parts_.finish(); }
 
  private:
   __device__ __forceinline__ float of_row(int i) const {
     return rows_[i / 4 * 8 + thread_ % 4 * 2 + i % 2];
   }
-  __device__ __forceinline__ void store(const float (&sums)[S::kRows / 2], const float (&factor)[2],
-                                        const float (&bias)[2], int output, int row,
-                                        int end) const {
-    const int64_t n = t_.w.n;
-    const int first = row + thread_ % 4 * 2;
-    float* y = t_.y + first * n + output;
-#pragma unroll
-    for (int i = 0; i < S::kRows / 2; ++i) {
-      const int h = i / 2 % 2;
-      if (first + i / 4 * 8 + i % 2 < end && output + h * 8 < n) {
-        const float result = sums[i] * factor[h] * of_row(i) + bias[h];
-        float* at = y + i % 2 * n + h * 8;
-        if (t_.add != 0)
-          add_to(at, result);
-        else
-          *at = result;
-      }
-      if (i % 4 == 3) y += 8 * n;
-    }
-    warpgroup_sync(group_ + 1);  // before the next tile's factors come
-  }
-
-  // Through shared memory, kBoxRows rows at a time; the copy engine writes while the next tile is multiplied.
-  __device__ __forceinline__ void store_boxes(const float (&sums)[S::kRows / 2],
+  // Through shared memory; the copy engine writes while the next tile is multiplied.
+  __device__ __forceinline__ void write_parts(const float (&sums)[S::kRows / 2],
                                               const float (&factor)[2], const float (&bias)[2],
-                                              int output, int row) const {
-    const int column = HalfLane(thread_).output;  // and column + 8, of the warpgroup's 64
-    // Row 2 (t % 4) + e of every eight, 16-byte chunk (column + 8 h) / 4 % 8 swizzled by the row: bits are exchanged one by one.
-    const int start = column / 32 * S::kBoxBytes + thread_ % 4 * 256 +
-                      ((column % 32 / 4) ^ (thread_ % 4 * 2)) * 16 + column % 4 * 4;
+                                              int output, int row, int end) {
 #pragma unroll
-    for (int pass = 0; pass < S::kRows / S::kBoxRows; ++pass) {
-      uint8_t* boxes = boxes_ + pass % 2 * 2 * S::kBoxBytes;
-      float of_rows[S::kBoxRows /
+    for (int part = 0; part < S::kRows / kPartRows; ++part) {
+      float of_rows[kPartRows /
                     4];  // before the stores, which the compiler takes for others to the same place
 #pragma unroll
-      for (int i = 0; i < S::kBoxRows / 8; ++i) {
-        of_rows[2 * i] = of_row(pass * (S::kBoxRows / 2) + 4 * i);
-        of_rows[2 * i + 1] = of_row(pass * (S::kBoxRows / 2) + 4 * i + 1);
+      for (int i = 0; i < kPartRows / 8; ++i) {
+        of_rows[2 * i] = of_row(part * kPartSums + 4 * i);
+        of_rows[2 * i + 1] = of_row(part * kPartSums + 4 * i + 1);
       }
-      if (thread_ == 0) boxes_wait_read<1>();
-      warpgroup_sync(group_ + 1);
+      float values[kPartSums];
 #pragma unroll
-      for (int i = 0; i < S::kBoxRows / 2; ++i) {
-        const int e = i % 2, h = i / 2 % 2, sum = pass * (S::kBoxRows / 2) + i;
-        const int at = (start ^ (h * 32 + e * 16)) + e * 128 + i / 4 * 1024;
-        *reinterpret_cast<float*>(boxes + at) =
-            sums[sum] * factor[h] * of_rows[i / 4 * 2 + e] + bias[h];
-      }
-      copy_engine_fence();
-      warpgroup_sync(group_ + 1);
-      if (thread_ == 0) send(boxes, output, row + pass * S::kBoxRows);
+      for (int i = 0; i < kPartSums; ++i)
+        values[i] = sums[part * kPartSums + i] * factor[i / 2 % 2] * of_rows[i / 4 * 2 + i % 2] +
+                    bias[i / 2 % 2];
+      parts_.write(values, part, output, row + part * kPartRows, end, thread_);
     }
-  }
-  __device__ __forceinline__ void send(const uint8_t* boxes, int output, int row) const {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      const uint32_t from = shared_address(boxes + half * S::kBoxBytes);
-      if (t_.add != 0)
-        add_box(results_, output + half * 32, row, from);
-      else
-        store_box(results_, output + half * 32, row, from);
-    }
-    boxes_commit();
   }
   __device__ __forceinline__ float bias_of(int output) const {
     return t_.w.bias != nullptr && output < t_.w.n ? t_.w.bias[output] : 0.0f;
   }
 
   const HalfTask& t_;
-  const CUtensorMap* results_;
   int group_, thread_;
-  uint8_t* boxes_;
+  PartWriter<HalfTask, S::kTogether, true> parts_;
   float* rows_;
 };
 

@@ -95,18 +95,31 @@ struct Operand8 {
   }
 };
 
-// An int4 slot of a grouped weight: a nibble in the upper half of a byte is 16 times the code.
-struct OperandGroup {
-  Fragment step[4];
+// The codes of an int4 slot of a grouped weight, as they lie there.
+struct GroupNibbles {
+  uint32_t words[8];
 
   __device__ __forceinline__ void load(const uint8_t* slot, const Lane& lane) {
     const uint4 u = *reinterpret_cast<const uint4*>(slot + lane.code_at);
     const uint4 v = *reinterpret_cast<const uint4*>(slot + lane.code_at + 2048);
-    const uint32_t words[8] = {u.x, u.y, u.z, u.w, v.x, v.y, v.z, v.w};
+    words[0] = u.x, words[1] = u.y, words[2] = u.z, words[3] = u.w;
+    words[4] = v.x, words[5] = v.y, words[6] = v.z, words[7] = v.w;
+  }
+};
+// The slot's operand: a nibble in the upper half of a byte is 16 times the code.
+struct OperandGroup {
+  Fragment step[4];
+
+  __device__ __forceinline__ void load(const uint8_t* slot, const Lane& lane) {
+    GroupNibbles nibbles;
+    nibbles.load(slot, lane);
+    widen(nibbles);
+  }
+  __device__ __forceinline__ void widen(const GroupNibbles& nibbles) {
 #pragma unroll
     for (int i = 0; i < 8; ++i) {
-      step[i / 2].at[i % 2] = (words[i] << 4) & 0xf0f0f0f0u;
-      step[i / 2].at[i % 2 + 2] = words[i] & 0xf0f0f0f0u;
+      step[i / 2].at[i % 2] = (nibbles.words[i] << 4) & 0xf0f0f0f0u;
+      step[i / 2].at[i % 2 + 2] = nibbles.words[i] & 0xf0f0f0f0u;
     }
 #pragma unroll
     for (Fragment& f : step) pin(f.at);

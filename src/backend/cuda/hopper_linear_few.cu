@@ -7,31 +7,10 @@
 // beginning hides behind the other's end. docs/kernels/linear.md has the figures.
 #include "backend/cuda/hopper_few_walk.cuh"
 #include "backend/cuda/hopper_launch.h"
+#include "backend/cuda/hopper_results.cuh"
 
 namespace atom::backend::cuda::hopper {
 namespace few {
-
-// Four results of a row.
-__device__ __forceinline__ void store_results(const Task& t, int row, int output, const float4& v) {
-  float* y = t.y + int64_t{row} * t.w.n + output;
-  if (t.w.n % 4 == 0) {
-    if (output >= t.w.n) return;
-    if (t.add != 0)
-      add_to(reinterpret_cast<float4*>(y), v);
-    else
-      *reinterpret_cast<float4*>(y) = v;
-    return;
-  }
-  const float values[4] = {v.x, v.y, v.z, v.w};
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (output + i >= t.w.n) return;
-    if (t.add != 0)
-      add_to(y + i, values[i]);
-    else
-      y[i] = values[i];
-  }
-}
 
 // Results of the CTA's share of the rows, from its sums and those of its peer.
 template <typename S>
@@ -57,11 +36,11 @@ __device__ void finish(const Task& t, const uint8_t* shared, int rank, int clust
     }
     const float4 step4 = steps[quad], step8 = steps[kQuads + quad], bias = steps[2 * kQuads + quad];
     const Token token = tokens[row];
-    store_results(t, first_row + row, first_output + quad * 4,
-                  {result_of(a.x, b.x, {step4.x, step8.x, bias.x}, token),
-                   result_of(a.y, b.y, {step4.y, step8.y, bias.y}, token),
-                   result_of(a.z, b.z, {step4.z, step8.z, bias.z}, token),
-                   result_of(a.w, b.w, {step4.w, step8.w, bias.w}, token)});
+    store_four(t, first_row + row, first_output + quad * 4,
+               {result_of(a.x, b.x, {step4.x, step8.x, bias.x}, token),
+                result_of(a.y, b.y, {step4.y, step8.y, bias.y}, token),
+                result_of(a.z, b.z, {step4.z, step8.z, bias.z}, token),
+                result_of(a.w, b.w, {step4.w, step8.w, bias.w}, token)});
   }
 }
 
@@ -72,7 +51,7 @@ __device__ __forceinline__ void init_stages(const Ring<S>& ring, int warp) {
 #pragma unroll 1
   for (int i = warp; i < S::kStages; i += S::kThreads / 32) {
     barrier_init(ring.full + 8 * i, 1);
-    barrier_init(ring.empty + 8 * i, 4 * S::kBlocks);
+    barrier_init(ring.empty + 8 * i, 4 * S::kBlocks * kWarpArrivals);
   }
   barrier_init_fence();
 #pragma unroll 1

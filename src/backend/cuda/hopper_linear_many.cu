@@ -22,14 +22,15 @@ __device__ Barriers init_barriers(uint8_t* shared) {
   if (threadIdx.x != 0) return barriers;
   for (int i = 0; i < S::kStages; ++i) {
     barrier_init(barriers.full + 8 * i, 1);
-    barrier_init(barriers.empty + 8 * i, kConsumers * 4 * S::kShare);
+    barrier_init(barriers.empty + 8 * i,
+                 kConsumers * 4 * (S::kShare == 1 ? kWarpArrivals : S::kShare));
   }
   for (int i = 0; i < 2; ++i) {
     barrier_init(barriers.tokens_full + 8 * i, 32);
     barrier_init(barriers.tokens_empty + 8 * i, kConsumers * kWarpgroup);
   }
-  barrier_init(barriers.sums_empty, kConsumers * 4);
-  barrier_init(barriers.sums_full, kConsumers * 4);
+  barrier_init(barriers.sums_empty, kConsumers * 4 * kWarpArrivals);
+  barrier_init(barriers.sums_full, kConsumers * 4 * kWarpArrivals);
   barrier_init_fence();
   return barriers;
 }

@@ -73,10 +73,9 @@ class Consumer {
 
   __device__ __forceinline__ void release(int stage) const {
     __syncwarp();  // all lanes have read
-    if (threadIdx.x % 32 >= S::kShare) return;
     if constexpr (S::kShare == 1)
-      barrier_arrive(empty_ + 8 * stage);
-    else
+      warp_arrive(empty_ + 8 * stage);
+    else if (threadIdx.x % 32 < S::kShare)
       barrier_arrive_at(empty_ + 8 * stage);
   }
 
@@ -139,7 +138,7 @@ class Consumer {
              static_cast<int>(threadIdx.x) * 16;
     };
     cluster_wait();  // the other CTA's barriers are initialized
-    if (threadIdx.x % 32 == 0) barrier_release_at(of_rank(barriers_.sums_empty, other));
+    if (arrives_for_warp()) barrier_release_at(of_rank(barriers_.sums_empty, other));
     barrier_acquire(barriers_.sums_empty, 0);
     const uint32_t there = of_rank(shared_address(shared_), other);
 #pragma unroll
@@ -155,7 +154,7 @@ class Consumer {
       sums[i] = w.x, sums[i + 1] = w.y, sums[i + 2] = w.z, sums[i + 3] = w.w;
     }
     __syncwarp();
-    if (threadIdx.x % 32 == 0) barrier_release_at(of_rank(barriers_.sums_full, other));
+    if (arrives_for_warp()) barrier_release_at(of_rank(barriers_.sums_full, other));
     barrier_acquire(barriers_.sums_full, 0);
 #pragma unroll
     for (int i = 0; i < kHalf; i += 4) {
@@ -200,7 +199,7 @@ class Consumer {
   __device__ __forceinline__ void write(const float (&results)[kPartSums],
                                         const Output (&outputs)[2], int part, const Place& place) {
     const float bias[2] = {outputs[0].bias, outputs[1].bias};
-    writer_.write_part(results, bias, output_, place.row + part * kPartRows, place.end);
+    writer_.write_part(results, bias, output_, part, place.row + part * kPartRows, place.end);
     hold_loads();
   }
 

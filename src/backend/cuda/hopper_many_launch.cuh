@@ -14,14 +14,15 @@ Status launch_tiles(Kernel kernel, const Task& t, int multiprocessors, Stream st
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, S::kBytes);
   if (allowed != 0) return allowed;
   // By expert a box could reach into the next expert's rows.
-  const bool boxes = t.row_ends == nullptr && t.w.n % 4 == 0;
+  const Results y{t.y, t.y_f16, t.x.rows, t.w.n};
+  const bool boxes = t.row_ends == nullptr && y.has_boxes();
   if (S::kRows > 128 && !boxes) return cudaErrorInvalidValue;
   InputMaps maps;
   if (const Status status = make_input_maps(t, S::kRows / S::kShare, maps); status != 0)
     return status;
   CUtensorMap results = maps.of4;
   if (boxes)
-    if (const Status status = make_result_map(t, S::kBoxRows, results); status != 0) return status;
+    if (const Status status = make_result_map(y, S::kTogether, results); status != 0) return status;
   constexpr int kCluster = S::kShare * S::kSplit, kGroupOutputs = kOutputs * S::kShare;
   const int tiles =
       (t.w.n + kGroupOutputs - 1) / kGroupOutputs * ((t.x.rows + S::kRows - 1) / S::kRows);

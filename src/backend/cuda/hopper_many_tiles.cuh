@@ -2,6 +2,7 @@
 #pragma once
 
 #include "backend/cuda/hopper_linear.cuh"
+#include "backend/cuda/hopper_results.cuh"
 
 namespace atom::backend::cuda::hopper::many {
 
@@ -23,12 +24,13 @@ struct Shape {
   static constexpr int kSlotsAt = kStages * kInputBytes;
   static constexpr int kTokensAt = kSlotsAt + kStages * kStageSlots;
   static constexpr int kTokenBytes = kRows * static_cast<int>(sizeof(Token));
-  // Results on their way to y: two boxes of 32 outputs, for kBoxRows rows, twice, of each warpgroup.
-  static constexpr int kBoxRows = 32, kBoxBytes = kBoxRows * 128;
+  // Results on their way to y: two parts of each warpgroup.
   static constexpr int kResultsAt = (kTokensAt + 2 * kTokenBytes + 1023) / 1024 * 1024;
-  static constexpr int kBarriersAt = kResultsAt + kConsumers * 4 * kBoxBytes;
+  static constexpr int kBarriersAt = kResultsAt + kConsumers * 2 * kPartBytes;
   static constexpr int kBytes = kBarriersAt + (2 * kStages + 6) * 8;
   static_assert(kBytes <= 232448, "shared memory of a block");
+  static constexpr bool kScarce = false;                                           // registers
+  static constexpr int kTogether = kRows / kSplit % (2 * kPartRows) == 0 ? 2 : 1;  // of PartWriter
   // Whether the int8 segment may have more than kShortSlots8 slots beside int4 slots.
   static constexpr int kShortSlots8 = 2;
   static constexpr bool kLong = kRows <= 128 && kSplit == 1;

@@ -11,6 +11,7 @@
 #include "backend/cuda/hopper_half.cuh"
 #include "backend/cuda/hopper_launch.h"
 #include "backend/cuda/hopper_prefill_codes.cuh"
+#include "backend/cuda/shared_limit.cuh"
 
 namespace atom::backend::cuda::hopper::prefill {
 
@@ -55,9 +56,9 @@ class Consumer {
  private:
   __device__ void attend() {
 #pragma unroll
-    for (auto& panel : y_)
+    for (auto& product : y_)
 #pragma unroll
-      for (float& sum : panel) sum = 0;
+      for (float& sum : product) sum = 0;
     int unit = next_used(0);
     multiply_keys(unit);
     products_wait<0>();
@@ -99,7 +100,7 @@ class Consumer {
   }
   __device__ void release(int half) const {
     __syncwarp();
-    if (lane_ == 0) barrier_arrive(empty_ + 8 * Place<C>(half).slot);
+    warp_arrive(empty_ + 8 * Place<C>(half).slot);
   }
   __device__ uint32_t slot(int half) const { return slots_ + Place<C>(half).slot * C::kSlotBytes; }
 
@@ -175,15 +176,15 @@ class Consumer {
 #pragma unroll
     for (int k = 0; k < kPrefillTokens / 16; ++k)
 #pragma unroll
-      for (int panel = 0; panel < C::kPanels; ++panel)
-        multiply_halves<Panel::kColumns>(
-            y_[panel], p_[k], swizzled_tile(values + panel * kPanelBytes) + k * 128, true);
+      for (int i = 0; i < C::kProducts; ++i)
+        multiply_halves<Panel::kColumns>(y_[i], p_[k],
+                                         swizzled_tile(values + i * kPanelBytes) + k * 128, true);
     products_commit();
   }
   __device__ void wait_for_values(int unit) {
     products_wait<0>();
 #pragma unroll
-    for (auto& panel : y_) pin(panel);
+    for (auto& product : y_) pin(product);
     release(2 * unit + 1);
   }
 
@@ -228,9 +229,9 @@ class Consumer {
   }
   __device__ void rescale() {
 #pragma unroll
-    for (auto& panel : y_)
+    for (auto& product : y_)
 #pragma unroll
-      for (int i = 0; i < 32; ++i) panel[i] *= by_[i / 2 % 2];
+      for (int i = 0; i < C::kSums; ++i) product[i] *= by_[i / 2 % 2];
   }
   __device__ void round_weights() {
 #pragma unroll
@@ -250,8 +251,8 @@ class Consumer {
       float* y = t_.y + vector(r) * C::kDim;
 #pragma unroll
       for (int i = 0; i < C::kDim / 8; ++i) {
-        const float(&sums)[32] = y_[i / 8];
-        const float a = sums[i % 8 * 4 + 2 * h] * by, b = sums[i % 8 * 4 + 2 * h + 1] * by;
+        const float* sums = &y_[i / (C::kSums / 4)][i % (C::kSums / 4) * 4 + 2 * h];
+        const float a = sums[0] * by, b = sums[1] * by;
         if constexpr (C::kValueBits == 4)
           y[8 * i + c] = a, y[8 * i + c + 4] = b;
         else
@@ -269,10 +270,10 @@ class Consumer {
   uint32_t slots_, full_, empty_;
   int cached_, own_;  // units below cached_ are read, and unit own_, the last
   uint32_t q_[C::kQueriesInRegisters ? C::kDim / 16 : 1][4];
-  float s_[32];              // scores of a page, then weights
-  uint32_t p_[4][4];         // weights as f16
-  float y_[C::kPanels][32];  // weights * values so far
-  float factor_[2];          // of a score to be one of base 2
+  float s_[32];                      // scores of a page, then weights
+  uint32_t p_[4][4];                 // weights as f16
+  float y_[C::kProducts][C::kSums];  // weights * values so far
+  float factor_[2];                  // of a score to be one of base 2
   float shift_[2] = {-INFINITY, -INFINITY}, mass_[2] = {};
   float by_[2];  // what the last page's maximum shrinks the sums by, where grown_
   bool grown_ = false;
@@ -284,8 +285,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   extern __shared__ __align__(1024) uint8_t memory[];
   Shared<C>& shared = *reinterpret_cast<Shared<C>*>(memory);
   if (threadIdx.x < C::kSlots) {
-    barrier_init(shared_address(&shared.full[threadIdx.x]), kGroupThreads / kLanes);
-    barrier_init(shared_address(&shared.empty[threadIdx.x]), kConsumers * kGroupThreads / kLanes);
+    barrier_init(shared_address(&shared.full[threadIdx.x]), kGroupThreads / kLanes * kWarpArrivals);
+    barrier_init(shared_address(&shared.empty[threadIdx.x]),
+                 kConsumers * kGroupThreads / kLanes * kWarpArrivals);
     barrier_init_fence();
   }
   constexpr int kWords = sizeof(PrefillTile) / 4;
@@ -310,9 +312,7 @@ template <class C>
 Status launch(const PrefillTask& task, Stream stream) {
   constexpr int kBytes = sizeof(Shared<C>);
   static_assert(kBytes <= 227 * 1024, "what a block may have");
-  const cudaError_t status =
-      cudaFuncSetAttribute(prefill_kernel<C>, cudaFuncAttributeMaxDynamicSharedMemorySize, kBytes);
-  if (status != cudaSuccess) return status;
+  if (const Status status = allow_shared(prefill_kernel<C>, kBytes); status != 0) return status;
   return launch_kernel(
       prefill_kernel<C>,
       {dim3(static_cast<unsigned>(task.tile_count * task.kv_heads)), kThreads, kBytes, 1, false},

@@ -109,11 +109,18 @@ class CodeFeed {
   }
 
   // Of the 16-byte chunks of a row, this thread's i-th: the two threads of a row write four chunks of a panel apart from each other.
+  // A last half panel of nibbles is one chunk, of which each thread has eight bytes, of bytes one chunk for each.
   template <int kBits>
   __device__ int chunk(int i) const {
     const int part = thread_ % 2;
-    return kBits == 4 ? 2 * i + part : i / 2 * 4 + 2 * part + i % 2;
+    const bool in_rest = C::kRest > 0 && i >= C::kDim / kPanelDims * 2;
+    if (kBits == 4 || in_rest) return 2 * i + part;
+    return i / 2 * 4 + 2 * part + i % 2;
   }
+  template <int kBits>
+  static constexpr int kOwn = C::kDim / 32 * kBits / 8;  // chunks
+  template <int kBits>
+  static constexpr bool kHasHalf = C::kDim / 32 * kBits % 8 != 0;
 
   // Starts the copies of a half.
   template <int kSide>
@@ -137,9 +144,12 @@ class CodeFeed {
   __device__ void copy(int unit, const Row& row, const uint8_t* value_params) {
     const int buffer = (2 * unit + kSide) % C::kBuffers;
 #pragma unroll
-    for (int i = 0; i < C::kDim * kBits / 256; ++i)
+    for (int i = 0; i < kOwn<kBits>; ++i)
       copy_quad(shared_address(&shared_.codes[buffer][i][thread_]),
                 row.codes + 16 * chunk<kBits>(i));
+    if constexpr (kHasHalf<kBits>)
+      copy_pair(shared_address(&shared_.codes[buffer][kOwn<kBits>][thread_]),
+                row.codes + 32 * kOwn<kBits> + 8 * (thread_ % 2));
     copy_word(shared_address(&shared_.params[buffer][0][thread_]), row.params);
     if (kSide == 0) copy_word(shared_address(&shared_.params[buffer][1][thread_]), value_params);
   }
@@ -170,23 +180,31 @@ class CodeFeed {
   __device__ void widen(int unit, uint8_t* to) const {
     const int buffer = (2 * unit + kSide) % C::kBuffers;
     const Scale scale(params<kSide>(unit, buffer));
+    const auto put = [&](int eight, const uint4& halves) {
+      *reinterpret_cast<uint4*>(to + eight / 8 * kPanelBytes + swizzled(token_, eight % 8)) =
+          halves;
+    };
     constexpr int kTogether = C::kDim > 128 ? 2 : 4;  // more need more registers than there are
 #pragma unroll kTogether
-    for (int i = 0; i < C::kDim * kBits / 256; ++i) {
+    for (int i = 0; i < kOwn<kBits>; ++i) {
       const uint4 codes = shared_.codes[buffer][i][thread_];
       const uint32_t w[4] = {codes.x, codes.y, codes.z, codes.w};
       constexpr int kParts = kBits == 4 ? 4 : 2;  // eight dims each
 #pragma unroll
       for (int part = 0; part < kParts; ++part) {
         const int eight = kParts * chunk<kBits>(i) + part;
-        uint4 halves;
         if constexpr (kBits == 4)
-          halves = widen_nibbles(w[part], scale);
+          put(eight, widen_nibbles(w[part], scale));
         else
-          halves = widen_bytes<kStored<kSide> == 4>(w[2 * part], w[2 * part + 1], scale);
-        *reinterpret_cast<uint4*>(to + eight / 8 * kPanelBytes + swizzled(token_, eight % 8)) =
-            halves;
+          put(eight, widen_bytes<kStored<kSide> == 4>(w[2 * part], w[2 * part + 1], scale));
       }
+    }
+    if constexpr (kHasHalf<kBits>) {
+      const uint2 codes =
+          *reinterpret_cast<const uint2*>(&shared_.codes[buffer][kOwn<kBits>][thread_]);
+      const int eight = 8 * kOwn<kBits> + 2 * (thread_ % 2);
+      put(eight, widen_nibbles(codes.x, scale));
+      put(eight + 1, widen_nibbles(codes.y, scale));
     }
   }
 

@@ -1,5 +1,6 @@
 // The producer warps of the prefill kernel: K and V of the pages of a tile, as f16, into a ring of slots in shared memory.
-// A slot holds 64 tokens of K or of V as panels of 64 dims (hopper_half.cuh).
+// A slot holds 64 tokens of K or of V as panels of 64 dims (hopper_half.cuh), head_dim 96 as one and a half; the products leave out
+// the rest.
 //
 // Codes: each thread has half of one token's row. It copies codes and {lo, step} to memory of its own a few slots ahead,
 // then makes f16(lo + step * code) of them, with one rounding. From nibbles eight dims come in the order 0 4 1 5 2 6 3 7, those
@@ -24,7 +25,11 @@ inline constexpr int kPanelDims = 64, kPanelRow = 128, kPanelBytes = kPrefillTok
 // A kernel: head_dim, bits of K and of V, whether there are open pages.
 template <int kHeadDim, int kBitsOfKeys, int kBitsOfValues, bool kOpenPage>
 struct Config {
-  static constexpr int kDim = kHeadDim, kPanels = kDim / kPanelDims;
+  static constexpr int kDim = kHeadDim, kPanels = (kDim + kPanelDims - 1) / kPanelDims;
+  static constexpr int kRest = kDim % kPanelDims;  // dims of a last panel that is not whole
+  static_assert(kRest == 0 || kDim == 96);
+  // With V, and a thread's sums of each.
+  static constexpr int kProducts = kRest == 0 ? kPanels : 1, kSums = kDim / kProducts / 2;
   static constexpr int kKeyBits = kBitsOfKeys, kValueBits = kBitsOfValues;
   static constexpr bool kOpen = kOpenPage, kCodes = kKeyBits < 16;
   static constexpr int kSlotBytes = kPanels * kPanelBytes;
@@ -36,7 +41,7 @@ struct Config {
   // Of a thread's codes, 16 bytes each.
   static constexpr int kChunks = !kCodes                              ? 1
                                  : kOpen || kKeyBits + kValueBits > 8 ? kDim / 32
-                                                                      : kDim / 64;
+                                                                      : kPanels;
   // With head_dim 256 the products read the queries from shared memory: registers are scarce.
   static constexpr bool kQueriesInRegisters = kDim <= 128;
   static_assert(kSlots - (kCodes ? 0 : kAhead) >= 2);
@@ -90,7 +95,7 @@ class Slots {
   __device__ void end(int half) const {  // this thread's part is written
     copy_engine_fence();
     __syncwarp();
-    if (threadIdx.x % kLanes == 0) barrier_arrive(full_ + 8 * Place<C>(half).slot);
+    warp_arrive(full_ + 8 * Place<C>(half).slot);
   }
 
  private:
@@ -135,16 +140,20 @@ class HalfFeed {
  private:
   // Rows behind `last` are zero: what the page holds there may be NaN, and NaN times a weight of 0 is NaN.
   __device__ void copy(uint8_t* to, const uint8_t* from, int last) const {
-    const int thread = static_cast<int>(threadIdx.x) % kGroupThreads, chunk = thread % 8;
-#pragma unroll
-    for (int i = 0; i < C::kDim / 16; ++i) {
-      const int row = thread / 8 + i % 4 * 16, panel = i / 4;
+    const int thread = static_cast<int>(threadIdx.x) % kGroupThreads;
+    const auto copy_chunk = [&](int row, int panel, int chunk) {
       uint8_t* at = to + panel * kPanelBytes + swizzled(row, chunk);
       if (row <= last)
         copy_quad(shared_address(at), from + row * 2 * C::kDim + panel * kPanelRow + chunk * 16);
       else
         *reinterpret_cast<uint4*>(at) = uint4{0, 0, 0, 0};
-    }
+    };
+#pragma unroll
+    for (int i = 0; i < C::kDim / kPanelDims * 4; ++i)
+      copy_chunk(thread / 8 + i % 4 * 16, i / 4, thread % 8);
+#pragma unroll
+    for (int i = 0; i < C::kRest / 16; ++i)
+      copy_chunk(thread / 4 + i * 32, C::kPanels - 1, thread % 4);
   }
 
   const PrefillTask& t_;

@@ -8,17 +8,30 @@
 
 namespace atom::backend::cuda::hopper {
 
+// Where a lane's chunk c of four values lies: rows in f32 are read 16 bytes at a time, as hopper_tile.cuh says; 16 bytes of
+// f16 are kRun = 8 values, two chunks side by side.
+template <int kRun>
+__device__ constexpr int chunk_at(int c) {
+  return c / (kRun / 4) * (kTeam * kRun) + c % (kRun / 4) * 4;
+}
+
 // A lane's part of a row, the same for every row. Where no tile is left it reads another's, and writes nothing.
 struct Part {
-  int first;  // of the lane's values, from the beginning of the row; chunk c begins kChunk * c behind it
-  int lane;  // of the team
+  int first;  // of the lane's values where they wait in shared memory, chunk c kChunk * c behind it; in f32 rows too
+  int lane;   // of the team
   int segment;
   bool exists, wide, of_int8, is_signed;
   float factor;  // of the extreme value, to the step; not of int8
-  int codes_at;  // from the beginning of the record
+  int codes_at;  // the lane's first, from the beginning of the record
   bool begins;   // writes the step
 };
+// The first of the lane's values in a row.
+template <int kRun>
+__device__ __forceinline__ int first_in_row(const Part& p) {
+  return p.first + (kRun - 4) * p.lane;
+}
 // seventh: clip / 7.
+template <int kRun = 4>
 __device__ __forceinline__ Part part_at(const ProduceTask& t, const RowCut& cut, float seventh,
                                         int tile) {
   const int tiles = cut.tiles[0] + cut.tiles[1];
@@ -34,7 +47,7 @@ __device__ __forceinline__ Part part_at(const ProduceTask& t, const RowCut& cut,
   p.of_int8 = s.scaling == Scaling::kInt8;
   p.is_signed = s.scaling == Scaling::kInt4Signed;
   p.factor = p.is_signed ? t.clip * -0.125f : seventh;
-  p.codes_at = s.codes_at + of_segment * kTile + 4 * p.lane;
+  p.codes_at = s.codes_at + of_segment * kTile + kRun * p.lane;
   p.begins = p.exists && p.lane == 0 && (of_segment == 0 || !p.wide);
   return p;
 }
@@ -48,10 +61,10 @@ __device__ __forceinline__ void get_four(Values& v, int c, const float* from) {
 
 // ---- the transform: all blocks are whole and of one length
 
-template <int kDistance>
+template <int kDistance, int kRun>
 __device__ __forceinline__ void whole_butterfly(Values& v, int lane) {
-  if constexpr (kDistance < 4 || kDistance >= kChunk) {
-    constexpr int kStep = kDistance < 4 ? kDistance : kDistance / kChunk * 4;
+  if constexpr (kDistance < kRun || kDistance >= kTeam * kRun) {
+    constexpr int kStep = kDistance < kRun ? kDistance : kDistance / kTeam;
     float* at = &v.at[0][0];
 #pragma unroll
     for (int i = 0; i < 4 * kChunks; ++i) {
@@ -61,7 +74,7 @@ __device__ __forceinline__ void whole_butterfly(Values& v, int lane) {
       at[i + kStep] = a - b;
     }
   } else {
-    constexpr int kLanes = kDistance / 4;
+    constexpr int kLanes = kDistance / kRun;
     const float sign = (lane & kLanes) != 0 ? -1.0f : 1.0f;
 #pragma unroll
     for (int i = 0; i < 4 * kChunks; ++i) {
@@ -71,20 +84,21 @@ __device__ __forceinline__ void whole_butterfly(Values& v, int lane) {
   }
 }
 // kBlock: the block's length, or 0: any.
-template <int kBlock>
+template <int kBlock, int kRun>
 __device__ __forceinline__ void whole_butterflies(Values& v, int lane, int block) {
   if constexpr (kBlock != 0) block = kBlock;
-  whole_butterfly<1>(v, lane);
-  if (block > 2) whole_butterfly<2>(v, lane);
+  whole_butterfly<1, kRun>(v, lane);
+  if (block > 2) whole_butterfly<2, kRun>(v, lane);
   asm volatile("" : "+r"(lane));
-  if (block > 4) whole_butterfly<4>(v, lane);
-  if (block > 8) whole_butterfly<8>(v, lane);
-  if (block > 16) whole_butterfly<16>(v, lane);
-  if (block > 32) whole_butterfly<32>(v, lane);
-  if (block > 64) whole_butterfly<64>(v, lane);
+  if (block > 4) whole_butterfly<4, kRun>(v, lane);
+  if (block > 8) whole_butterfly<8, kRun>(v, lane);
+  if (block > 16) whole_butterfly<16, kRun>(v, lane);
+  if (block > 32) whole_butterfly<32, kRun>(v, lane);
+  if (block > 64) whole_butterfly<64, kRun>(v, lane);
 }
 // Of the first segment's tiles. Those of the second wait in shared memory, `kept` [its size], while their warps go
 // through the same motions.
+template <int kRun = 4>
 __device__ __forceinline__ void quick_transform(Values& v, const Part& p, int block,
                                                 const InputView& y, float* kept) {
   if (block < 2) return;
@@ -93,9 +107,9 @@ __device__ __forceinline__ void quick_transform(Values& v, const Part& p, int bl
     for (int c = 0; c < kChunks; ++c)
       store_four(kept + (p.first - y.at[0].size) + c * kChunk, v.at[c]);
   if (block == kTile)
-    whole_butterflies<kTile>(v, p.lane, block);
+    whole_butterflies<kTile, kRun>(v, p.lane, block);
   else
-    whole_butterflies<0>(v, p.lane, block);
+    whole_butterflies<0, kRun>(v, p.lane, block);
   const float factor = hadamard_factor(block);
 #pragma unroll
   for (int i = 0; i < 4 * kChunks; ++i) v.at[i / 4][i % 4] *= factor;
@@ -199,6 +213,7 @@ __device__ __forceinline__ Codes quick_codes(const Values& v, const Part& p, con
 
 // Writes codes, the step, and the sum of a tile's codes where the segment is one tile. Returns the sum of this lane's,
 // 0 where there is no tile.
+template <int kRun = 4>
 __device__ __forceinline__ int quick_write(const InputView& y, const Part& p, const Values& v,
                                            const Step& s, uint8_t* record) {
   const Codes codes = quick_codes(v, p, s);
@@ -207,8 +222,13 @@ __device__ __forceinline__ int quick_write(const InputView& y, const Part& p, co
   for (int c = 0; c < kChunks; ++c) sum = __dp4a(static_cast<int>(codes.at[c]), 0x01010101, sum);
   if (p.exists)
 #pragma unroll
-    for (int c = 0; c < kChunks; ++c)
-      *reinterpret_cast<uint32_t*>(record + p.codes_at + c * kChunk) = codes.at[c];
+    for (int c = 0; c < kChunks; c += kRun / 4) {
+      uint8_t* to = record + p.codes_at + chunk_at<kRun>(c);
+      if constexpr (kRun == 4)
+        *reinterpret_cast<uint32_t*>(to) = codes.at[c];
+      else
+        *reinterpret_cast<uint2*>(to) = make_uint2(codes.at[c], codes.at[c + 1]);
+    }
   const InputSegment& of = y.at[p.segment];
   if (p.begins)
     reinterpret_cast<float*>(record + of.scales_at)[(p.codes_at - of.codes_at) / kTile] = s.step;
@@ -227,49 +247,56 @@ struct WideShared {
   int sums[2][2][kWarp];
 };
 __device__ __forceinline__ int warp_of_block() { return static_cast<int>(threadIdx.x) / kWarp; }
+__device__ __forceinline__ int warps_of_block() { return static_cast<int>(blockDim.x) / kWarp; }
 __device__ __forceinline__ int lane_of_warp() { return static_cast<int>(threadIdx.x) % kWarp; }
 
 // Of lane i, what warp i has put there; nothing in the lanes behind.
 template <typename T>
-__device__ __forceinline__ T of_warps(const T (&values)[kWarp], T nothing) {
+__device__ __forceinline__ T of_warps(const T (&values)[kWarp], T nothing, int warps) {
   const int lane = lane_of_warp();
-  return lane < static_cast<int>(blockDim.x) / kWarp ? values[lane] : nothing;
+  return lane < warps ? values[lane] : nothing;
 }
 
+// `warp` is one of those `warps` that share the row: the block, unless said otherwise.
 // keys: of this thread's tiles, of both segments.
-__device__ __forceinline__ void put_keys(const RowCut& cut, uint2 keys, int set,
-                                         WideShared& shared) {
+__device__ __forceinline__ void put_keys(const RowCut& cut, uint2 keys, int set, WideShared& shared,
+                                         int warp = warp_of_block()) {
   const uint32_t of[2] = {keys.x, keys.y};
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     if (cut.wide[i] == 0) continue;
     const uint32_t most = __reduce_max_sync(kAllLanes, of[i]);
-    if (lane_of_warp() == 0) shared.most[set][i][warp_of_block()] = most;
+    if (lane_of_warp() == 0) shared.most[set][i][warp] = most;
   }
 }
-__device__ __forceinline__ uint2 get_keys(const RowCut& cut, int set, const WideShared& shared) {
+__device__ __forceinline__ uint2 get_keys(const RowCut& cut, int set, const WideShared& shared,
+                                          int warps = warps_of_block()) {
   uint2 keys = {0, 0};
-  if (cut.wide[0] != 0) keys.x = __reduce_max_sync(kAllLanes, of_warps(shared.most[set][0], 0u));
-  if (cut.wide[1] != 0) keys.y = __reduce_max_sync(kAllLanes, of_warps(shared.most[set][1], 0u));
+  if (cut.wide[0] != 0)
+    keys.x = __reduce_max_sync(kAllLanes, of_warps(shared.most[set][0], 0u, warps));
+  if (cut.wide[1] != 0)
+    keys.y = __reduce_max_sync(kAllLanes, of_warps(shared.most[set][1], 0u, warps));
   return keys;
 }
 __device__ __forceinline__ void put_sums(const RowCut& cut, const int (&sums)[2], int set,
-                                         WideShared& shared) {
+                                         WideShared& shared, int warp = warp_of_block()) {
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     if (cut.wide[i] == 0) continue;
     const int sum = __reduce_add_sync(kAllLanes, sums[i]);
-    if (lane_of_warp() == 0) shared.sums[set][i][warp_of_block()] = sum;
+    if (lane_of_warp() == 0) shared.sums[set][i][warp] = sum;
   }
 }
 // By the first warp, behind a barrier.
 __device__ __forceinline__ void write_wide_sums(const InputView& y, const RowCut& cut, int set,
-                                                const WideShared& shared, uint8_t* row) {
-  if (warp_of_block() != 0) return;
+                                                const WideShared& shared, uint8_t* row,
+                                                int warp = warp_of_block(),
+                                                int warps = warps_of_block()) {
+  if (warp != 0) return;
 #pragma unroll
   for (int i = 0; i < 2; ++i) {
     if (cut.wide[i] == 0 || y.at[i].scaling != Scaling::kInt8) continue;
-    const int sum = __reduce_add_sync(kAllLanes, of_warps(shared.sums[set][i], 0));
+    const int sum = __reduce_add_sync(kAllLanes, of_warps(shared.sums[set][i], 0, warps));
     if (lane_of_warp() == 0) *reinterpret_cast<int32_t*>(row + y.at[i].sum_at) = sum;
   }
 }

@@ -5,6 +5,7 @@
 #include "backend/cuda/hopper_launch.h"
 #include "backend/cuda/hopper_quick.cuh"
 #include "backend/cuda/hopper_warp.cuh"
+#include "backend/cuda/shared_limit.cuh"
 
 namespace atom::backend::cuda::hopper {
 namespace {
@@ -228,10 +229,7 @@ __global__ void __launch_bounds__(kMostThreads, 1)
 template <bool kNorm, bool kFew>
 Status launch(const ProduceTask& t, const RowCut& cut, const Launch& how, Stream stream) {
   const auto kernel = quick_rows_kernel<kNorm, kFew>;
-  if (const cudaError_t status = cudaFuncSetAttribute(
-          kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, how.shared_bytes);
-      status != cudaSuccess)
-    return status;
+  if (const Status status = allow_shared(kernel, how.shared_bytes); status != 0) return status;
   return launch_kernel(kernel, how, stream, t, cut, 1.0 / (t.y.at[0].size + t.y.at[1].size),
                        static_cast<double>(t.epsilon), t.clip / 7.0f);
 }

@@ -3,6 +3,7 @@
 #include "backend/cuda/hopper.cuh"
 #include "backend/cuda/hopper_launch.h"
 #include "backend/cuda/hopper_tile.cuh"
+#include "backend/cuda/shared_limit.cuh"
 
 namespace atom::backend::cuda::hopper {
 namespace {
@@ -119,10 +120,7 @@ Status launch(const ProduceTask& t, Stream stream) {
   const int threads = (cut.count() * kTeam + kWarp - 1) / kWarp * kWarp;
   const int bytes = t.order != nullptr ? k * static_cast<int>(sizeof(float)) : 0;
   const auto kernel = rows_kernel<kNorm>;
-  if (const cudaError_t status =
-          cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
-      status != cudaSuccess)
-    return status;
+  if (const Status status = allow_shared(kernel, bytes); status != 0) return status;
   return launch_kernel(kernel, {dim3(t.y.rows), threads, bytes, 1, t.dependent != 0}, stream, t,
                        cut, 1.0 / k);
 }

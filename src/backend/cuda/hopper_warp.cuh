@@ -16,11 +16,13 @@ __device__ __forceinline__ uint32_t load_word(uint32_t at) {
   asm volatile("ld.shared.u32 %0, [%1];" : "=r"(x) : "r"(at) : "memory");
   return x;
 }
-// 2 or 4 words; `at` is a multiple of their size.
+// 1, 2 or 4 words; `at` is a multiple of their size.
 template <int kWords>
 __device__ __forceinline__ void load_words(uint32_t (&w)[kWords], uint32_t at) {
-  static_assert(kWords == 2 || kWords == 4);
-  if constexpr (kWords == 2)
+  static_assert(kWords == 1 || kWords == 2 || kWords == 4);
+  if constexpr (kWords == 1)
+    w[0] = load_word(at);
+  else if constexpr (kWords == 2)
     asm volatile("ld.shared.v2.u32 {%0,%1}, [%2];" : "=r"(w[0]), "=r"(w[1]) : "r"(at) : "memory");
   else
     asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
@@ -46,6 +48,13 @@ __device__ __forceinline__ void clear_words(uint32_t at) {  // four
 __device__ __forceinline__ void load_transposed(uint32_t (&w)[4], uint32_t at) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0,%1,%2,%3}, [%4];"
                : "=r"(w[0]), "=r"(w[1]), "=r"(w[2]), "=r"(w[3])
+               : "r"(at)
+               : "memory");
+}
+// Two of them, 8 i + r for i below 2.
+__device__ __forceinline__ void load_transposed(uint32_t (&w)[2], uint32_t at) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];"
+               : "=r"(w[0]), "=r"(w[1])
                : "r"(at)
                : "memory");
 }

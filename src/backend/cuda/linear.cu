@@ -166,6 +166,15 @@ __device__ void add_values(const WeightSegment& w, const InputSegment& x, int n,
   }
 }
 
+__device__ void store_result(const LinearTask& t, int row, int output, float sum) {
+  const float result = sum + (t.w.bias != nullptr ? t.w.bias[output] : 0.0f);
+  const int64_t at = int64_t{row} * t.w.n + output;
+  if (t.y_f16 != nullptr)
+    t.y_f16[at] = f32_to_f16_saturated(result);
+  else
+    t.y[at] = t.add ? t.y[at] + result : result;
+}
+
 __global__ void linear_kernel(LinearTask t) {
   __shared__ Shared shared;
   const int n = t.w.n;
@@ -195,11 +204,49 @@ __global__ void linear_kernel(LinearTask t) {
     for (int r = 0; r < kThreadRows && output < n; ++r) {
       const int row = tile + place.row + r;
       if (row >= end) break;
-      const float result = acc[r] + (t.w.bias != nullptr ? t.w.bias[output] : 0.0f);
-      float* y = t.y + int64_t{row} * n + output;
-      *y = t.add ? *y + result : result;
+      store_result(t, row, output, acc[r]);
     }
     __syncthreads();  // before x_rows changes
+  }
+}
+
+// Few outputs in f32, such as a router's: a warp computes one output of kFewRows rows, lanes along k. What a row gives
+// does not depend on the others.
+constexpr int kMostFewOutputs = 512, kFewRows = 4, kWarp = 32;
+
+bool has_few_outputs(const LinearTask& t) {
+  const WeightSegment& w = t.w.at[0];
+  return t.w.n <= kMostFewOutputs && t.w.at[1].size == 0 && w.group == 0 &&
+         w.element == Element::kF32 && t.x.at[0].group == 0 && t.row_ends == nullptr &&
+         t.row_index == nullptr;
+}
+
+__device__ __forceinline__ float dot(const float4& a, const float4& b, float sum) {
+  return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
+}
+
+__global__ void few_outputs_kernel(LinearTask t) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  const int output = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x) / kWarp;
+  if (output >= t.w.n) return;
+  const int size = t.w.at[0].size, first = static_cast<int>(blockIdx.y) * kFewRows;
+  const auto* w = reinterpret_cast<const float*>(t.w.at[0].codes + output * t.w.at[0].row_bytes);
+  const float* x[kFewRows];
+  float sums[kFewRows] = {};
+  for (int r = 0; r < kFewRows; ++r)
+    x[r] = reinterpret_cast<const float*>(t.x.data + min(first + r, t.x.rows - 1) * t.x.row_bytes +
+                                          t.x.at[0].values_at);
+  for (int k = 4 * lane; k + 3 < size; k += 4 * kWarp) {
+    const float4 weights = *reinterpret_cast<const float4*>(w + k);
+    for (int r = 0; r < kFewRows; ++r)
+      sums[r] = dot(weights, *reinterpret_cast<const float4*>(x[r] + k), sums[r]);
+  }
+  if (const int k = size / 4 * 4 + lane; k < size)
+    for (int r = 0; r < kFewRows; ++r) sums[r] = fmaf(w[k], x[r][k], sums[r]);
+  for (int r = 0; r < kFewRows; ++r) {
+    for (int distance = kWarp / 2; distance > 0; distance /= 2)
+      sums[r] += __shfl_xor_sync(0xffffffffu, sums[r], distance);
+    if (lane == 0 && first + r < t.x.rows) store_result(t, first + r, output, sums[r]);
   }
 }
 
@@ -207,10 +254,18 @@ __global__ void linear_kernel(LinearTask t) {
 
 Status launch_linear(const LinearTask& task, Stream stream) {
   if (task.w.n == 0) return 0;
+  if (task.y_f16 != nullptr && task.add != 0) return cudaErrorInvalidValue;
   // By expert the number of rows is known on the device only: blocks stride over them.
   constexpr int kMostTiles = 32768;
   const int tiles = min((task.x.rows + kRows - 1) / kRows, kMostTiles);
   if (tiles == 0) return 0;
+  if (has_few_outputs(task) && task.x.rows <= kMostTiles * kFewRows) {
+    constexpr int kWarps = kThreads / kWarp;
+    few_outputs_kernel<<<dim3((task.w.n + kWarps - 1) / kWarps,
+                              (task.x.rows + kFewRows - 1) / kFewRows),
+                         kThreads, 0, stream>>>(task);
+    return cudaGetLastError();
+  }
   const dim3 grid((task.w.n + kOutputs - 1) / kOutputs, tiles);
   linear_kernel<<<grid, kThreads, 0, stream>>>(task);
   return cudaGetLastError();

@@ -22,6 +22,11 @@ __device__ inline float f16_to_f32(uint16_t bits) { return __half2float(__ushort
 __device__ inline uint16_t f32_to_f16(float x) {
   return isnan(x) ? uint16_t{0x7e00} : __half_as_ushort(__float2half_rn(x));
 }
+// The same, but finite values beyond the range, and infinities, become the largest of their sign.
+__device__ inline uint16_t f32_to_f16_saturated(float x) {
+  constexpr float kMost = 65504.0f;
+  return f32_to_f16(isnan(x) ? x : fminf(fmaxf(x, -kMost), kMost));
+}
 
 // Bytes at any address.
 __device__ inline uint16_t load_u16(const uint8_t* from) {

@@ -9,7 +9,8 @@ namespace {
 constexpr int kThreads = 256;
 
 __global__ void embed_kernel(EmbedTask t) {
-  const int id = t.ids[blockIdx.x];
+  int id = t.ids[blockIdx.x];
+  if (id < 0 && t.sampled != nullptr) id = t.sampled[~id];
   const bool known = id >= 0 && id < t.count;
   const int64_t from = int64_t{known ? id : 0} * t.width;
   float* y = t.y + int64_t{blockIdx.x} * t.width;
@@ -33,13 +34,17 @@ __global__ void norm_kernel(NormTask t) {
     y[i] = (x[i] * inv) * t.gain[i];
 }
 
-// silu(gate) * up, with silu in f64: one rounding as in the definition.
-__global__ void gate_kernel(GateTask t) {
-  const float* x = t.x + int64_t{blockIdx.x} * 2 * t.k;
+__device__ float widened(float x) { return x; }
+__device__ float widened(uint16_t bits) { return f16_to_f32(bits); }
+
+// silu(gate) * up, with silu in f64: one rounding as in the definition. T: float, or uint16_t for f16.
+template <typename T>
+__global__ void gate_kernel(GateTask t, const T* rows) {
+  const T* x = rows + int64_t{blockIdx.x} * 2 * t.k;
   float* y = t.y + int64_t{blockIdx.x} * t.k;
   for (int i = static_cast<int>(threadIdx.x); i < t.k; i += kThreads) {
-    const double gate = x[i];
-    y[i] = static_cast<float>(gate / (1.0 + exp(-gate))) * x[t.k + i];
+    const double gate = widened(x[i]);
+    y[i] = static_cast<float>(gate / (1.0 + exp(-gate))) * widened(x[t.k + i]);
   }
 }
 
@@ -70,7 +75,10 @@ Status launch_norm(const NormTask& task, Stream stream) {
 
 Status launch_gate(const GateTask& task, Stream stream) {
   if (task.rows == 0) return 0;
-  gate_kernel<<<task.rows, kThreads, 0, stream>>>(task);
+  if (task.x_f16 != nullptr)
+    gate_kernel<<<task.rows, kThreads, 0, stream>>>(task, task.x_f16);
+  else
+    gate_kernel<<<task.rows, kThreads, 0, stream>>>(task, task.x);
   return cudaGetLastError();
 }
 

@@ -156,6 +156,8 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(SampleTask t) {
   const int64_t at = blockIdx.x;
   const Row row{t.logits + at * t.vocabulary,
                 t.masses == nullptr ? nullptr : t.masses + at * t.vocabulary, t.vocabulary};
+  // From host memory, so asked for early.
+  const DrawRule rule = t.rules == nullptr ? DrawRule{} : t.rules[at];
   uint64_t first = ~uint64_t{0};
   bool nan = false;
   row.each([&](int id, float logit) {
@@ -166,13 +168,15 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(SampleTask t) {
   first = block_reduce(first, Min(), s.integers);
   const float largest = row.logits[id_of(first)];
   if (t.rules != nullptr) {
-    const DrawRule rule = t.rules[at];
     int id = id_of(first);
     if (nan)
       id = -1;
     else if (rule.temperature != 0.0f)
       id = isinf(largest) ? -1 : draw(row, rule, largest, s);  // infinite: no distribution
-    if (threadIdx.x == 0) t.ids[at] = id;
+    if (threadIdx.x == 0) {
+      t.ids[at] = id;
+      if (t.sampled != nullptr) t.sampled[at] = id;
+    }
   }
   if (t.targets != nullptr) {
     const double score = log_probability(row, t.targets[at], largest, s);

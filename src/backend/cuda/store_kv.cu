@@ -2,6 +2,7 @@
 // beside them; afterwards the rows of each sequence's last page into its open page. For a decoding step on Hopper also
 // the queries as its kernel reads them. A warp takes one vector.
 #include "backend/cuda/attention.cuh"
+#include "backend/cuda/hopper_decode.h"
 
 namespace atom::backend::cuda {
 namespace {
@@ -45,8 +46,8 @@ __device__ void store_codes(const float* x, int size, int bits, float clip, cons
   }
 }
 
-// Query head `head` for hopper::launch_decode. The power of two brings the largest value to [8, 16): none overflows, and what
-// is lost below is 2^-18 of the largest.
+// Query head `head` for hopper::launch_decode. The power of two brings the largest value to [8, 16), one of 2^104 or more to less
+// than 2^15: none overflows, and what is lost below is 2^-18 of the largest.
 __device__ void store_query(const AttentionTask& t, int row, int head, int position, float* x) {
   const int lane = static_cast<int>(threadIdx.x);
   turn_head(t, head_vector(t, row, head), position, x);
@@ -58,12 +59,12 @@ __device__ void store_query(const AttentionTask& t, int row, int head, int posit
     finite = finite && isfinite(x[i]);
   }
   most = warp_reduce(most, Max());
-  finite = __all_sync(kAllLanes, finite) != 0;
-  const int exponent = finite && most > 0 ? max(min(3 - ilogbf(most), 100), -100) : 0;
+  const bool fits = __all_sync(kAllLanes, finite) != 0 && most < hopper::kMostQuery;
+  const int exponent = fits && most > 0 ? max(min(3 - ilogbf(most), 100), -100) : 0;
   const float up = ldexpf(1.0f, exponent);
   uint8_t* to = t.queries + (int64_t{row} * t.heads + head) * t.query_bytes;
   for (int i = lane; i < t.head_dim; i += kWarp) {
-    const __half value = __float2half_rn(finite ? x[i] * up : 0.0f);
+    const __half value = __float2half_rn(fits ? x[i] * up : 0.0f);
     reinterpret_cast<__half*>(to)[i] = value;
     sum += __half2float(value);
   }
@@ -71,7 +72,7 @@ __device__ void store_query(const AttentionTask& t, int row, int head, int posit
   if (lane != 0) return;
   auto* scalars = reinterpret_cast<float*>(to + 2 * t.head_dim);
   const double scale = 1.4426950408889634 / sqrt(static_cast<double>(t.head_dim));
-  scalars[0] = finite ? ldexpf(static_cast<float>(scale), -exponent) : quiet_nan();
+  scalars[0] = fits ? ldexpf(static_cast<float>(scale), -exponent) : quiet_nan();
   scalars[1] = sum;
 }
 
@@ -85,7 +86,7 @@ __global__ void store_kv_kernel(AttentionTask t) {
     store_query(t, row, head * (t.heads / t.kv_heads) + side - kValue - 1, place.position, x);
     return;
   }
-  const float* from = head_vector(t, row, t.heads + side * t.kv_heads + head);
+  const HeadVector from = head_vector(t, row, t.heads + side * t.kv_heads + head);
   if (side == kKey) {
     turn_head(t, from, place.position, x);
     if (t.key_offset != nullptr)

@@ -1,6 +1,6 @@
 // Checks the decode kernel on one GPU, apart from the test suite: against the plain kernel (launch_attend) on the same
 // pages, and on short contexts against sums in f64 on the host. Needs nvcc and the kernels' sources only.
-//   decode_check [FILTER]      a line a case; exit code 1: something differs
+//   decode_check [FILTER]      a line a kind; exit status 1: something differs
 //
 // Tokens behind a context, pages of nobody, y and the scratch memory hold NaN, so that what is read or left by mistake
 // shows.
@@ -9,7 +9,7 @@
 namespace atom::bench {
 namespace {
 
-int failures = 0;
+int cases = 0, failures = 0;
 
 // Sums in f64 over what is stored, as the kernels see it.
 class Host {
@@ -129,7 +129,7 @@ void check(const DecodeKind& kind, const char* filter, int processors) {
         for (const int split : {0, 5}) {
           if (blocks == 1 && i > 3) continue;
           const double error = step.run(blocks, split, blocks == 7, &y);
-          ++runs;
+          ++runs, ++cases;
           // q and the weights are rounded to f16, 2^-11 each: with both the error is about 2^-11.5 of the result where
           // the scores are of size 1, and grows with them.
           const double most = size > 1 ? 1e-2 : 2e-3;
@@ -157,7 +157,7 @@ void check_invariance(int processors) {
   many.run(processors, 8, false, &b);
   const bool same = std::memcmp(a.data(), b.data(), 8 * 128 * sizeof(float)) == 0;
   std::printf("independent of the batch: %s\n", same ? "yes" : "NO");
-  failures += !same;
+  ++cases, failures += !same;
 }
 
 void check_replay(int processors) {
@@ -165,7 +165,7 @@ void check_replay(int processors) {
   Step many({32, 8, 128, 4, 4, false}, {3000, 500, 64, 2000, 9000, 1, 777}, 1);
   const bool same = few.replays(processors) && many.replays(processors);
   std::printf("graph of a launch with other plans: %s\n", same ? "same bits" : "DIFFERS");
-  failures += !same;
+  ++cases, failures += !same;
 }
 
 }  // namespace
@@ -180,6 +180,6 @@ int main(int argc, char** argv) {
     check(kind, argc > 1 ? argv[1] : nullptr, properties.multiProcessorCount);
   check_invariance(properties.multiProcessorCount);
   check_replay(properties.multiProcessorCount);
-  std::printf(failures == 0 ? "all good\n" : "%d FAILED\n", failures);
+  std::printf("decode_check: %d cases, %d failures\n", cases, failures);
   return failures == 0 ? 0 : 1;
 }

@@ -1,12 +1,14 @@
 // Compares the Hopper linear with the plain kernel on a device, for every kernel and cut. Results must have the same bits.
 // Those of w4a4 must where all scales are powers of two, so that nothing is rounded; else they may differ by roundings, but
-// those of plans that do not cut k must have the same bits as each other. Exit code 1 when one differs.
+// those of plans that do not cut k must have the same bits as each other. Results in f16 must be those in f32, rounded. Exit
+// code 1 when one differs.
 //   linear_check [w4a8] [w4a4] [few] [many] [quick]      w4a8 includes w8a8; quick: fewer shapes. No word: all
 #include <cmath>
 #include <cstring>
 #include <iterator>
 
 #include "bench/cuda/linear_data.cuh"
+#include "tests/backend/cuda/half_results.cuh"
 
 namespace atom::bench {
 namespace {
@@ -20,6 +22,7 @@ struct Case {
   bool add;
   int first_row = 0, end_row = 0;  // by expert; 0, 0: dense
   bool powers = false;             // all scales are powers of two
+  bool large = false;              // bias beyond the range of f16, or no number
 };
 
 // Scales become powers of two: 1/32 or 1/64, with their sign. Sums of k <= 11008 products stay below 2^24 such units.
@@ -130,10 +133,66 @@ const std::vector<Launch> kFewLaunches = {{"plain launch", 0, 132}, {"dependent"
 const std::vector<Launch> kManyLaunches = {
     {"plain launch", 0, 132}, {"dependent", 1, 132}, {"six multiprocessors", 1, 6}};
 
-void run(const Case& c, const std::vector<hopper::Plan>& plans) {
-  cuda::WeightView view = random_weight(c.shape, 1);
+void compare_halves(const Case& c, const hopper::Plan& p, HalfResults& halves,
+                    const std::vector<float>& result, const char* what) {
+  const HalfResults::Wrong wrong = halves.compare(result);
+  if (wrong.count == 0 || ++failures >= 40) return;
+  std::printf(
+      "  WRONG f16 %s %s n %d k %d kept %d rows %d [%d, %d) plan %d/%d/%d x%d%s: %zu, first row "
+      "%zu output %zu\n",
+      c.shape.grouped ? "w4a4" : "w4a8", what, c.shape.n, c.shape.k, c.shape.kept, c.rows,
+      c.first_row, c.end_row, p.rows, p.blocks, p.groups, p.cluster, p.many ? " many" : "",
+      wrong.count, wrong.first / c.shape.n, wrong.first % c.shape.n);
+}
+
+void check_plain_halves(const Case& c, HalfResults& halves, cuda::LinearTask t) {
+  t.add = 0;
+  ATOM_REQUIRE(cuda::launch_linear(t, nullptr));
+  const std::vector<float> result = host_copy(t.y, halves.count());
+  t.y = nullptr;
+  t.y_f16 = halves.y();
+  halves.reset();
+  ATOM_REQUIRE(cuda::launch_linear(t, nullptr));
+  compare_halves(c, {}, halves, result, "plain kernel");
+}
+// t: writes f32.
+void check_halves(const Case& c, HalfResults& halves, hopper::Task t, const hopper::Plan& p) {
+  t.add = 0;
+  ATOM_REQUIRE(hopper::launch_linear(t, p, 132, nullptr));
+  const std::vector<float> result = host_copy(t.y, halves.count());
+  t.y = nullptr;
+  t.y_f16 = halves.y();
+  t.add = 1;
+  if (hopper::launch_linear(t, p, 132, nullptr) == 0 && ++failures < 40)
+    std::printf("  WRONG f16: added\n");
+  t.add = 0;
+  for (const int few_multiprocessors : {0, 1}) {
+    if (few_multiprocessors != 0 && !p.many) continue;
+    t.dependent = few_multiprocessors == 0 ? 1 : 0;
+    halves.reset();
+    const cuda::Status status =
+        hopper::launch_linear(t, p, few_multiprocessors != 0 ? 6 : 132, nullptr);
+    if (status != 0 && p.many && p.rows == 256 && t.w.n % 8 != 0) return;  // no boxes
+    ATOM_REQUIRE(status);
+    ATOM_REQUIRE(cudaDeviceSynchronize());
+    compare_halves(c, p, halves, result, few_multiprocessors != 0 ? "six" : "dependent");
+  }
+}
+
+// [n]; large: beyond the range of f16, just inside it when rounded, and no numbers.
+float* make_bias(const Case& c) {
+  const float large[] = {7e4f, -1e30f, 65519.99f, -65504, 65520, INFINITY, -INFINITY, NAN, 1};
   auto* bias = device_array<float>(c.shape.n);
   fill(bias, c.shape.n, Fill::kFloat, 5);
+  std::vector<float> values = host_copy(bias, c.shape.n);
+  for (size_t i = 0; c.large && i < values.size(); ++i) values[i] = large[i % std::size(large)];
+  ATOM_REQUIRE(cudaMemcpy(bias, values.data(), values.size() * 4, cudaMemcpyHostToDevice));
+  return bias;
+}
+
+void run(const Case& c, const std::vector<hopper::Plan>& plans) {
+  cuda::WeightView view = random_weight(c.shape, 1);
+  float* bias = make_bias(c);
   view.bias = bias;
   const cuda::InputView x = random_input(c.shape, c.rows, 2);
   if (c.powers) round_all_scales(c.shape, view, x);
@@ -157,6 +216,9 @@ void run(const Case& c, const std::vector<hopper::Plan>& plans) {
   reset();
   ATOM_REQUIRE(cuda::launch_linear(plain, nullptr));
   const std::vector<float> expected = host_copy(y, whole);
+  HalfResults halves(whole, size_t{1} * c.first_row * c.shape.n,
+                     size_t{1} * (c.end_row > 0 ? c.end_row : c.rows) * c.shape.n);
+  check_plain_halves(c, halves, plain);
   std::vector<float> tolerance;
   if (c.shape.grouped && !c.powers) tolerance = tolerances(c, view, x, start, expected);
   std::vector<float> in_order;  // of w4a4, where k is not cut
@@ -177,6 +239,7 @@ void run(const Case& c, const std::vector<hopper::Plan>& plans) {
       else
         compare(c, p, in_order, {}, y, "in order");
     }
+    check_halves(c, halves, t, p);
   }
   for (const void* memory :
        {static_cast<const void*>(y), static_cast<const void*>(ends), static_cast<const void*>(bias),
@@ -209,6 +272,8 @@ void check_shape(const LinearShape& shape, const Wanted& wanted) {
     run({shape, rows, rows % 2 == 0}, plans(can_256));
     if (shape.grouped) run({shape, rows, rows % 2 == 1, 0, 0, true}, plans(can_256));
     ++cases;
+    if (rows == 129 || rows == 7)
+      run({shape, rows, false, 0, 0, shape.grouped, true}, plans(can_256));
     if (rows < 16) continue;
     run({shape, rows, false, rows / 4, rows / 2 + 3}, plans(false));
     run({shape, rows, true, rows / 2, rows / 2}, plans(false));  // an expert without rows

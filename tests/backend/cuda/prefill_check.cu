@@ -1,6 +1,6 @@
 // Checks the prefill kernel on one GPU, apart from the test suite: against the plain kernel (launch_attend) on the same
 // pages, and on short contexts against sums in f64 on the host. Needs nvcc and the kernels' sources only.
-//   prefill_check [FILTER]      a line a case; exit code 1: something differs
+//   prefill_check [FILTER]      a line a kind; exit status 1: something differs
 //
 // Tokens behind a sequence, pages of nobody, what the step stores and y hold NaN before, so that what is read or left by
 // mistake shows.
@@ -9,23 +9,26 @@
 namespace atom::bench {
 namespace {
 
-int failures = 0;
+int cases = 0, failures = 0;
 
 // Sums in f64 over what is stored, as the kernels see it.
 class Host {
  public:
   explicit Host(const PrefillStep& step) : step_(step), t_(step.task()), stored_(step.stored()) {}
 
-  // The largest error of `y` over its bound.
+  // The largest error of `y` over its bound, of the first and the last rows of each chunk and every fifth between.
   double worst(const std::vector<float>& y) const {
     double worst = 0;
     int first = 0;
     for (size_t i = 0; i < step_.chunks().size(); ++i) {
       const Chunk& c = step_.chunks()[i];
-      for (int row = first; row < first + c.rows; ++row)
+      for (int row = first; row < first + c.rows; ++row) {
+        const int at = row - first;
+        if (at > 5 && at < c.rows - 5 && at % 5 != 0) continue;
         for (int head = 0; head < t_.heads; ++head)
           worst = std::max(worst, worst_of(i, first, row, head,
                                            y.data() + (row * t_.heads + head) * t_.head_dim));
+      }
       first += c.rows;
     }
     return worst;
@@ -124,8 +127,8 @@ void check(const DecodeKind& kind, const char* filter) {
       {{0, 64}, {0, 5}},
       {{60, 10}, {100, 1}, {63, 66}, {0, 130}, {64, 64}, {127, 2}},
       {{500, 200}, {0, 33}, {1000, 1}, {70, 17}},
-      {{0, 2048}},
-      {{3001, 700}, {19000, 1000}}};
+      {{0, 900}},
+      {{3001, 150}, {19000, 200}}};
   double worst = 0, host = 0;
   int runs = 0;
   for (size_t i = 0; i < sets.size(); ++i)
@@ -134,7 +137,7 @@ void check(const DecodeKind& kind, const char* filter) {
       const PrefillStep step(kind, sets[i], size);
       std::vector<float> y, pieces;
       const double error = step.run(&y);
-      ++runs;
+      ++runs, ++cases;
       // Queries, weights, K and V are rounded to f16, 2^-11 each: with all of them the error is about 2^-11 of the result
       // where the scores are of size 1, and grows with them.
       const double most = size > 1 ? 1.5e-2 : 2e-3;
@@ -167,6 +170,6 @@ int main(int argc, char** argv) {
   std::printf("%s\n", properties.name);
   for (const DecodeKind& kind : decode_kinds({{2, 2}, {8, 2}, {8, 1}, {3, 1}}))
     check(kind, argc > 1 ? argv[1] : nullptr);
-  std::printf(failures == 0 ? "all good\n" : "%d FAILED\n", failures);
+  std::printf("prefill_check: %d cases, %d failures\n", cases, failures);
   return failures == 0 ? 0 : 1;
 }

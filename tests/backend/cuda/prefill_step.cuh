@@ -13,6 +13,14 @@ struct Chunk {
   int end() const { return position + rows; }
 };
 
+// Rows of Q, K and V, those of Q times `query_size`. A block takes a row.
+static __global__ void fill_rows(float* qkv, int width, int query, float query_size) {
+  for (int i = static_cast<int>(threadIdx.x); i < width; i += static_cast<int>(blockDim.x)) {
+    const size_t at = size_t{blockIdx.x} * width + i;
+    qkv[at] = normal_at(17, at) * (i < query ? query_size : 1.0f);
+  }
+}
+
 class PrefillStep {
  public:
   PrefillStep(const DecodeKind& kind, const std::vector<Chunk>& chunks, float query_size);
@@ -199,10 +207,10 @@ inline void PrefillStep::spoil_pages(const cuda::KvView& kv, const std::vector<i
 inline void PrefillStep::make_inputs(float query_size) {
   const size_t query = static_cast<size_t>(kind_.heads * kind_.head_dim);
   const size_t width = query + static_cast<size_t>(2 * kind_.kv_heads * kind_.head_dim);
-  std::vector<float> qkv(static_cast<size_t>(t_.rows) * width);
-  for (size_t i = 0; i < qkv.size(); ++i)
-    qkv[i] = normal_at(17, i) * (i % width < query ? query_size : 1.0f);
-  t_.qkv = device_copy(qkv);
+  auto* qkv = device_array<float>(static_cast<size_t>(t_.rows) * width);
+  fill_rows<<<t_.rows, 256>>>(qkv, static_cast<int>(width), static_cast<int>(query), query_size);
+  ATOM_REQUIRE(cudaGetLastError());
+  t_.qkv = qkv;
   rope_tables(&t_.rope_cos, &t_.rope_sin);
   t_.hadamard = kind_.heads % 2 == 0 ? 64 : 0;
 }

@@ -1,6 +1,7 @@
 // Compares the Hopper producers with the plain kernels on a device, record by record and bit by bit, over formats,
 // sizes, orders, transforms and rows that quantizers tend to get wrong; and the quick silu with its definition for every
 // f32. Exit code 1 when anything differs.
+// Gates from f16 are compared with the plain ones from the same values in f32.
 //   producers_check [norm] [rows] [gate] [silu]      all of them without words
 #include <cmath>
 #include <cstring>
@@ -52,8 +53,35 @@ float hard_value(int row, int i, int width) {
   }
 }
 
+// The same for rows in f16: some reach both ends of its range, one has every pattern.
+uint16_t hard_half(int row, int i, int width) {
+  const float x = normal_at(11 + row, i);
+  const auto bits = [](float value) { return __half_as_ushort(__float2half(value)); };
+  switch (row % 16) {
+    case 7:
+      return i == 1 ? uint16_t{0x7bff} : bits(x);  // the largest
+    case 8:
+      return bits(std::ldexp(x, -18));  // subnormal
+    case 9:
+      return i == width - 1 ? uint16_t{1} : uint16_t{0};
+    case 11:
+      return bits(std::ldexp(x, -12));
+    case 13:
+      return i % 3 == 0 ? uint16_t{0xfbff} : bits(20000.0f * x);
+    case 14:
+      return static_cast<uint16_t>(i * 40503 + row * 977);  // NaN among them
+    case 15: {                                              // every pattern but infinity and NaN
+      const uint32_t pattern = static_cast<uint32_t>(i * 40503 + row * 977) & 0xffffu;
+      return static_cast<uint16_t>((pattern & 0x7c00u) == 0x7c00u ? pattern ^ 0x4000u : pattern);
+    }
+    default:
+      return bits(hard_value(row, i, width));
+  }
+}
+
 struct Buffers {
   float *x, *gain, *plain, *scratch, *ordered;
+  uint16_t* x_f16;  // the values of x; null: too wide for f16
   int32_t* order;
   uint8_t *expected, *actual;
 };
@@ -64,7 +92,18 @@ struct Case {
   int rows, hadamard;
   bool ordered;
   float clip = 1.0f;
+  bool with_table = false;
 };
+
+const int8_t* silu_offsets() {
+  static int8_t* offsets = nullptr;
+  if (offsets == nullptr) {
+    offsets = device_array<int8_t>(hopper::kSiluOffsets);
+    ATOM_REQUIRE(hopper::launch_silu_offsets(offsets, nullptr));
+    ATOM_REQUIRE(cudaDeviceSynchronize());
+  }
+  return offsets;
+}
 
 const char* word(Source source) {
   return source == Source::kNorm ? "norm" : source == Source::kRows ? "rows" : "gate";
@@ -115,7 +154,9 @@ void run(const Case& c, const Buffers& b) {
   const size_t values = size_t{1} * c.rows * c.shape.k;
   ProduceTask t;
   t.source = c.source;
-  t.x = b.x;
+  t.x = b.x_f16 == nullptr ? b.x : nullptr;
+  t.x_f16 = b.x_f16;
+  t.silu_offsets = c.with_table ? silu_offsets() : nullptr;
   t.gain = c.source == Source::kNorm ? b.gain : nullptr;
   t.epsilon = 1e-5f;
   t.order = c.ordered ? b.order : nullptr;
@@ -143,12 +184,17 @@ void run(const Case& c, const Buffers& b) {
   ++compared;
 }
 
-Buffers buffers_of(Source source, int k, int rows) {
+Buffers buffers_of(Source source, int k, int rows, bool in_f16) {
   const int width = source == Source::kGate ? 2 * k : k;
   const size_t values = size_t{1} * rows * k;
   std::vector<float> x(size_t{1} * rows * width), gain(k);
+  std::vector<uint16_t> halves;
   for (int row = 0; row < rows; ++row)
-    for (int i = 0; i < width; ++i) x[size_t{1} * row * width + i] = hard_value(row, i, width);
+    for (int i = 0; i < width; ++i) {
+      const size_t at = size_t{1} * row * width + i;
+      if (in_f16) halves.push_back(hard_half(row, i, width));
+      x[at] = in_f16 ? __half2float(__ushort_as_half(halves[at])) : hard_value(row, i, width);
+    }
   for (int i = 0; i < k; ++i) gain[i] = normal_at(7, i);
   const std::vector<int32_t> order = permutation(k, 5);
   Buffers b{device_array<float>(x.size()),
@@ -156,6 +202,7 @@ Buffers buffers_of(Source source, int k, int rows) {
             device_array<float>(values),
             device_array<float>(values),
             device_array<float>(values),
+            in_f16 ? device_array<uint16_t>(x.size()) : nullptr,
             device_array<int32_t>(k),
             device_array<uint8_t>(5 * values + 65536),
             device_array<uint8_t>(5 * values + 65536)};
@@ -163,11 +210,25 @@ Buffers buffers_of(Source source, int k, int rows) {
     ATOM_REQUIRE(cudaMemcpy(to, from.data(), from.size() * sizeof from[0], cudaMemcpyHostToDevice));
   };
   upload(b.x, x), upload(b.gain, gain), upload(b.order, order);
+  if (in_f16) upload(b.x_f16, halves);
   return b;
 }
 
-void run_size(Source source, int k, int rows) {
-  const Buffers b = buffers_of(source, k, rows);
+// The plain gate, from f16 and from f32.
+void compare_plain_gates(const Buffers& b, int k, int rows) {
+  const size_t bytes = size_t{1} * rows * k * sizeof(float);
+  cuda::GateTask t;
+  t.x = b.x, t.y = b.scratch, t.rows = rows, t.k = k;
+  ATOM_REQUIRE(cuda::launch_gate(t, nullptr));
+  t.x = nullptr, t.x_f16 = b.x_f16, t.y = b.plain;
+  ATOM_REQUIRE(cuda::launch_gate(t, nullptr));
+  compare_bytes({Source::kGate, {k, 0, kF32}, rows, 0, false}, "plain gate", b.scratch, b.plain,
+                bytes, size_t{4} * k);
+}
+
+void run_size(Source source, int k, int rows, bool in_f16 = false) {
+  const Buffers b = buffers_of(source, k, rows, in_f16);
+  if (in_f16) compare_plain_gates(b, k, rows);
   const Number numbers[] = {kInt8,         kInt4, kInt4Signed, kInt4Of32, kInt4Row, kInt4RowSigned,
                             kInt4Signed64, kE2M1, kMxfp4,      kNvfp4,    kF32};
   int index = 0;
@@ -178,13 +239,15 @@ void run_size(Source source, int k, int rows) {
         constexpr int kBlocks[] = {0, 2, 4, 8, 16, 32, 64, 128};
         const float clip = index % 3 == 0 ? 0.9f : 1.0f;
         for (const int hadamard : {0, 128, kBlocks[index++ % 8]})
-          run({source, {k, kept, number}, rows, hadamard, ordered, clip}, b);
+          for (const bool with_table : {false, true})
+            if (in_f16 || !with_table)
+              run({source, {k, kept, number}, rows, hadamard, ordered, clip, with_table}, b);
         if (kept == 32) run({source, {k, kept, number, kF32}, rows, 128, ordered, clip}, b);
       }
   for (void* memory :
-       {static_cast<void*>(b.x), static_cast<void*>(b.gain), static_cast<void*>(b.plain),
-        static_cast<void*>(b.scratch), static_cast<void*>(b.ordered), static_cast<void*>(b.order),
-        static_cast<void*>(b.expected), static_cast<void*>(b.actual)})
+       {static_cast<void*>(b.x), static_cast<void*>(b.x_f16), static_cast<void*>(b.gain),
+        static_cast<void*>(b.plain), static_cast<void*>(b.scratch), static_cast<void*>(b.ordered),
+        static_cast<void*>(b.order), static_cast<void*>(b.expected), static_cast<void*>(b.actual)})
     ATOM_REQUIRE(cudaFree(memory));
 }
 
@@ -208,6 +271,28 @@ __global__ void silu_kernel(uint64_t end, uint64_t stride, uint32_t* wrong) {
     }
   }
 }
+// The same of f16, by the table.
+__global__ void half_silu_kernel(const int8_t* offsets, uint32_t* wrong) {
+  const uint32_t bits = blockIdx.x * blockDim.x + threadIdx.x;
+  if (bits >= hopper::kSiluComputed) return;
+  const float x = __half2float(__ushort_as_half(static_cast<uint16_t>(bits)));
+  const float defined = cuda::silu_of_f64(x), got = cuda::silu_by_offset(x, offsets[bits]);
+  if (isnan(defined) ? isnan(got) : __float_as_uint(got) == __float_as_uint(defined)) return;
+  atomicAdd(wrong, 1u);
+  wrong[1] = bits;
+}
+void run_half_silu() {
+  auto* wrong = device_array<uint32_t>(2);
+  half_silu_kernel<<<256, 256>>>(silu_offsets(), wrong);
+  ATOM_REQUIRE(cudaGetLastError());
+  const std::vector<uint32_t> result = host_copy(wrong, 2);
+  const std::vector<int8_t> offsets = host_copy(silu_offsets(), hopper::kSiluComputed);
+  if (result[0] != 0) ++failures;
+  std::printf("silu of f16: %u of %d values differ%s (0x%04x), offsets from %d to %d\n", result[0],
+              hopper::kSiluComputed, result[0] != 0 ? ": WRONG" : "", result[1],
+              *std::min_element(offsets.begin(), offsets.end()),
+              *std::max_element(offsets.begin(), offsets.end()));
+}
 void run_silu(uint64_t stride) {
   auto* wrong = device_array<uint32_t>(3);
   silu_kernel<<<2048, 256>>>(uint64_t{1} << 32, stride, wrong);
@@ -230,14 +315,16 @@ int main(int count, char** words) {
     return any;
   };
   const int widths[] = {4, 16, 72, 128, 132, 200, 384, 1000, 4096, 5120, 8192, 16384};
-  const int gates[] = {4, 72, 128, 200, 1000, 4096, 11008, 14336, 28672};
+  const int gates[] = {4, 72, 128, 200, 256, 640, 1000, 4096, 11008, 14336, 28672};
   for (const Source source : {Source::kNorm, Source::kRows})
     if (has(word(source)))
       for (const int k : widths) run_size(source, k, 33);
   if (has("gate"))
     for (const int k : gates)
       for (const int rows : {17, 150})
-        run_size(Source::kGate, k, k > 4096 ? rows / 3 + 100 * (rows > 100) : rows);
+        for (const bool in_f16 : {false, true})
+          run_size(Source::kGate, k, k > 4096 ? rows / 3 + 100 * (rows > 100) : rows, in_f16);
+  if (has("silu") || has("gate")) run_half_silu();
   if (has("silu")) run_silu(1);
   std::printf("producers_check: %d cases, %d left to the plain kernels, %d failures\n", compared,
               left_out, failures);

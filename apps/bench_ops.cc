@@ -4,11 +4,14 @@
 #include "base/file.h"
 #include "base/random.h"
 #include "bench_rows.h"
+#include "bench_run.h"
+#include "bench_tune.h"
 #include "bench_words.h"
 #include "console.h"
 #include "timing/attention_ops.h"
 #include "timing/baseline_file.h"
 #include "timing/layer_ops.h"
+#include "timing/memory.h"
 #include "verbs.h"
 
 namespace atom::app {
@@ -23,7 +26,7 @@ const std::vector<std::string> kCaches = {"f32",  "f16",       "int8",     "int4
 struct Options {
   BenchOptions bench;
   std::string ops, presets, rows, batch, context, prompt, kv;
-  std::string baseline;
+  std::string baseline, tune;
   std::optional<int> rotate;  // MiB
   bool ragged = false;
 };
@@ -39,11 +42,10 @@ constexpr struct {
 class OpsVerb {
  public:
   explicit OpsVerb(const Options& options)
-      : options_(options), runtime_(options.bench.common), data_(runtime_.backend()) {
-    const bool gpu = runtime_.backend().name() == "cuda";
+      : options_(options), run_(options.bench), data_(run_.backend(), 1, run_.between()) {
     const auto or_default = [&](const std::string& text, const char* on_gpu,
                                 const char* elsewhere) {
-      return !text.empty() ? text : gpu ? on_gpu : elsewhere;
+      return run_.or_default(text, on_gpu, elsewhere);
     };
     shapes_ =
         shape_list("--shapes", or_default(options.bench.shapes, "llama-7b,llama2-70b", "llama-7b"));
@@ -69,17 +71,14 @@ class OpsVerb {
   }
 
   void run() {
-    show("measure   the ceilings of the device");
-    ceilings_ = runtime_.backend().ceilings();
-    rotated_ = options_.rotate ? static_cast<size_t>(*options_.rotate) << 20
-                               : std::max(4 * ceilings_.cache_bytes, kLeastRotated);
-    if (runtime_.backend().name() == "reference" && !options_.rotate) rotated_ = 0;
+    run_.measure_ceilings();
+    rotated_ = run_.rotated(options_.rotate);
+    for (const NamedShape& shape : shapes_) require_memory(shape);
     for (const NamedShape& shape : shapes_) {
       time_layers(shape);
       time_attention(shape);
     }
-    console().end_progress();
-    runtime_.show_fallbacks();
+    run_.finish();
     if (options_.bench.common.json)
       report_json();
     else
@@ -87,37 +86,56 @@ class OpsVerb {
   }
 
  private:
-  static constexpr size_t kLeastRotated = size_t{256} << 20;
-
   bool wants(const std::string& op) const {
     return std::find(ops_.begin(), ops_.end(), op) != ops_.end();
   }
-  void show(const std::string& line) {
-    check_interrupted();
-    line_ = line;
-    console().progress(line_);
+  bool wants_layers() const {
+    return std::any_of(kOps.begin(), kOps.end() - 2, [&](const auto& op) { return wants(op); });
   }
-  timing::RoundOptions round_options() {
-    return {.rounds = options_.bench.rounds,
-            .burst = 0.02,
-            .load = options_.bench.sustained.value_or(0),
-            .between = [this] { show(line_); }};
+  timing::RoundOptions round_options() { return run_.round_options(0.02); }
+
+  void require_memory(const NamedShape& shape) const {
+    const int rows = *std::max_element(rows_.begin(), rows_.end());
+    for (const std::string& preset : presets_) {
+      if (!wants_layers()) break;
+      const model::Scheme scheme = bench_scheme(preset, options_.bench.method, "", shape.config);
+      run_.require_memory(timing::layer_ops_memory(shape.config, scheme, rows, rotated_),
+                          fmt::format("--shapes: {} in {} with {} rows", shape.name, preset, rows),
+                          "fewer --rows and --rotate, and fewer bits by --presets,");
+    }
+    for (const std::string& cache : caches_) {
+      if (wants("attention"))
+        require_memory(shape, cache, *std::max_element(batches_.begin(), batches_.end()),
+                       *std::max_element(contexts_.begin(), contexts_.end()), false);
+      if (wants("prefill"))
+        require_memory(shape, cache, 1, *std::max_element(prompts_.begin(), prompts_.end()), true);
+    }
+  }
+  void require_memory(const NamedShape& shape, const std::string& cache, int batch, int context,
+                      bool prompts) const {
+    timing::AttentionShape attention = attention_shape(cache, prompts);
+    attention.contexts.assign(static_cast<size_t>(batch), context);
+    const double bytes = timing::attention_ops_memory(shape.config, attention, rotated_);
+    run_.require_memory(options_.ragged && !prompts ? bytes / 2 : bytes,  // half of it, on average
+                        fmt::format("--shapes: {} with {} times {} positions in {}", shape.name,
+                                    batch, context, cache),
+                        prompts ? "fewer tokens by --prompt"
+                                : "fewer --batch, --context and --rotate, and fewer bits by --kv,");
   }
 
   void time_layers(const NamedShape& shape) {
-    if (!std::any_of(kOps.begin(), kOps.end() - 2, [&](const auto& op) { return wants(op); }))
-      return;
+    if (!wants_layers()) return;
     libraries_.clear();
     if (wants("linear") || wants("chain") || wants("chain+producers"))
       for (const auto& library : kLibraryFormats)
-        libraries_.push_back(std::make_unique<timing::LibraryOps>(runtime_.backend(), shape.config,
+        libraries_.push_back(std::make_unique<timing::LibraryOps>(run_.backend(), shape.config,
                                                                   library.format, data_, rotated_));
     for (const std::string& preset : presets_) {
-      show(fmt::format("make      {} {}", shape.name, preset));
+      run_.show(fmt::format("make      {} {}", shape.name, preset));
       const model::Scheme scheme = bench_scheme(preset, options_.bench.method, "", shape.config);
-      timing::LayerOps layer(runtime_.backend(), shape.config, scheme, data_, rotated_);
+      timing::LayerOps layer(run_.backend(), shape.config, scheme, data_, rotated_);
       for (const int rows : rows_) {
-        show(fmt::format("time      {} {} {} rows", shape.name, preset, rows));
+        run_.show(fmt::format("time      {} {} {} rows", shape.name, preset, rows));
         layer.set_rows(rows);
         for (const auto& library : libraries_) library->set_rows(rows, round_options());
         time_linears(shape, preset, rows, layer);
@@ -138,7 +156,7 @@ class OpsVerb {
         operations.push_back(libraries_[l]->linear(site));
         names.emplace_back(kLibraryFormats[l].name);
       }
-      OpRow row = timed(operations, names, ceilings_);
+      OpRow row = timed(operations, names, run_.ceilings());
       row.operation = fmt::format("linear {}", timing::kSiteNames[static_cast<size_t>(i)]);
       add_file_linears(row, shape.config, {site}, rows);
       add(row, shape, preset, rows);
@@ -155,9 +173,9 @@ class OpsVerb {
       names.emplace_back(kLibraryFormats[l].name);
     }
     const std::vector<timing::Timing> times =
-        timing::time_operations(runtime_.backend(), operations, round_options());
+        timing::time_operations(run_.backend(), operations, round_options());
     for (size_t o = 0; o < ours; ++o) {
-      OpRow row = made(operations[o], times[o], ceilings_);
+      OpRow row = made(operations[o], times[o], run_.ceilings());
       row.operation = o + 1 == ours && wants("chain+producers") ? "chain+producers" : "chain";
       for (size_t l = 0; l < names.size(); ++l)
         row.baselines.push_back({names[l], 1e6 * times[ours + l].best});
@@ -175,7 +193,7 @@ class OpsVerb {
     const std::pair<const char*, Make> producers[] = {{"norm", &timing::LayerOps::norm},
                                                       {"gate", &timing::LayerOps::gate},
                                                       {"quantize", &timing::LayerOps::quantize}};
-    backend::Ceilings copying = ceilings_;
+    backend::Ceilings copying = run_.ceilings();
     if (copying.copy_bytes > 0) copying.read_bytes = copying.copy_bytes;
     for (const auto& [name, make] : producers) {
       if (!wants(name)) continue;
@@ -195,20 +213,26 @@ class OpsVerb {
     }
   }
 
+  // Without contexts.
+  static timing::AttentionShape attention_shape(const std::string& cache, bool prompts) {
+    const size_t dot = cache.find('.');
+    return {.cache = format::parse_kv(cache.substr(0, dot)),
+            .open_page = dot != std::string::npos,
+            .contexts = {},
+            .prompts = prompts};
+  }
+
   void attend(const NamedShape& shape, const std::string& cache, int batch, int context,
               bool prompts) {
     const bool ragged = options_.ragged && !prompts;
-    show(fmt::format("time      {} {} {} x {}", shape.name, cache, batch, context));
-    const size_t dot = cache.find('.');
-    timing::AttentionShape attention = {.cache = format::parse_kv(cache.substr(0, dot)),
-                                        .open_page = dot != std::string::npos,
-                                        .prompts = prompts};
+    run_.show(fmt::format("time      {} {} {} x {}", shape.name, cache, batch, context));
+    timing::AttentionShape attention = attention_shape(cache, prompts);
     Random random(static_cast<uint64_t>(batch) * 7919 + static_cast<uint64_t>(context));
     for (int i = 0; i < batch; ++i)
       attention.contexts.push_back(
           ragged ? 1 + static_cast<int>(random.below(static_cast<uint64_t>(context))) : context);
-    const timing::AttentionOps ops(runtime_.backend(), shape.config, attention, data_, rotated_);
-    OpRow row = timed({ops.operation()}, {}, ceilings_);
+    const timing::AttentionOps ops(run_.backend(), shape.config, attention, data_, rotated_);
+    OpRow row = timed({ops.operation()}, {}, run_.ceilings());
     row.operation = prompts ? "prefill" : "attention";
     row.context = ragged ? fmt::format("U(1..{})", context) : std::to_string(context);
     const model::ModelConfig& c = shape.config;
@@ -222,7 +246,7 @@ class OpsVerb {
   OpRow timed(const std::vector<timing::Operation>& operations,
               const std::vector<std::string>& names, const backend::Ceilings& ceilings) {
     const std::vector<timing::Timing> times =
-        timing::time_operations(runtime_.backend(), operations, round_options());
+        timing::time_operations(run_.backend(), operations, round_options());
     OpRow row = made(operations.front(), times.front(), ceilings);
     for (size_t i = 0; i < names.size(); ++i)
       row.baselines.push_back({names[i], 1e6 * times[i + 1].best});
@@ -263,22 +287,16 @@ class OpsVerb {
   }
 
   void report_json() {
-    print_json({{"backend", runtime_.backend().description()},
-                {"ceilings", ceilings_json(ceilings_)},
-                {"library", runtime_.backend().library()},
-                {"method", options_.bench.method},
-                {"rounds", options_.bench.rounds},
-                {"sustained", options_.bench.sustained.value_or(0)},
-                {"rotated_bytes", rotated_},
-                {"rows", rows_json(table_)},
-                {"peak_rss", peak_rss()}});
+    print_json(run_.json({{"library", run_.backend().library()},
+                          {"rotated_bytes", rotated_},
+                          {"rows", rows_json(table_)}}));
   }
 
   void report() {
     print_heading("operations");
-    print_facts({{"backend", runtime_.backend().description()},
-                 {"ceilings", ceilings_words(ceilings_)},
-                 {"library", runtime_.backend().library()},
+    print_facts({{"backend", run_.backend().description()},
+                 {"ceilings", ceilings_words(run_.ceilings())},
+                 {"library", run_.backend().library()},
                  {"times", fmt::format("us, best of {} rounds, over {} of weights or caches",
                                        options_.bench.rounds,
                                        human_bytes(static_cast<int64_t>(rotated_)))}});
@@ -286,59 +304,58 @@ class OpsVerb {
   }
 
   const Options& options_;
-  Runtime runtime_;
+  BenchRun run_;
   timing::RandomData data_;
   std::vector<NamedShape> shapes_;
   std::vector<std::string> ops_, presets_, caches_;
   std::vector<int> rows_, batches_, contexts_, prompts_;
   timing::Baselines baselines_;
-  backend::Ceilings ceilings_;
   size_t rotated_ = 0;
-  std::string line_;
   std::vector<std::unique_ptr<timing::LibraryOps>> libraries_;  // as kLibraryFormats
   std::vector<OpRow> table_;
 };
 
+constexpr const char* kFooter =
+    R"(Each operation runs on random data, over as many distinct weights or caches as exceed the
+device's caches; short ones are recorded (a CUDA graph on a GPU). Ours and the library's
+take turns. chain: the four linears of a layer in sequence; chain+producers: with norms,
+gate and the quantization of attention's output between them. attention: a decoding step,
+with RoPE and the appending of K and V; prefill: a whole prompt. int4.open, k8v4.open: with
+an open page in INT8. roofline: what the ceilings allow, over the time; of norm, gate and
+quantize against copying. x baseline: how many times as fast as the fastest baseline in 16
+bits (f32 on a CPU; of norm, gate and quantize the same without quantization).
+Defaults are longer on a GPU.
+
+--tune times every kernel plan of the linears of --shapes and --presets, and of a head in 16
+bits, for --rows, and writes the fastest to a file for --tuned. It begins with what --tuned
+has; a plan in use stays if no other is more than 1 % faster. Options of other operations
+have no effect.
+
+JSON keys: backend, ceilings {read_bytes_per_second, copy_bytes_per_second,
+operations_per_second_16, operations_per_second_8, origin}, method, rounds, sustained,
+library, rotated_bytes, rows [{operation, shape, format, rows, context (null: none), us,
+median_us, spread, bytes, bytes_per_second, operations_per_second, roofline (null: no
+ceiling), baselines_us {name: us}, times_baseline (null: no baseline)}], peak_rss.
+With --tune, instead of library and rows: file, linears [{shape, preset, linear, n, k, rows,
+choices, before, before_us, after, after_us}])";
+
 int run(const Options& options) {
   start(options.bench.common);
   catch_signals();
-  OpsVerb(options).run();
+  if (options.tune.empty())
+    OpsVerb(options).run();
+  else
+    tune_linears({options.bench, options.tune, options.presets, options.rows, options.rotate});
   return kSuccess;
 }
 
 }  // namespace
 
 void add_bench_ops(Program& program, CLI::App& parent) {
-  CLI::App& verb = add_verb(
-      parent,
-      {.name = "ops",
-       .text = "Operations at the shapes of models, against a library",
-       .footer =
-           "Each operation runs on random data, over as many distinct weights or caches as exceed "
-           "the\n"
-           "device's caches; short ones are recorded (a CUDA graph on a GPU). Ours and the "
-           "library's\n"
-           "take turns. chain: the four linears of a layer in sequence; chain+producers: with "
-           "norms,\n"
-           "gate and the quantization of attention's output between them. attention: a decoding "
-           "step,\n"
-           "with RoPE and the appending of K and V; prefill: a whole prompt. int4.open, k8v4.open: "
-           "with\n"
-           "an open page in INT8. roofline: what the ceilings allow, over the time; of norm, gate "
-           "and\n"
-           "quantize against copying. ratio: the fastest baseline in 16 bits (f32 on a CPU; of "
-           "norm,\n"
-           "gate and quantize the same without quantization), over the time.\n"
-           "Defaults are longer on a GPU.\n"
-           "\n"
-           "JSON keys: backend, ceilings {read_bytes_per_second, copy_bytes_per_second,\n"
-           "operations_per_second_16, operations_per_second_8, origin}, library, method, rounds, "
-           "sustained, rotated_bytes,\n"
-           "rows [{operation, shape, format, rows, context (null: none), us, median_us, spread, "
-           "bytes,\n"
-           "bytes_per_second, operations_per_second, roofline (null: no ceiling), baselines_us "
-           "{name:\n"
-           "us}, ratio (null: no baseline)}], peak_rss"});
+  CLI::App& verb =
+      add_verb(parent, {.name = "ops",
+                        .text = "Operations at the shapes of models, against a library",
+                        .footer = kFooter});
   const auto options = std::make_shared<Options>();
   add_bench_options(verb, options->bench);
   text_option(
@@ -355,6 +372,8 @@ void add_bench_ops(Program& program, CLI::App& parent) {
               {"LIST", "Of f32, f16, int8, int4, k8v4, int4.open, k8v4.open"});
   text_option(verb, "--baseline", options->baseline,
               {"FILE", "Times of others (bench/baselines/*.py)"});
+  text_option(verb, "--tune", options->tune,
+              {"FILE", "Measure plans of linears and write the fastest here"});
   whole_option(verb, "--rotate", options->rotate, {.min = 0, .max = 1 << 20},
                {"MIB", "Weights or caches to go through [4 caches, 256]"});
   add_compute_options(verb, options->bench.common);

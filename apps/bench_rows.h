@@ -21,9 +21,11 @@ struct OpRow {
   std::string context;  // of attention
   timing::Timing time;
   double bytes = 0, products = 0, roofline = 0;  // roofline: share of it, 0: not known
-  std::vector<BaselineUs> baselines;  // the first kinds are those that `ratio` compares with
+  std::vector<BaselineUs>
+      baselines;  // the first kinds are those that times_baseline() compares with
 
-  double ratio() const;  // of the fastest baseline in 16 (or 32) bits to this, 0: there is none
+  // How many times as fast as the fastest baseline in 16 (or 32) bits; 0: there is none.
+  double times_baseline() const;
 };
 
 Json rows_json(const std::vector<OpRow>& rows);

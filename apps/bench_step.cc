@@ -1,7 +1,11 @@
 // atom bench step: decoding steps of models with random weights.
+#include <algorithm>
+
+#include "bench_run.h"
 #include "bench_words.h"
 #include "console.h"
 #include "model/random_model.h"
+#include "timing/memory.h"
 #include "timing/step.h"
 #include "verbs.h"
 
@@ -25,7 +29,7 @@ struct Row {
   timing::StepTimes times;
   timing::StepFloors floors;
 
-  double ratio() const { return floors.sum() > 0 ? times.step.best / floors.sum() : 0; }
+  double over_floors() const { return floors.sum() > 0 ? times.step.best / floors.sum() : 0; }
 };
 
 int64_t weight_bytes(const model::WeightBytes& bytes, const model::ModelConfig& config) {
@@ -56,7 +60,7 @@ Json row_json(const Row& row) {
             {"attention", 1e3 * row.floors.attention},
             {"head", 1e3 * row.floors.head},
             {"sum", 1e3 * row.floors.sum()}}},
-          {"ratio", row.ratio() > 0 ? Json(row.ratio()) : Json(nullptr)},
+          {"time_over_floors", row.over_floors() > 0 ? Json(row.over_floors()) : Json(nullptr)},
           {"breakdown_ms",
            {{"linears", kind_ms(t, Kind::kLinears)},
             {"attention", kind_ms(t, Kind::kAttention)},
@@ -64,7 +68,8 @@ Json row_json(const Row& row) {
             {"routing", kind_ms(t, Kind::kRouting)},
             {"head", kind_ms(t, Kind::kHead)},
             {"sample", 1e3 * t.sample},
-            {"gap", 1e3 * t.gap()}}}};
+            {"gap", 1e3 * t.gap()},
+            {"idle", 1e3 * t.idle()}}}};
 }
 
 std::vector<std::string> row_cells(const Row& row) {
@@ -79,14 +84,15 @@ std::vector<std::string> row_cells(const Row& row) {
           fmt::format("{:.1f}%", 100 * t.step.spread),
           fmt::format("{:.0f}", row.step.batch / t.step.best),
           has_floors ? ms(1e3 * row.floors.sum()) : "-",
-          has_floors ? fmt::format("{:.2f}", row.ratio()) : "-",
+          has_floors ? fmt::format("{:.2f}", row.over_floors()) : "-",
           ms(kind_ms(t, Kind::kLinears)),
           ms(kind_ms(t, Kind::kAttention)),
           ms(kind_ms(t, Kind::kProducers)),
           ms(kind_ms(t, Kind::kRouting)),
           ms(kind_ms(t, Kind::kHead)),
           ms(1e3 * t.sample),
-          ms(1e3 * t.gap())};
+          ms(1e3 * t.gap()),
+          ms(1e3 * t.idle())};
 }
 
 class StepVerb {
@@ -97,14 +103,13 @@ class StepVerb {
                            options.bench.shapes.empty() ? "llama-7b" : options.bench.shapes)),
         batches_(whole_list("--batch", options.batch, {.min = 1, .max = 4096})),
         contexts_(whole_list("--context", options.context, {.min = 1, .max = 1 << 20})),
-        runtime_(options.bench.common) {}
+        run_(options.bench) {}
 
   void run() {
-    console().progress("measure   the ceilings of the device");
-    ceilings_ = runtime_.backend().ceilings();
+    require_memory();
+    run_.measure_ceilings();
     for (const NamedShape& shape : shapes_) time_shape(shape);
-    console().end_progress();
-    runtime_.show_fallbacks();
+    run_.finish();
     if (options_.bench.common.json)
       report_json();
     else
@@ -112,19 +117,38 @@ class StepVerb {
   }
 
  private:
-  void time_shape(const NamedShape& shape) {
+  model::ModelConfig config_of(const NamedShape& shape) const {
     model::ModelConfig config = shape.config;
     config.layers = options_.layers.value_or(config.layers);
-    const model::Scheme scheme =
-        bench_scheme(options_.preset, options_.bench.method, options_.kv, config);
+    return config;
+  }
+  model::Scheme scheme_of(const model::ModelConfig& config) const {
+    return bench_scheme(options_.preset, options_.bench.method, options_.kv, config);
+  }
+
+  void require_memory() const {
+    const timing::StepShape most = {*std::max_element(batches_.begin(), batches_.end()),
+                                    *std::max_element(contexts_.begin(), contexts_.end())};
+    for (const NamedShape& shape : shapes_) {
+      const model::ModelConfig config = config_of(shape);
+      run_.require_memory(timing::step_memory(config, scheme_of(config), most),
+                          fmt::format("--shapes: {} with {} layers, batch {} and context {}",
+                                      shape.name, config.layers, most.batch, most.context),
+                          "fewer --layers, --batch and --context, and fewer bits by --preset and "
+                          "--kv,");
+    }
+  }
+
+  void time_shape(const NamedShape& shape) {
+    const model::ModelConfig config = config_of(shape);
+    const model::Scheme scheme = scheme_of(config);
     const auto progress = [&](int done, int layers) {
-      check_interrupted();
-      console().progress(fmt::format("make      {} {} layer {}/{}",
-                                     progress_bar(static_cast<double>(done) / layers), shape.name,
-                                     done, layers));
+      run_.show(fmt::format("make      {} {} layer {}/{}",
+                            progress_bar(static_cast<double>(done) / layers), shape.name, done,
+                            layers));
     };
     const model::RandomModel random = model::make_random_model(
-        runtime_.backend(), {.config = config, .scheme = scheme, .progress = progress});
+        run_.backend(), {.config = config, .scheme = scheme, .progress = progress});
     for (const int context : contexts_)
       for (const int batch : batches_) {
         const std::string line =
@@ -137,20 +161,13 @@ class StepVerb {
 
   Row time_step(const model::RandomModel& random, const timing::StepShape& shape,
                 const std::string& line) {
-    const auto show = [&] {
-      check_interrupted();
-      console().progress(line);
-    };
-    show();
-    timing::StepBench bench(*random.model, shape);
+    run_.show(line);
+    timing::StepBench bench(*random.model, shape, run_.between());
     Row row;
     row.layers = random.model->config.layers;
     row.step = shape;
-    row.times = bench.measure({.rounds = options_.bench.rounds,
-                               .burst = 0.1,
-                               .load = options_.bench.sustained.value_or(0),
-                               .between = show});
-    row.floors = timing::step_floors(*random.model, random.bytes, shape, ceilings_);
+    row.times = bench.measure(run_.round_options(0.1));
+    row.floors = timing::step_floors(*random.model, random.bytes, shape, run_.ceilings());
     row.weight_bytes = weight_bytes(random.bytes, random.model->config);
     row.cache_bytes = bench.cache_bytes();
     return row;
@@ -159,26 +176,19 @@ class StepVerb {
   void report_json() const {
     Json steps = Json::array();
     for (const Row& row : rows_) steps.push_back(row_json(row));
-    print_json({{"backend", runtime_.backend().description()},
-                {"ceilings", ceilings_json(ceilings_)},
-                {"preset", options_.preset},
-                {"method", options_.bench.method},
-                {"rounds", options_.bench.rounds},
-                {"sustained", options_.bench.sustained.value_or(0)},
-                {"steps", steps},
-                {"peak_rss", peak_rss()}});
+    print_json(run_.json({{"preset", options_.preset}, {"steps", steps}}));
   }
 
   void report() const {
     print_heading("decoding steps");
-    print_facts({{"backend", runtime_.backend().description()},
-                 {"ceilings", ceilings_words(ceilings_)},
+    print_facts({{"backend", run_.backend().description()},
+                 {"ceilings", ceilings_words(run_.ceilings())},
                  {"formats", fmt::format("{} by method {}, KV-cache {}", options_.preset,
                                          options_.bench.method, rows_.front().kv)},
                  {"times", fmt::format("ms a step, best of {} rounds", options_.bench.rounds)}});
     Table table = {
-        .header = {"shape", "batch", "context", "ms", "spread", "tokens/s", "floors", "ratio",
-                   "linears", "attention", "producers", "routing", "head", "sample", "gap"},
+        .header = {"shape", "batch", "context", "ms", "spread", "tokens/s", "floors", "time/floors",
+                   "linears", "attention", "producers", "routing", "head", "sample", "gap", "idle"},
         .rows = {}};
     for (const Row& row : rows_) table.rows.push_back(row_cells(row));
     print_table(table);
@@ -187,8 +197,7 @@ class StepVerb {
   const Options& options_;
   std::vector<NamedShape> shapes_;
   std::vector<int> batches_, contexts_;
-  mutable Runtime runtime_;
-  backend::Ceilings ceilings_;
+  BenchRun run_;
   std::vector<Row> rows_;
 };
 
@@ -211,12 +220,14 @@ void add_bench_step(Program& program, CLI::App& parent) {
            "and\n"
            "samples greedily; it is recorded once (a CUDA graph on a GPU) and replayed at "
            "positions\n"
-           "from --context on. floors: what reading the weights, the cache and the head once "
-           "would\n"
-           "take at the ceiling, and the layers' products where these take longer; ratio: ms / "
-           "floors.\n"
+           "from --context on, enqueued before the host has the ids of the step before. floors: "
+           "what\n"
+           "reading the weights, the cache and the head once would take at the ceiling, and the\n"
+           "layers' products where these take longer; time/floors: how many times as long as they\n"
+           "the step takes.\n"
            "linears ... head: steps of nothing but that kind of operation; gap: ms less all of "
            "these.\n"
+           "idle: ms less sample and less the recorded step enqueued alone, without a wait.\n"
            "producers are norms, gates, quantization and the embedding.\n"
            "\n"
            "JSON keys: backend, ceilings {read_bytes_per_second, copy_bytes_per_second,\n"
@@ -224,9 +235,11 @@ void add_bench_step(Program& program, CLI::App& parent) {
            "sustained, steps [{shape, "
            "kv,\n"
            "layers, batch, context, weight_bytes, cache_bytes, ms, median_ms, spread,\n"
-           "tokens_per_second, floor_ms {linears, attention, head, sum}, ratio (null: no "
-           "ceiling),\n"
-           "breakdown_ms {linears, attention, producers, routing, head, sample, gap}}], peak_rss"});
+           "tokens_per_second, floor_ms {linears, attention, head, sum}, time_over_floors "
+           "(null:\n"
+           "no ceiling),\n"
+           "breakdown_ms {linears, attention, producers, routing, head, sample, gap, idle}}],\n"
+           "peak_rss"});
   const auto options = std::make_shared<Options>();
   add_bench_options(verb, options->bench);
   choice_option(verb, "--preset", options->preset, bench_presets(),

@@ -47,7 +47,8 @@ struct Cuda {
 
 Cuda find_cuda(Executor& executor, const CommonOptions& options) {
   try {
-    const BackendChoice choice = {.name = "cuda", .isa = "", .cuda_plugin = options.cuda_plugin};
+    const BackendChoice choice = {
+        .name = "cuda", .isa = "", .cuda_plugin = options.cuda_plugin, .tuned = options.tuned};
     return {.device = open_backend(choice, executor)->description(), .problem = ""};
   } catch (const Error& error) {
     return {.device = "", .problem = error.what()};

@@ -66,6 +66,8 @@ void add_compute_options(CLI::App& verb, CommonOptions& options) {
   note_source(verb, isa, options.isa_given);
   text_option(verb, "--cuda-plugin", options.cuda_plugin,
               {"FILE", "libatom_cuda.so [beside the program, or in its lib]", kComputeGroup});
+  text_option(verb, "--tuned", options.tuned,
+              {"FILE", "cuda: plans measured by bench ops --tune [built-in ones]", kComputeGroup});
   flag_option(verb, "--batch-invariant", options.batch_invariant,
               {"", "cuda: a row's result never depends on the other rows of a step; slower",
                kComputeGroup});
@@ -111,7 +113,8 @@ BackendChoice backend_choice(const CommonOptions& options) {
   BackendChoice choice = {.name = options.backend,
                           .isa = options.isa,
                           .cuda_plugin = options.cuda_plugin,
-                          .batch_invariant = options.batch_invariant};
+                          .batch_invariant = options.batch_invariant,
+                          .tuned = options.tuned};
   if (choice.name == "cpu" || choice.isa.empty()) return choice;
   if (options.backend_given == options.isa_given)
     usage_fail("--isa: the {} backend has no instruction sets to choose", options.backend);
@@ -126,7 +129,8 @@ std::unique_ptr<backend::Backend> open_backend(const BackendChoice& choice, Exec
   return backend::open_backend(choice.name, {.executor = &executor,
                                              .isa = choice.isa,
                                              .cuda_plugin = choice.cuda_plugin,
-                                             .batch_invariant = choice.batch_invariant});
+                                             .batch_invariant = choice.batch_invariant,
+                                             .tuned = choice.tuned});
 }
 
 Runtime::Runtime(const CommonOptions& options)

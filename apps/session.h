@@ -30,6 +30,7 @@ struct CommonOptions {
   int threads = 0;
   bool pin = false;
   bool batch_invariant = false;
+  std::string tuned;
   bool json = false;
   bool quiet = false;
   bool no_color = false;
@@ -37,7 +38,8 @@ struct CommonOptions {
 void add_output_options(CLI::App& verb, CommonOptions& options);  // --json --quiet --no-color
 void add_compute_options(
     CLI::App& verb,
-    CommonOptions& options);  // --backend --isa --cuda-plugin --batch-invariant --threads --pin
+    CommonOptions&
+        options);  // --backend --isa --cuda-plugin --tuned --batch-invariant --threads --pin
 
 // Configures the console and the log. First call of every verb.
 void start(const CommonOptions& options);
@@ -65,6 +67,7 @@ struct BackendChoice {
   std::string isa;
   std::string cuda_plugin;
   bool batch_invariant = false;
+  std::string tuned;
 };
 BackendChoice backend_choice(const CommonOptions& options);
 std::unique_ptr<backend::Backend> open_backend(const BackendChoice& choice, Executor& executor);

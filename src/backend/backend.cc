@@ -1,5 +1,7 @@
 #include "backend/backend.h"
 
+#include "base/error.h"
+
 #include <utility>
 
 namespace atom::backend {
@@ -12,6 +14,15 @@ class RepeatedCalls final : public Recording {
 
  private:
   StepFunction step_;
+};
+
+class IdsAtHand final : public PendingIds {
+ public:
+  explicit IdsAtHand(std::vector<int32_t> ids) : ids_(std::move(ids)) {}
+  std::span<const int32_t> wait() override { return ids_; }
+
+ private:
+  std::vector<int32_t> ids_;
 };
 
 }  // namespace
@@ -28,6 +39,18 @@ Buffer::~Buffer() {
 }
 
 Buffer Backend::allocate(size_t bytes) { return {this, allocate_bytes(bytes), bytes}; }
+
+std::unique_ptr<PendingIds> Backend::sample_ahead(const SampleArgs& args, int32_t* sampled) {
+  check(args.rules != nullptr, "sample_ahead: rules are given");
+  std::vector<int32_t> ids(static_cast<size_t>(args.rows));
+  sample({.logits = args.logits,
+          .rows = args.rows,
+          .vocabulary = args.vocabulary,
+          .rules = args.rules,
+          .ids = ids.data()});
+  upload(sampled, ids.data(), ids.size() * sizeof(int32_t));
+  return std::make_unique<IdsAtHand>(std::move(ids));
+}
 
 std::unique_ptr<Recording> Backend::record(StepFunction step) {
   return std::make_unique<RepeatedCalls>(std::move(step));

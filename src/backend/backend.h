@@ -61,6 +61,14 @@ class Recording {
   virtual void run(std::span<const SequenceStep> sequences) = 0;
 };
 
+// Ids on their way from the device.
+class PendingIds {
+ public:
+  virtual ~PendingIds() = default;
+  // Waits for them: [rows], -1 as SampleArgs says; they last as long as this.
+  virtual std::span<const int32_t> wait() = 0;
+};
+
 // What a device does at best, a second: what times are held against. 0: not known.
 struct Ceilings {
   double read_bytes = 0;  // of memory far larger than its caches
@@ -87,6 +95,21 @@ class LibraryLinear {
   virtual void enqueue(int choice, const void* x, const void* w, void* y) = 0;
 };
 
+// The kernels among which a backend chooses for a linear: to be timed, the fastest to be kept in a file that a backend can
+// be opened with (OpenOptions::tuned). Choices are numbered; what they stand for, only the backend knows.
+class LinearTuner {
+ public:
+  virtual ~LinearTuner() = default;
+  // In words, "few 16x2x4 x1", the one that Backend::linear() would take first. Fewer than two: nothing to choose.
+  virtual std::vector<std::string> choices(const PackedLinear& weight, int rows) = 0;
+  // As Backend::linear() of one dense weight, by a choice. May be recorded.
+  virtual void linear(const LinearArgs& args, int choice) = 0;
+  // Puts a choice, and what it took, into the file.
+  virtual void keep(const PackedLinear& weight, int rows, int choice, double seconds) = 0;
+  // Its contents: what the backend was opened with, and what was kept.
+  virtual std::string file() const = 0;
+};
+
 class Backend {
  public:
   virtual ~Backend() = default;
@@ -100,6 +123,8 @@ class Backend {
 
   // Memory. allocate() does not clear. Error when the device has not enough.
   Buffer allocate(size_t bytes);
+  // Bytes of a device's own memory; 0: not known, or the host's.
+  virtual size_t available_memory() { return 0; }
   virtual void upload(void* device, const void* host, size_t bytes) = 0;
   virtual void download(void* host, const void* device, size_t bytes) = 0;
   virtual void synchronize() = 0;
@@ -110,6 +135,9 @@ class Backend {
   virtual std::unique_ptr<PackedLinear> pack(std::span<const LinearWeight> parts,
                                              const format::Segments& input) = 0;
   virtual size_t activation_bytes(const InputSpec& spec, int rows) const = 0;
+  // Rows that a linear leaves to attention or gate are best kept in f16: LinearArgs::y_f16, AttentionArgs::qkv_f16,
+  // GateArgs::x_f16. A backend that has none of these takes f32 only.
+  virtual bool has_f16_rows() const { return false; }
 
   // Operations, in the order of a layer.
   virtual void embed(const EmbedArgs& args) = 0;
@@ -121,6 +149,14 @@ class Backend {
   virtual void route(const RouteArgs& args) = 0;
   virtual void combine(const CombineArgs& args) = 0;
   virtual void sample(const SampleArgs& args) = 0;
+
+  // Samples by args.rules (args.ids is not used, nothing is scored) without a wait for the device: `sampled`, [rows] of the
+  // backend's memory, holds the ids for an embed that is enqueued later, so that the next step need not wait for the host.
+  // args.rules may change at once. This one samples at once.
+  virtual std::unique_ptr<PendingIds> sample_ahead(const SampleArgs& args, int32_t* sampled);
+  // Operations are enqueued, and done later: to enqueue a step before the ids of the one before have come saves a pause
+  // of the device. False: they are done when they return, and a step ahead would delay those ids.
+  virtual bool runs_ahead() const { return false; }
 
   // A step whose launches a device may keep and replay at once: CUDA graphs, of steps of one row a sequence. This one
   // calls the function each time.
@@ -138,6 +174,8 @@ class Backend {
   // Null: the library, or this machine, does not compute that. The backend outlives it.
   virtual std::unique_ptr<LibraryLinear> library_linear(const LibraryShape&) { return nullptr; }
   virtual std::string library() { return "no library"; }  // "cuBLASLt 13.0.0", "no cuBLASLt"
+  // Null: nothing to tune. The backend outlives it.
+  virtual std::unique_ptr<LinearTuner> linear_tuner() { return nullptr; }
 
   // The raw side of allocate(), for Buffer and for decorators.
   virtual void* allocate_bytes(size_t bytes) = 0;

@@ -17,6 +17,8 @@ struct OpenOptions {
   std::string cuda_plugin;  // "cuda": path of libatom_cuda.so; "": beside the program or in its lib
   // "cuda": the bits of a row's result do not depend on the other rows of the step, at some cost. Elsewhere they never do.
   bool batch_invariant = false;
+  // "cuda": path of a file with plans that were measured on the device, as LinearTuner gives it; "": none.
+  std::string tuned;
 };
 
 // "reference" | "cpu" | "cuda". Error: another word, an instruction set that this machine lacks, or no plug-in, driver

@@ -50,7 +50,8 @@ std::unique_ptr<Backend> make_cuda_backend(const OpenOptions& options) {
   if (library == nullptr) fail("backend 'cuda': {}", ::dlerror());
   const auto make = reinterpret_cast<PluginFactory>(::dlsym(library, kPluginFactory));
   if (make == nullptr) fail("backend 'cuda': {} is no plug-in of this program", path.string());
-  const PluginOptions plugin_options{.batch_invariant = options.batch_invariant};
+  const PluginOptions plugin_options{.batch_invariant = options.batch_invariant,
+                                     .tuned = options.tuned};
   std::unique_ptr<Backend> backend(make(plugin_abi(), &plugin_options));
   if (backend == nullptr)
     fail("backend 'cuda': {} belongs to another build of this program", path.string());

@@ -72,9 +72,13 @@ struct Table {
   int width = 0;
 };
 
-// y[i] = table[ids[i]]. Ids are in [0, count).
+// In EmbedArgs::ids: the id that was sampled last for row j (Backend::sample_ahead), which the host may not know yet.
+constexpr int32_t sampled_row(int j) { return ~j; }
+
+// y[i] = table[id]: id = ids[i] in [0, count), or sampled[j] where ids[i] is sampled_row(j). A sampled -1 gives a row of NaN.
 struct EmbedArgs {
-  const int32_t* ids = nullptr;  // [rows]
+  const int32_t* ids = nullptr;      // [rows]
+  const int32_t* sampled = nullptr;  // where sample_ahead left ids; null: no row takes one
   int rows = 0;
   Table table;
   float* y = nullptr;  // [rows, width]
@@ -99,7 +103,8 @@ struct QuantizeArgs {
 // SwiGLU (Shazeer 2020): silu(gate) * up. x = [rows, 2 k], gate first.
 struct GateArgs {
   const float* x = nullptr;
-  Activation y;  // [rows, k]
+  const uint16_t* x_f16 = nullptr;  // instead of x, where Backend::has_f16_rows()
+  Activation y;                     // [rows, k]
 };
 
 enum class Then : uint8_t { kStore, kAdd };  // y = result, or y += result (residual)
@@ -113,6 +118,9 @@ struct LinearArgs {
   const int32_t* row_index =
       nullptr;         // [row_ends[experts - 1]], at most x.rows * experts; null: identity
   float* y = nullptr;  // [rows, n]
+  // Instead of y, where Backend::has_f16_rows(), and with kStore only: results rounded to f16; a finite one beyond its range
+  // becomes the largest of its sign. A multiple of 16.
+  uint16_t* y_f16 = nullptr;
   Then then = Then::kStore;
 };
 
@@ -133,7 +141,8 @@ struct SequenceStep {
 // in the page; which rows a step holds makes no difference. GQA: query head h reads KV head h / (heads / kv_heads). Scores are scaled by 1 /
 // sqrt(head_dim).
 struct AttentionArgs {
-  const float* qkv = nullptr;  // [rows, (heads + 2 kv_heads) * head_dim]
+  const float* qkv = nullptr;         // [rows, (heads + 2 kv_heads) * head_dim]
+  const uint16_t* qkv_f16 = nullptr;  // instead of qkv, where Backend::has_f16_rows()
   int rows = 0;
   int heads = 0;
   format::KvLayout layout;          // kv_heads, head_dim, tokens per page

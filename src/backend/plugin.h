@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "backend/backend.h"
 
@@ -16,12 +17,13 @@ namespace atom::backend {
 inline constexpr const char* kPluginFactory = "atom_make_backend";
 struct PluginOptions {
   bool batch_invariant = false;  // as OpenOptions
+  std::string tuned = {};
 };
 using PluginFactory = Backend* (*)(uint64_t abi, const PluginOptions* options);
 
 // Changes with the device interface: a number that is raised by hand, and the sizes of what crosses the door.
 constexpr uint64_t plugin_abi() {
-  constexpr uint64_t kInterface = 3;
+  constexpr uint64_t kInterface = 4;
   uint64_t abi = kInterface;
   for (const size_t size :
        {sizeof(InputSpec), sizeof(Activation), sizeof(LinearWeight), sizeof(EmbedArgs),

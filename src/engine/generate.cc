@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <chrono>
+#include <memory>
+#include <utility>
 
 #include "base/error.h"
 #include "base/random.h"
@@ -40,6 +42,23 @@ void validate(const model::Model& model, std::span<const int32_t> prompt,
     fail("a top_p of {} is outside (0, 1]", options.top_p);
 }
 
+// An id that was asked for.
+class SampledId {
+ public:
+  SampledId() = default;
+  SampledId(std::unique_ptr<backend::PendingIds> ids, int position)
+      : ids_(std::move(ids)), position_(position) {}
+  int32_t wait() const {
+    const int32_t id = ids_->wait().front();
+    if (id < 0) fail("the model gives logits that are not finite at position {}", position_);
+    return id;
+  }
+
+ private:
+  std::unique_ptr<backend::PendingIds> ids_;
+  int position_ = 0;  // of the logits that it comes from
+};
+
 // One sequence on one model: its pages, its position, the logits of its last row.
 class Sequence {
  public:
@@ -71,23 +90,25 @@ class Sequence {
     return true;
   }
 
-  // Appends one id; afterwards the logits are its.
-  void append(int32_t id) {
-    forward_.upload_ids({&id, 1});
+  // Appends the id that was sampled last, known or not; afterwards the logits are its.
+  void append_sampled() {
+    if (!follows_) {
+      const int32_t id = backend::sampled_row(0);
+      forward_.upload_ids({&id, 1});
+      follows_ = true;
+    }
     const backend::SequenceStep step = next(1);
     token_->run({&step, 1});
     ++position_;
   }
 
-  int32_t sample(const backend::SampleRule& rule) {
-    int32_t id = -1;
-    model_.backend->sample({.logits = logits_.as<float>(),
-                            .rows = 1,
-                            .vocabulary = model_.config.vocabulary,
-                            .rules = &rule,
-                            .ids = &id});
-    if (id < 0) fail("the model gives logits that are not finite at position {}", position_ - 1);
-    return id;
+  SampledId sample(const backend::SampleRule& rule) {
+    return {model_.backend->sample_ahead({.logits = logits_.as<float>(),
+                                          .rows = 1,
+                                          .vocabulary = model_.config.vocabulary,
+                                          .rules = &rule},
+                                         forward_.sampled()),
+            position_ - 1};
   }
 
  private:
@@ -98,6 +119,7 @@ class Sequence {
   void step(std::span<const int32_t> ids) {
     const int rows = static_cast<int>(ids.size());
     forward_.upload_ids(ids);
+    follows_ = false;
     const backend::SequenceStep step = next(rows);
     enqueue({&step, 1}, rows);
     position_ += rows;
@@ -112,6 +134,7 @@ class Sequence {
   const model::Model& model_;
   int rows_;
   int position_ = 0;
+  bool follows_ = false;  // the next step's ids, on the device, are those that are sampled
   model::Forward forward_;
   kv::Pool pool_;
   std::vector<int32_t> pages_;
@@ -124,6 +147,43 @@ bool contains(const std::vector<int>& ids, int32_t id) {
   return std::find(ids.begin(), ids.end(), id) != ids.end();
 }
 
+// New ids after the prompt. On a device that runs ahead of the host, the step of an id is enqueued before the id is known: a
+// step too many when the id ends the text, whose row nobody reads. The last id has no step, so positions suffice.
+void decode_tokens(const model::Model& model, Sequence& sequence, const GenerateOptions& options,
+                   GenerateResult& result) {
+  Random random(options.seed);
+  const auto sample = [&] {
+    return sequence.sample({.temperature = options.temperature,
+                            .top_k = options.top_k,
+                            .top_p = options.top_p,
+                            .uniform = random.uniform()});
+  };
+  const bool ahead = model.backend->runs_ahead();
+  SampledId next = sample();
+  for (int done = 1;; ++done) {
+    const SampledId current = std::exchange(next, {});
+    const bool last = done == options.max_tokens;
+    const auto enqueue_next = [&] {
+      sequence.append_sampled();
+      next = sample();
+    };
+    if (ahead && !last) enqueue_next();
+    const int32_t id = current.wait();
+    const bool ends = contains(model.config.eos_ids, id) || contains(options.eos_ids, id);
+    if (ends && !options.ignore_eos) {
+      result.finish_reason = "stop";
+      return;
+    }
+    result.ids.push_back(id);
+    if (options.on_token && !options.on_token(id)) {
+      result.finish_reason = "cancelled";
+      return;
+    }
+    if (last) return;
+    if (!ahead) enqueue_next();
+  }
+}
+
 }  // namespace
 
 GenerateResult generate(const model::Model& model, std::span<const int32_t> prompt,
@@ -132,7 +192,6 @@ GenerateResult generate(const model::Model& model, std::span<const int32_t> prom
   const int prompt_size = static_cast<int>(prompt.size());
   Sequence sequence(model, std::min(options.max_rows, prompt_size),
                     prompt_size + options.max_tokens);
-  Random random(options.seed);
   GenerateResult result;
 
   const Stopwatch prefill;
@@ -144,24 +203,7 @@ GenerateResult generate(const model::Model& model, std::span<const int32_t> prom
   result.prefill_seconds = prefill.seconds();
 
   const Stopwatch decode;
-  for (int done = 0; done < options.max_tokens;) {
-    const int32_t id = sequence.sample({.temperature = options.temperature,
-                                        .top_k = options.top_k,
-                                        .top_p = options.top_p,
-                                        .uniform = random.uniform()});
-    const bool ends = contains(model.config.eos_ids, id) || contains(options.eos_ids, id);
-    if (ends && !options.ignore_eos) {
-      result.finish_reason = "stop";
-      break;
-    }
-    result.ids.push_back(id);
-    ++done;
-    if (options.on_token && !options.on_token(id)) {
-      result.finish_reason = "cancelled";
-      break;
-    }
-    if (done < options.max_tokens) sequence.append(id);
-  }
+  decode_tokens(model, sequence, options, result);
   result.decode_seconds = decode.seconds();
   return result;
 }

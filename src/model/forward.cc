@@ -31,8 +31,9 @@ Forward::Forward(const ModelConfig& config, backend::Backend& backend, const Opt
   const size_t rows = static_cast<size_t>(options.max_rows);
   const size_t routed = rows * config.experts_per_token;
   ids_ = backend.allocate(rows * sizeof(int32_t));
-  qkv_ = backend.allocate(rows * config.qkv_size() * sizeof(float));
-  gate_up_ = backend.allocate(routed * 2 * config.intermediate * sizeof(float));
+  sampled_ = backend.allocate(rows * sizeof(int32_t));
+  qkv_ = backend::LinearRows(backend, rows * config.qkv_size());
+  gate_up_ = backend::LinearRows(backend, routed * 2 * config.intermediate);
   if (!config.mixture()) return;
   plain_ = backend.allocate(rows * config.hidden * sizeof(float));
   expert_out_ = backend.allocate(routed * config.hidden * sizeof(float));
@@ -44,6 +45,7 @@ Forward::Forward(const ModelConfig& config, backend::Backend& backend, const Opt
 }
 
 void Forward::embed(const Ends& ends, std::span<const int32_t> ids, float* h) {
+  for (const int32_t id : ids) check(id >= 0, "token id outside the vocabulary");
   upload_ids(ids);
   embed(ends, static_cast<int>(ids.size()), h);
 }
@@ -51,14 +53,20 @@ void Forward::embed(const Ends& ends, std::span<const int32_t> ids, float* h) {
 void Forward::upload_ids(std::span<const int32_t> ids) {
   check(ids.size() <= static_cast<size_t>(options_.max_rows),
         "more rows than the forward was sized for");
-  for (const int32_t id : ids)
-    check(id >= 0 && id < config_.vocabulary, "token id outside the vocabulary");
+  for (const int32_t id : ids) {
+    const bool follows = id < 0 && backend::sampled_row(id) < options_.max_rows;
+    check(follows || (id >= 0 && id < config_.vocabulary), "token id outside the vocabulary");
+  }
   backend_.upload(ids_.data(), ids.data(), ids.size_bytes());
 }
 
 void Forward::embed(const Ends& ends, int rows, float* h) {
   check(rows <= options_.max_rows, "more rows than the forward was sized for");
-  backend_.embed({.ids = ids_.as<int32_t>(), .rows = rows, .table = ends.table, .y = h});
+  backend_.embed({.ids = ids_.as<int32_t>(),
+                  .sampled = sampled_.as<int32_t>(),
+                  .rows = rows,
+                  .table = ends.table,
+                  .y = h});
   if (ends.into_basis) turn(ends, *ends.into_basis, h, rows, h);
 }
 
@@ -85,10 +93,11 @@ void Forward::layer(const Layer& layer, kv::Pool& pool, int pool_layer,
   backend_.norm(
       {.x = h, .gain = layer.attention_norm.as<float>(), .epsilon = config_.norm_epsilon, .y = x});
   const backend::PackedLinear* qkv = layer.qkv.get();
-  backend_.linear({.x = x, .weights = {&qkv, 1}, .y = qkv_.as<float>()});
+  backend_.linear({.x = x, .weights = {&qkv, 1}, .y = qkv_.f32(), .y_f16 = qkv_.f16()});
   const backend::Activation attended = activation(layer.out_input, rows);
   backend_.attention(
-      {.qkv = qkv_.as<float>(),
+      {.qkv = qkv_.f32(),
+       .qkv_f16 = qkv_.f16(),
        .rows = rows,
        .heads = config_.heads,
        .layout = pool.layout(pool_layer),
@@ -115,9 +124,10 @@ void Forward::feed_forward(const Layer& layer, int rows, float* h) {
                  .y = x,
                  .plain = plain});
   if (!layer.router) {
-    backend_.linear({.x = x, .weights = layer.gate_up_views, .y = gate_up_.as<float>()});
+    backend_.linear(
+        {.x = x, .weights = layer.gate_up_views, .y = gate_up_.f32(), .y_f16 = gate_up_.f16()});
     const backend::Activation gated = activation(layer.down_input, rows);
-    backend_.gate({.x = gate_up_.as<float>(), .y = gated});
+    backend_.gate({.x = gate_up_.f32(), .x_f16 = gate_up_.f16(), .y = gated});
     backend_.linear({.x = gated, .weights = layer.down_views, .y = h, .then = backend::Then::kAdd});
     return;
   }
@@ -139,11 +149,12 @@ void Forward::feed_forward(const Layer& layer, int rows, float* h) {
                    .weights = layer.gate_up_views,
                    .row_ends = row_ends_.as<int32_t>(),
                    .row_index = row_index_.as<int32_t>(),
-                   .y = gate_up_.as<float>()});
+                   .y = gate_up_.f32(),
+                   .y_f16 = gate_up_.f16()});
   const int routed = rows * config_.experts_per_token;
   ensure(backend_, expert_input_, backend_.activation_bytes(layer.down_input.spec, routed));
   const backend::Activation gated{expert_input_.data(), &layer.down_input.spec, routed};
-  backend_.gate({.x = gate_up_.as<float>(), .y = gated});
+  backend_.gate({.x = gate_up_.f32(), .x_f16 = gate_up_.f16(), .y = gated});
   backend_.linear({.x = gated,
                    .weights = layer.down_views,
                    .row_ends = row_ends_.as<int32_t>(),

@@ -11,7 +11,7 @@
 #include <span>
 #include <vector>
 
-#include "backend/backend.h"
+#include "backend/linear_rows.h"
 #include "kv/pool.h"
 #include "model/weights.h"
 
@@ -27,9 +27,12 @@ class Forward {
 
   // h = [ids.size(), hidden] f32 on the backend. ids on the host, each in [0, vocabulary).
   void embed(const Ends& ends, std::span<const int32_t> ids, float* h);
-  // The two halves of it, for steps that are recorded (backend::Backend::record): the ids go up, then their rows.
+  // The two halves of it, for steps that are recorded (backend::Backend::record): the ids go up, then their rows. An id may
+  // be backend::sampled_row(j) here, for row j of sampled(): a step of the same rows as the one before needs no new ids.
   void upload_ids(std::span<const int32_t> ids);
   void embed(const Ends& ends, int rows, float* h);
+  // [max_rows] on the backend: where Backend::sample_ahead leaves the ids of one step for the next.
+  int32_t* sampled() { return sampled_.as<int32_t>(); }
   // Advances h [rows, hidden] in place through one layer; K and V go to the pages of `pool_layer`.
   void layer(const Layer& layer, kv::Pool& pool, int pool_layer,
              std::span<const backend::SequenceStep> sequences, int rows, float* h);
@@ -50,7 +53,8 @@ class Forward {
   backend::Backend& backend_;
   Options options_;
   backend::Buffer rope_cos_, rope_sin_;  // f32 [max_positions, head_dim / 2]
-  backend::Buffer ids_, qkv_, input_, router_input_, expert_input_, gate_up_, expert_out_, plain_;
+  backend::LinearRows qkv_, gate_up_;
+  backend::Buffer ids_, sampled_, input_, router_input_, expert_input_, expert_out_, plain_;
   backend::Buffer router_logits_, row_index_, row_ends_, slots_, route_weights_, turned_;
 };
 

@@ -285,9 +285,11 @@ RandomModel make_random_model(backend::Backend& backend, const RandomModelOption
   return out;
 }
 
-void fill_random(const kv::Pool& pool, backend::Backend& backend, uint64_t seed) {
+void fill_random(const kv::Pool& pool, backend::Backend& backend, uint64_t seed,
+                 const std::function<void()>& between) {
   Random random(seed);
   for (int layer = 0; layer < pool.layers(); ++layer) {
+    if (between) between();
     const format::KvLayout& layout = pool.layout(layer);
     fill_pages(backend, layout, pool.data(layer), pool.pages(), random);
     if (layout.open_page)

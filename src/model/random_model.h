@@ -54,7 +54,9 @@ struct RandomModelOptions {
 // The backend outlives the result.
 RandomModel make_random_model(backend::Backend& backend, const RandomModelOptions& options);
 
-// Random codes, and parameters that give values of variance 1, in all pages of the pool, open ones too.
-void fill_random(const kv::Pool& pool, backend::Backend& backend, uint64_t seed);
+// Random codes, and parameters that give values of variance 1, in all pages of the pool, open ones too. between: called
+// now and then, may throw.
+void fill_random(const kv::Pool& pool, backend::Backend& backend, uint64_t seed,
+                 const std::function<void()>& between = {});
 
 }  // namespace atom::model

@@ -121,7 +121,11 @@ std::unique_ptr<Layer> bind_layer(backend::Backend& backend, const LayerTensors&
   if (tensors.router.n > 0) {
     const Site plain{.segments = format::whole(format::kF32, tensors.router.k())};
     bind_site(backend, plain, layer->router_input);
-    layer->router = pack(backend, {&tensors.router}, plain);
+    // In f32, which no backend rounds: near ties of two experts must fall the same way everywhere.
+    LinearTensors exact = from_f32(tensors.router.name, tensors.router.n, tensors.router.k(),
+                                   format::kF32, to_f32(tensors.router).data());
+    exact.bias = tensors.router.bias;
+    layer->router = pack(backend, {&exact}, plain);
   }
   for (const ExpertTensors& ffn : tensors.experts) {
     layer->gate_up.push_back(pack(backend, {&ffn.gate, &ffn.up}, tensors.ffn_input));

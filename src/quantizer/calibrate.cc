@@ -64,7 +64,7 @@ void ObservingBackend::linear(const backend::LinearArgs& args) {
     if (first == layer_->gate_up[0].get()) show(args, SiteKind::kFfn);
     if (first == layer_->down[0].get()) show(args, SiteKind::kDown);
   }
-  inner_.linear(args);
+  inner().linear(args);
 }
 
 void ObservingBackend::show(const backend::LinearArgs& args, SiteKind site) {
@@ -72,11 +72,11 @@ void ObservingBackend::show(const backend::LinearArgs& args, SiteKind site) {
   const size_t count = static_cast<size_t>(args.x.rows) * static_cast<size_t>(k);
   if (device_rows_.bytes() < count * sizeof(float)) {
     device_rows_ = backend::Buffer();
-    device_rows_ = inner_.allocate(count * sizeof(float));
+    device_rows_ = inner().allocate(count * sizeof(float));
   }
   rows_.resize(count);
-  inner_.dequantize(args.x, device_rows_.as<float>());
-  inner_.download(rows_.data(), device_rows_.data(), count * sizeof(float));
+  inner().dequantize(args.x, device_rows_.as<float>());
+  inner().download(rows_.data(), device_rows_.data(), count * sizeof(float));
   if (args.row_ends != nullptr)
     show_routed(args, site, k);
   else
@@ -85,10 +85,10 @@ void ObservingBackend::show(const backend::LinearArgs& args, SiteKind site) {
 
 void ObservingBackend::show_routed(const backend::LinearArgs& args, SiteKind site, int k) {
   std::vector<int32_t> ends(args.weights.size());
-  inner_.download(ends.data(), args.row_ends, ends.size() * sizeof(int32_t));
+  inner().download(ends.data(), args.row_ends, ends.size() * sizeof(int32_t));
   std::vector<int32_t> index(static_cast<size_t>(ends.back()));
   if (args.row_index != nullptr)
-    inner_.download(index.data(), args.row_index, index.size() * sizeof(int32_t));
+    inner().download(index.data(), args.row_index, index.size() * sizeof(int32_t));
   const size_t width = static_cast<size_t>(k);
   int begin = 0;
   for (size_t e = 0; e < ends.size(); ++e) {

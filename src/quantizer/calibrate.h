@@ -15,9 +15,10 @@
 #include <memory>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "backend/backend.h"
+#include "backend/forwarding.h"
 #include "base/executor.h"
 #include "checkpoint/model_files.h"
 #include "format/format.h"
@@ -48,52 +49,24 @@ void add_squares(Executor& executor, const ObservedInput& input, std::vector<dou
 
 // Forwards everything to `inner`; shows the inputs of one layer's linears before they are
 // multiplied.
-class ObservingBackend final : public backend::Backend {
+class ObservingBackend final : public backend::ForwardingBackend {
  public:
   using Sink = std::function<void(const ObservedInput&)>;
-  explicit ObservingBackend(backend::Backend& inner) : inner_(inner) {}
+  explicit ObservingBackend(backend::Backend& inner) : ForwardingBackend(inner) {}
 
   void observe(const model::Layer& layer, Sink sink);  // the layer must outlive the observation
   void stop();
 
-  std::string name() const override { return inner_.name(); }
-  std::string description() const override { return inner_.description(); }
-  std::vector<std::string> fallbacks() const override { return inner_.fallbacks(); }
-  void upload(void* device, const void* host, size_t bytes) override {
-    inner_.upload(device, host, bytes);
-  }
-  void download(void* host, const void* device, size_t bytes) override {
-    inner_.download(host, device, bytes);
-  }
-  void synchronize() override { inner_.synchronize(); }
-  std::unique_ptr<backend::PackedLinear> pack(std::span<const backend::LinearWeight> parts,
-                                              const format::Segments& input) override {
-    return inner_.pack(parts, input);
-  }
-  size_t activation_bytes(const backend::InputSpec& spec, int rows) const override {
-    return inner_.activation_bytes(spec, rows);
-  }
-  void embed(const backend::EmbedArgs& args) override { inner_.embed(args); }
-  void norm(const backend::NormArgs& args) override { inner_.norm(args); }
-  void quantize(const backend::QuantizeArgs& args) override { inner_.quantize(args); }
   void linear(const backend::LinearArgs& args) override;
-  void attention(const backend::AttentionArgs& args) override { inner_.attention(args); }
-  void gate(const backend::GateArgs& args) override { inner_.gate(args); }
-  void route(const backend::RouteArgs& args) override { inner_.route(args); }
-  void combine(const backend::CombineArgs& args) override { inner_.combine(args); }
-  void sample(const backend::SampleArgs& args) override { inner_.sample(args); }
-  void dequantize(const backend::Activation& x, float* y) override { inner_.dequantize(x, y); }
-  void export_codes(const backend::Activation& x, int8_t* codes, float* scales) override {
-    inner_.export_codes(x, codes, scales);
+  // Called each time: a device that replays would pass linear() by.
+  std::unique_ptr<backend::Recording> record(backend::StepFunction step) override {
+    return Backend::record(std::move(step));
   }
-  void* allocate_bytes(size_t bytes) override { return inner_.allocate_bytes(bytes); }
-  void free_bytes(void* data, size_t bytes) override { inner_.free_bytes(data, bytes); }
 
  private:
   void show(const backend::LinearArgs& args, SiteKind site);
   void show_routed(const backend::LinearArgs& args, SiteKind site, int k);
 
-  backend::Backend& inner_;
   const model::Layer* layer_ = nullptr;  // none: nothing is observed
   Sink sink_;
   backend::Buffer device_rows_;

@@ -25,7 +25,9 @@ AttentionOps::AttentionOps(backend::Backend& backend, const model::ModelConfig& 
               .open_page = shape.open_page} {
   make_sequences(shape);
   plain_.segments = format::whole(format::kF32, config.attention_size());
-  qkv_ = data.make_f32(count(rows_, config.qkv_size()));
+  qkv_ = data.make(
+      backend.has_f16_rows() ? backend::LibraryFormat::kF16 : backend::LibraryFormat::kF32,
+      count(rows_, config.qkv_size()));
   y_ = backend.allocate(backend.activation_bytes(plain_, rows_));
   const model::RopeTables rope = model::make_rope_tables(
       config, *std::max_element(shape.contexts.begin(), shape.contexts.end()));
@@ -39,7 +41,7 @@ AttentionOps::AttentionOps(backend::Backend& backend, const model::ModelConfig& 
   for (int i = 0; i < copies; ++i) {
     pools_.emplace_back(backend, std::vector{layout_}, page_count_,
                         static_cast<int>(sequences_.size()));
-    model::fill_random(pools_.back(), backend, static_cast<uint64_t>(i) + 1);
+    model::fill_random(pools_.back(), backend, static_cast<uint64_t>(i) + 1, data.between());
   }
 }
 
@@ -76,7 +78,9 @@ Operation AttentionOps::operation() const {
   out.sequences = sequences_;
   out.enqueue = [this](int copy, std::span<const backend::SequenceStep> sequences) {
     const kv::Pool& pool = pools_[static_cast<size_t>(copy)];
-    backend_.attention({.qkv = qkv_.as<float>(),
+    const bool f16 = backend_.has_f16_rows();
+    backend_.attention({.qkv = f16 ? nullptr : qkv_.as<float>(),
+                        .qkv_f16 = f16 ? qkv_.as<uint16_t>() : nullptr,
                         .rows = rows_,
                         .heads = config_.heads,
                         .layout = layout_,

@@ -45,7 +45,7 @@ class AttentionOps {
   std::vector<std::vector<int32_t>> pages_;
   std::vector<backend::SequenceStep> sequences_;
   backend::InputSpec plain_;
-  backend::Buffer qkv_, cos_, sin_, y_;
+  backend::Buffer qkv_, cos_, sin_, y_;  // qkv_: f16 where the backend has such rows
   std::vector<kv::Pool> pools_;
 };
 

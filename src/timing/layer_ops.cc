@@ -37,97 +37,81 @@ SiteSize site_size(const model::ModelConfig& config, Site site) {
   return {config.hidden, config.intermediate};
 }
 
-LayerOps::LayerOps(backend::Backend& backend, const model::ModelConfig& config,
-                   const model::Scheme& scheme, RandomData& data, size_t rotated)
-    : backend_(backend), config_(config), data_(data), rotated_(rotated) {
+LayerLinears make_linears(backend::Backend& backend, const model::ModelConfig& config,
+                          const model::Scheme& scheme, RandomData& data, size_t rotated) {
   Random random(11);
   // One expert, whose linears have the names that the scheme knows.
   const model::LayerTensors layer = model::random_layer(dense(config), scheme, 0, random);
   const model::ExpertTensors& ffn = layer.experts.front();
-  make_linear(Site::kQkv, layer.qkv_input, {&layer.q, &layer.k, &layer.v}, rotated);
-  make_linear(Site::kOut, layer.out_input, {&layer.out}, rotated);
-  make_linear(Site::kGateUp, layer.ffn_input, {&ffn.gate, &ffn.up}, rotated);
-  make_linear(Site::kDown, layer.down_input, {&ffn.down}, rotated);
+  const auto make = [&](const model::Site& input,
+                        std::initializer_list<const model::LinearTensors*> parts) {
+    return std::make_unique<LinearOp>(backend, input, parts, data, rotated);
+  };
+  LayerLinears out;
+  out[static_cast<size_t>(Site::kQkv)] = make(layer.qkv_input, {&layer.q, &layer.k, &layer.v});
+  out[static_cast<size_t>(Site::kOut)] = make(layer.out_input, {&layer.out});
+  out[static_cast<size_t>(Site::kGateUp)] = make(layer.ffn_input, {&ffn.gate, &ffn.up});
+  out[static_cast<size_t>(Site::kDown)] = make(layer.down_input, {&ffn.down});
+  return out;
+}
+
+LayerOps::LayerOps(backend::Backend& backend, const model::ModelConfig& config,
+                   const model::Scheme& scheme, RandomData& data, size_t rotated)
+    : backend_(backend),
+      config_(config),
+      data_(data),
+      rotated_(rotated),
+      linears_(make_linears(backend, config, scheme, data, rotated)) {
+  for (const Site site : kAllSites)
+    plain_[static_cast<size_t>(site)].segments = format::whole(format::kF32, at(site).k());
   gain_ = data.make_f32(static_cast<size_t>(config.hidden));
-}
-
-void LayerOps::make_linear(Site site, const model::Site& input,
-                           std::initializer_list<const model::LinearTensors*> parts,
-                           size_t rotated) {
-  Linear& linear = linears_[static_cast<size_t>(site)];
-  linear.size = site_size(config_, site);
-  linear.spec = {.segments = input.segments,
-                 .clip = input.clip,
-                 .signed_scales = input.signed_scales,
-                 .hadamard = input.hadamard};
-  linear.plain = {.segments = format::whole(format::kF32, linear.size.k)};
-  if (!input.order.empty()) {
-    linear.order = backend_.allocate(input.order.size() * sizeof(int32_t));
-    backend_.upload(linear.order.data(), input.order.data(), input.order.size() * sizeof(int32_t));
-    linear.spec.order = linear.order.as<int32_t>();
-  }
-  std::vector<backend::LinearWeight> views;
-  for (const model::LinearTensors* part : parts) {
-    views.push_back(model::view(*part));
-    linear.weight_bytes += static_cast<double>(part->bytes());
-  }
-  for (int i = 0; i < copies_for(linear.weight_bytes, rotated); ++i)
-    linear.copies.push_back(backend_.pack(views, input.segments));
-}
-
-backend::Activation LayerOps::input(const Linear& linear) const {
-  return {linear.x.data(), &linear.spec, rows_};
 }
 
 void LayerOps::set_rows(int rows) {
   rows_ = rows;
   const int hidden = config_.hidden, attention = config_.attention_size();
-  for (backend::Buffer* buffer : {&h_, &qkv_, &attended_, &gate_up_, &out_, &sources_, &produced_})
+  for (backend::Buffer* buffer : {&h_, &attended_, &out_, &sources_, &gate_sources_, &produced_})
     *buffer = {};
+  qkv_ = {};
+  gate_up_ = {};
   h_ = data_.make_f32(count(rows, hidden));
-  qkv_ = backend_.allocate(sizeof(float) * count(rows, config_.qkv_size()));
+  qkv_ = {backend_, count(rows, config_.qkv_size())};
   attended_ = data_.make_f32(count(rows, attention));
-  gate_up_ = data_.make_f32(count(rows, 2 * config_.intermediate));
+  gate_up_ = {backend_, count(rows, 2 * config_.intermediate)};
   out_ = backend_.allocate(sizeof(float) * count(rows, hidden));
   double produced = 0;
-  for (Linear& linear : linears_) {
-    linear.x = {};
-    linear.x = backend_.allocate(backend_.activation_bytes(linear.spec, rows));
-    const backend::Buffer values = data_.make_f32(count(rows, linear.size.k));
-    backend_.quantize({.x = values.as<float>(), .y = input(linear)});
-    backend_.synchronize();
-    produced =
-        std::max({produced, static_cast<double>(backend_.activation_bytes(linear.spec, rows)),
-                  static_cast<double>(backend_.activation_bytes(linear.plain, rows))});
+  for (const Site site : kAllSites) {
+    linears_[static_cast<size_t>(site)]->set_rows(rows);
+    for (const bool plain : {false, true})
+      produced = std::max(
+          produced, static_cast<double>(backend_.activation_bytes(written(site, plain), rows)));
   }
   // Each producer reads sources_ in sets of its own width: room for all of them.
-  const double widest = 4.0 * static_cast<double>(count(
-                                  rows, std::max({hidden, attention, 2 * config_.intermediate})));
-  const auto sets = static_cast<size_t>(std::min(copies_for(widest, rotated_), kMostSources));
-  sources_ = data_.make_f32(sets * static_cast<size_t>(widest / 4));
+  const auto sources = [&](backend::LibraryFormat format, int width) {
+    const size_t values = count(rows, width);
+    const double bytes = static_cast<double>(values) * value_bytes(format);
+    const auto sets = static_cast<size_t>(std::min(copies_for(bytes, rotated_), kMostSources));
+    return data_.make(format, sets * values);
+  };
+  sources_ = sources(backend::LibraryFormat::kF32, std::max(hidden, attention));
+  gate_sources_ =
+      sources(backend_.has_f16_rows() ? backend::LibraryFormat::kF16 : backend::LibraryFormat::kF32,
+              2 * config_.intermediate);
   produced_ = backend_.allocate(static_cast<size_t>(produced));
 }
 
 void LayerOps::multiply(Site site, int copy, float* y, backend::Then then) const {
-  const Linear& linear = at(site);
-  const backend::PackedLinear* weight =
-      linear.copies[static_cast<size_t>(copy) % linear.copies.size()].get();
-  backend_.linear({.x = input(linear), .weights = {&weight, 1}, .y = y, .then = then});
+  const backend::LinearRows* rows = site == Site::kQkv      ? &qkv_
+                                    : site == Site::kGateUp ? &gate_up_
+                                                            : nullptr;
+  backend_.linear(rows == nullptr ? at(site).args(copy, y, nullptr, then)
+                                  : at(site).args(copy, rows->f32(), rows->f16(), then));
 }
 
 Operation LayerOps::linear(Site site) const {
-  const Linear& one = at(site);
-  Operation out;
-  out.copies = static_cast<int>(one.copies.size());
-  out.bytes = one.weight_bytes + static_cast<double>(backend_.activation_bytes(one.spec, rows_)) +
-              4.0 * static_cast<double>(count(rows_, one.size.n));
-  out.products = 2.0 * rows_ * one.size.n * one.size.k;
-  out.integers = format::is_integer(one.spec.segments.at[0].format);
-  float* y = site == Site::kQkv      ? qkv_.as<float>()
-             : site == Site::kGateUp ? gate_up_.as<float>()
-                                     : out_.as<float>();
-  out.enqueue = [this, site, y](int copy, auto) { multiply(site, copy, y, backend::Then::kStore); };
-  return out;
+  if (site == Site::kQkv) return at(site).operation(qkv_.f32(), qkv_.f16());
+  if (site == Site::kGateUp) return at(site).operation(gate_up_.f32(), gate_up_.f16());
+  return at(site).operation(out_.as<float>());
 }
 
 Operation LayerOps::chain() const {
@@ -154,55 +138,63 @@ Operation LayerOps::chain_with_producers() const {
     backend_.norm({.x = h,
                    .gain = gain_.as<float>(),
                    .epsilon = config_.norm_epsilon,
-                   .y = input(at(Site::kQkv))});
-    multiply(Site::kQkv, copy, qkv_.as<float>(), backend::Then::kStore);
-    backend_.quantize({.x = attended_.as<float>(), .y = input(at(Site::kOut))});
+                   .y = at(Site::kQkv).input()});
+    multiply(Site::kQkv, copy, nullptr, backend::Then::kStore);
+    backend_.quantize({.x = attended_.as<float>(), .y = at(Site::kOut).input()});
     multiply(Site::kOut, copy, h, backend::Then::kAdd);
     backend_.norm({.x = h,
                    .gain = gain_.as<float>(),
                    .epsilon = config_.norm_epsilon,
-                   .y = input(at(Site::kGateUp))});
-    multiply(Site::kGateUp, copy, gate_up_.as<float>(), backend::Then::kStore);
-    backend_.gate({.x = gate_up_.as<float>(), .y = input(at(Site::kDown))});
+                   .y = at(Site::kGateUp).input()});
+    multiply(Site::kGateUp, copy, nullptr, backend::Then::kStore);
+    backend_.gate({.x = gate_up_.f32(), .x_f16 = gate_up_.f16(), .y = at(Site::kDown).input()});
     multiply(Site::kDown, copy, h, backend::Then::kAdd);
   };
   return out;
 }
 
 Operation LayerOps::producer(
-    Site site, int width, bool plain,
-    std::function<void(const float* x, const backend::Activation& y)> produce) const {
-  const backend::InputSpec& spec = plain ? at(site).plain : at(site).spec;
-  const size_t set = count(rows_, width);
+    Site site, int width, bool plain, const backend::Buffer& sources,
+    std::function<void(const void* x, const backend::Activation& y)> produce) const {
+  const backend::InputSpec& spec = written(site, plain);
+  const bool f16 = &sources == &gate_sources_ && backend_.has_f16_rows();
+  const size_t set = count(rows_, width) * (f16 ? sizeof(uint16_t) : sizeof(float));
   Operation out;
-  out.copies = static_cast<int>(std::min<size_t>(sources_.bytes() / (sizeof(float) * set),
-                                                 static_cast<size_t>(kMostSources)));
+  out.copies =
+      static_cast<int>(std::min<size_t>(sources.bytes() / set, static_cast<size_t>(kMostSources)));
   out.bytes =
-      4.0 * static_cast<double>(set) + static_cast<double>(backend_.activation_bytes(spec, rows_));
-  out.enqueue = [this, &spec, set, produce = std::move(produce)](int copy, auto) {
-    produce(sources_.as<float>() + static_cast<size_t>(copy) * set,
+      static_cast<double>(set) + static_cast<double>(backend_.activation_bytes(spec, rows_));
+  out.enqueue = [this, &spec, &sources, set, produce = std::move(produce)](int copy, auto) {
+    produce(sources.as<std::byte>() + static_cast<size_t>(copy) * set,
             {produced_.data(), &spec, rows_});
   };
   return out;
 }
 
 Operation LayerOps::norm(bool plain) const {
-  return producer(
-      Site::kGateUp, config_.hidden, plain, [this](const float* x, const backend::Activation& y) {
-        backend_.norm({.x = x, .gain = gain_.as<float>(), .epsilon = config_.norm_epsilon, .y = y});
-      });
+  return producer(Site::kGateUp, config_.hidden, plain, sources_,
+                  [this](const void* x, const backend::Activation& y) {
+                    backend_.norm({.x = static_cast<const float*>(x),
+                                   .gain = gain_.as<float>(),
+                                   .epsilon = config_.norm_epsilon,
+                                   .y = y});
+                  });
 }
 
 Operation LayerOps::gate(bool plain) const {
-  return producer(
-      Site::kDown, 2 * config_.intermediate, plain,
-      [this](const float* x, const backend::Activation& y) { backend_.gate({.x = x, .y = y}); });
+  const bool f16 = backend_.has_f16_rows();
+  return producer(Site::kDown, 2 * config_.intermediate, plain, gate_sources_,
+                  [this, f16](const void* x, const backend::Activation& y) {
+                    backend_.gate({.x = f16 ? nullptr : static_cast<const float*>(x),
+                                   .x_f16 = f16 ? static_cast<const uint16_t*>(x) : nullptr,
+                                   .y = y});
+                  });
 }
 
 Operation LayerOps::quantize(bool plain) const {
-  return producer(Site::kOut, config_.attention_size(), plain,
-                  [this](const float* x, const backend::Activation& y) {
-                    backend_.quantize({.x = x, .y = y});
+  return producer(Site::kOut, config_.attention_size(), plain, sources_,
+                  [this](const void* x, const backend::Activation& y) {
+                    backend_.quantize({.x = static_cast<const float*>(x), .y = y});
                   });
 }
 

@@ -16,10 +16,11 @@
 #include <string_view>
 #include <vector>
 
-#include "backend/backend.h"
+#include "backend/linear_rows.h"
 #include "model/config.h"
 #include "model/random_model.h"
 #include "model/scheme.h"
+#include "timing/linear_op.h"
 #include "timing/operation.h"
 #include "timing/random_data.h"
 
@@ -34,6 +35,11 @@ struct SiteSize {
   int n = 0, k = 0;
 };
 SiteSize site_size(const model::ModelConfig& config, Site site);
+
+// Of one layer, by Site; of a mixture, of one expert.
+using LayerLinears = std::array<std::unique_ptr<LinearOp>, kSites>;
+LayerLinears make_linears(backend::Backend& backend, const model::ModelConfig& config,
+                          const model::Scheme& scheme, RandomData& data, size_t rotated);
 
 class LayerOps {
  public:
@@ -55,32 +61,29 @@ class LayerOps {
   Operation quantize(bool plain) const;
 
  private:
-  struct Linear {
-    SiteSize size;
-    backend::InputSpec spec, plain;
-    backend::Buffer order, x;
-    std::vector<std::unique_ptr<backend::PackedLinear>> copies;
-    double weight_bytes = 0;
-  };
-  void make_linear(Site site, const model::Site& input,
-                   std::initializer_list<const model::LinearTensors*> parts, size_t rotated);
-  const Linear& at(Site site) const { return linears_[static_cast<size_t>(site)]; }
-  backend::Activation input(const Linear& linear) const;
+  const LinearOp& at(Site site) const { return *linears_[static_cast<size_t>(site)]; }
+  // What a producer writes for a site.
+  const backend::InputSpec& written(Site site, bool plain) const {
+    return plain ? plain_[static_cast<size_t>(site)] : at(site).spec();
+  }
+  // To qkv_ or gate_up_, or to (`then`) rows of f32.
   void multiply(Site site, int copy, float* y, backend::Then then) const;
   // An operation that writes the input of `site` from rows of `width` values.
   Operation producer(
-      Site site, int width, bool plain,
-      std::function<void(const float* x, const backend::Activation& y)> produce) const;
+      Site site, int width, bool plain, const backend::Buffer& sources,
+      std::function<void(const void* x, const backend::Activation& y)> produce) const;
 
   backend::Backend& backend_;
   model::ModelConfig config_;
   RandomData& data_;
   size_t rotated_;
-  std::array<Linear, kSites> linears_;
+  LayerLinears linears_;
+  std::array<backend::InputSpec, kSites> plain_;  // f32 in the order of the source
   backend::Buffer gain_;
   int rows_ = 0;
-  backend::Buffer h_, qkv_, attended_, gate_up_, out_;
-  backend::Buffer sources_, produced_;  // of the producers, several sets of rows
+  backend::Buffer h_, attended_, out_;
+  backend::LinearRows qkv_, gate_up_;
+  backend::Buffer sources_, gate_sources_, produced_;  // of the producers, several sets of rows
 };
 
 class LibraryOps {

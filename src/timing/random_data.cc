@@ -65,8 +65,10 @@ backend::Buffer RandomData::make(LibraryFormat format, size_t count) {
     std::memcpy(chunk.data() + at, values.data() + from, std::min(kCut, chunk.size() - at));
   }
   backend::Buffer buffer = backend_.allocate(bytes);
-  for (size_t at = 0; at < bytes; at += chunk.size())
+  for (size_t at = 0; at < bytes; at += chunk.size()) {
     backend_.upload(buffer.as<std::byte>() + at, chunk.data(), std::min(chunk.size(), bytes - at));
+    pause();
+  }
   return buffer;
 }
 

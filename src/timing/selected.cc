@@ -15,12 +15,12 @@ void* SelectedBackend::random_input(const backend::Activation& like) {
   std::vector<float> values(static_cast<size_t>(like.rows) *
                             static_cast<size_t>(like.spec->segments.k()));
   for (float& value : values) value = static_cast<float>(random.normal());
-  const backend::Buffer rows = inner_.allocate(values.size() * sizeof(float));
-  inner_.upload(rows.data(), values.data(), values.size() * sizeof(float));
+  const backend::Buffer rows = inner().allocate(values.size() * sizeof(float));
+  inner().upload(rows.data(), values.data(), values.size() * sizeof(float));
   Input input{like.spec->segments, like.rows,
-              inner_.allocate(inner_.activation_bytes(*like.spec, like.rows))};
-  inner_.quantize({.x = rows.as<float>(), .y = {input.data.data(), like.spec, like.rows}});
-  inner_.synchronize();
+              inner().allocate(inner().activation_bytes(*like.spec, like.rows))};
+  inner().quantize({.x = rows.as<float>(), .y = {input.data.data(), like.spec, like.rows}});
+  inner().synchronize();
   inputs_.push_back(std::move(input));
   return inputs_.back().data.data();
 }
@@ -28,10 +28,10 @@ void* SelectedBackend::random_input(const backend::Activation& like) {
 void SelectedBackend::linear(const backend::LinearArgs& args) {
   const bool is_head = args.weights.size() == 1 && args.weights.front() == head_;
   if (!runs(is_head ? Kind::kHead : Kind::kLinears)) return;
-  if (all_) return inner_.linear(args);
+  if (all_) return inner().linear(args);
   backend::LinearArgs own = args;
   own.x.data = random_input(args.x);
-  inner_.linear(own);
+  inner().linear(own);
 }
 
 }  // namespace atom::timing

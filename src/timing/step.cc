@@ -40,7 +40,8 @@ double StepTimes::gap() const {
   return step.best - sample - std::accumulate(kinds.begin(), kinds.end(), 0.0);
 }
 
-StepBench::StepBench(const model::Model& model, const StepShape& shape)
+StepBench::StepBench(const model::Model& model, const StepShape& shape,
+                     const std::function<void()>& between)
     : model_(model),
       shape_(shape),
       selected_(*model.backend, model.ends->head.get()),
@@ -55,14 +56,18 @@ StepBench::StepBench(const model::Model& model, const StepShape& shape)
   h_ = model.backend->allocate(sizeof(float) * rows * static_cast<size_t>(model.config.hidden));
   logits_ =
       model.backend->allocate(sizeof(float) * rows * static_cast<size_t>(model.config.vocabulary));
-  model::fill_random(pool_, *model.backend, 5);
+  model::fill_random(pool_, *model.backend, 5, between);
+  std::vector<int32_t> first_ids, rows_before;
   for (int i = 0; i < shape.batch; ++i) {
     sequences_.push_back({.row_begin = i,
                           .row_end = i + 1,
                           .page_table = pages_[static_cast<size_t>(i)].data(),
                           .open_page = i});
-    ids_.push_back(i % model.config.vocabulary);
+    first_ids.push_back(i % model.config.vocabulary);
+    rows_before.push_back(backend::sampled_row(i));
   }
+  model.backend->upload(forward_.sampled(), first_ids.data(), rows * sizeof(int32_t));
+  forward_.upload_ids(rows_before);
   const auto record = [&](auto before) {
     return model.backend->record([this, before](std::span<const backend::SequenceStep> sequences) {
       before();
@@ -91,20 +96,24 @@ void StepBench::enqueue(std::span<const backend::SequenceStep> sequences) {
   forward_.head(*model_.ends, h_.as<float>(), shape_.batch, logits_.as<float>());
 }
 
+// Enqueues this step's, then looks at the ids of the step before.
 void StepBench::sample() {
-  model_.backend->sample({.logits = logits_.as<float>(),
-                          .rows = shape_.batch,
-                          .vocabulary = model_.config.vocabulary,
-                          .rules = rules_.data(),
-                          .ids = ids_.data()});
+  auto next = model_.backend->sample_ahead({.logits = logits_.as<float>(),
+                                            .rows = shape_.batch,
+                                            .vocabulary = model_.config.vocabulary,
+                                            .rules = rules_.data()},
+                                           forward_.sampled());
+  if (ids_ != nullptr) {
+    const std::span<const int32_t> before = ids_->wait();
+    if (std::find(before.begin(), before.end(), -1) != before.end())
+      fail("a timed step gave logits that are not finite");
+  }
+  ids_ = std::move(next);
 }
 
 void StepBench::step() {
-  forward_.upload_ids(ids_);
   whole_->run(sequences(position_++));
   sample();
-  if (std::find(ids_.begin(), ids_.end(), -1) != ids_.end())
-    fail("a timed step gave logits that are not finite");
 }
 
 StepTimes StepBench::measure(const RoundOptions& options) {
@@ -116,6 +125,7 @@ StepTimes StepBench::measure(const RoundOptions& options) {
   StepTimes times;
   times.step = alone([this] { step(); }, kMostSteps);
   times.sample = alone([this] { sample(); }, 1 << 20).best;
+  times.replay = alone([this] { whole_->run(sequences(position_++)); }, kMostSteps).best;
   // The inputs of attention and of producers are those of the last whole step; linears, whose results are not, come last.
   for (const Kind kind :
        {Kind::kAttention, Kind::kProducers, Kind::kRouting, Kind::kLinears, Kind::kHead}) {

@@ -5,11 +5,13 @@
 //   const StepFloors floors = step_floors(*random.model, random.bytes, {16, 1024}, ceilings);
 //
 // A step is embed, layers, head and greedy sampling of a batch of sequences, whose ids go into the next step. It is
-// recorded once (Backend::record) and replayed at growing positions.
+// recorded once (Backend::record) and replayed at growing positions. As in generate(), a step is enqueued before the host
+// has the ids of the one before.
 #pragma once
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <vector>
 
@@ -30,8 +32,11 @@ struct StepShape {
 struct StepTimes {
   Timing step;
   std::array<double, kKinds> kinds{};  // seconds of each Kind alone; 0: the step has none of it
-  double sample = 0;                   // with its wait for the ids
-  double gap() const;                  // what is left of the step
+  double sample = 0;                   // the host one sampling behind
+  double replay = 0;                   // seconds of recorded steps alone, enqueued without a wait
+  // What is left of the step between sampling and the next replay: what the device waits for the host.
+  double idle() const { return step.best - sample - replay; }
+  double gap() const;  // what is left of the step
 };
 
 class StepBench {
@@ -40,7 +45,9 @@ class StepBench {
   static constexpr int kMostSteps = 32;
 
   // The model and its backend outlive this. Caches are filled with random values; page tables are shuffled.
-  StepBench(const model::Model& model, const StepShape& shape);
+  // between: called now and then while they are; may throw.
+  StepBench(const model::Model& model, const StepShape& shape,
+            const std::function<void()>& between = {});
   StepBench(const StepBench&) = delete;
   StepBench& operator=(const StepBench&) = delete;
 
@@ -63,7 +70,7 @@ class StepBench {
   std::vector<std::vector<int32_t>> pages_;  // of each sequence
   std::vector<backend::SequenceStep> sequences_;
   std::vector<backend::SampleRule> rules_;
-  std::vector<int32_t> ids_;
+  std::unique_ptr<backend::PendingIds> ids_;  // of the last step
   int position_ = 0;
   backend::Buffer h_, logits_;
   std::unique_ptr<backend::Recording> whole_;

@@ -3,6 +3,7 @@
 
 #include "apps/model_copy.h"
 #include "apps/run_program.h"
+#include "base/file.h"
 #include "testing/temp_folder.h"
 
 namespace atom::testing {
@@ -32,7 +33,7 @@ TEST(BenchTest, StepsOfEveryPreset) {
     for (const Json& row : json["steps"]) {
       EXPECT_EQ(row["shape"], "128x256");
       EXPECT_EQ(row["layers"], 2);
-      for (const char* key : {"ms", "median_ms", "tokens_per_second", "ratio"})
+      for (const char* key : {"ms", "median_ms", "tokens_per_second", "time_over_floors"})
         EXPECT_GT(row[key].get<double>(), 0) << key;
       for (const char* key : {"linears", "attention", "producers", "head", "sample"})
         EXPECT_GT(row["breakdown_ms"][key].get<double>(), 0) << key;
@@ -47,7 +48,8 @@ TEST(BenchTest, StepTableOfTheReference) {
   const Result result =
       run_program(step({"--backend", "reference", "--batch", "2", "--kv", "int8"}));
   ASSERT_EQ(result.code, 0) << result.err;
-  for (const char* part : {"decoding steps", "reference", "w4a8", "int8", "tokens/s", "128x256"})
+  for (const char* part :
+       {"decoding steps", "reference", "w4a8", "int8", "tokens/s", "128x256", "time/floors"})
     EXPECT_NE(result.out.find(part), std::string::npos) << part << "\n" << result.out;
 }
 
@@ -74,7 +76,7 @@ TEST(BenchTest, EveryOperationHasARow) {
     EXPECT_GT(row["roofline"].get<double>(), 0);
     const bool attention = operation == "attention" || operation == "prefill";
     EXPECT_EQ(row["context"].is_null(), !attention);
-    EXPECT_EQ(row["ratio"].is_null(), attention);  // no library has it
+    EXPECT_EQ(row["times_baseline"].is_null(), attention);  // no library has it
     if (!operation.starts_with("linear")) continue;
     EXPECT_GT(row["baselines_us"]["f32"].get<double>(), 0);
   }
@@ -90,7 +92,7 @@ TEST(BenchTest, TimesOfOthersStandBeside) {
   const Json& linear = json["rows"][4];  // qkv of three rows
   EXPECT_EQ(linear["operation"], "linear qkv");
   EXPECT_EQ(linear["baselines_us"]["file f16"], 70000);
-  EXPECT_GT(linear["ratio"].get<double>(), 0);
+  EXPECT_GT(linear["times_baseline"].get<double>(), 0);
   EXPECT_TRUE(linear["roofline"].is_null());
   EXPECT_EQ(json["rows"][8]["baselines_us"]["file cudnn"], 50000);
 
@@ -138,6 +140,77 @@ TEST(BenchTest, WrongWordsAreRefused) {
         << result.err;
     EXPECT_EQ(result.out, "");
   }
+}
+
+TEST(BenchTest, TooMuchMemoryIsRefusedAtOnce) {
+  struct Case {
+    std::vector<std::string> arguments;
+    std::vector<const char*> parts;
+  };
+  const Case cases[] = {
+      {{"bench", "step", "--shapes", "llama2-70b", "--batch", "1,4096", "--context", "1048576"},
+       {"--shapes: llama2-70b with 80 layers, batch 4096 and context 1048576 needs at least ",
+        "TiB of memory, but ", "fewer --layers, --batch and --context, and fewer bits by"}},
+      {{"bench", "ops", "--ops", "chain", "--presets", "w4a8", "--shapes", "131072x131072",
+        "--rotate", "1048576"},
+       {"--shapes: 131072x131072 in w4a8 with 16 rows needs", "fewer --rows and --rotate"}},
+      {{"bench", "ops", "--ops", "attention", "--kv", "f32", "--batch", "4096", "--context",
+        "1048576"},
+       {"--shapes: llama-7b with 4096 times 1048576 positions in f32 needs", "fewer --batch"}}};
+  for (const Case& c : cases) {
+    const Result result = run_program(c.arguments);
+    EXPECT_EQ(result.code, 1);
+    EXPECT_EQ(result.out, "");
+    for (const char* part : c.parts)
+      EXPECT_NE(result.err.find(part), std::string::npos) << part << "\n" << result.err;
+  }
+}
+
+TEST(BenchTest, TuningNeedsABackendWithChoices) {
+  const TempFolder folder;
+  const std::filesystem::path file = folder / "tuned.json";
+  for (const char* backend : {"cpu", "reference"}) {
+    const Result result = run_program(ops({"--backend", backend, "--tune", file.string()}));
+    EXPECT_EQ(result.code, 2);
+    EXPECT_NE(result.err.find(std::string("atom: error: --tune: ") + backend), std::string::npos)
+        << result.err;
+    EXPECT_NE(result.err.find(" has nothing to tune\n"), std::string::npos) << result.err;
+    EXPECT_FALSE(std::filesystem::exists(file));
+  }
+}
+
+// What --tune writes, --tuned reads; a file of another device is refused.
+TEST(BenchTest, TuningOnTheGpu) {
+  const Json cuda = json_of({"doctor"})["cuda"];
+  const std::string device = cuda["device"];
+  if (device.find("Hopper kernels") == std::string::npos)
+    GTEST_SKIP() << "no Hopper GPU: " << device << cuda["problem"].get<std::string>();
+  const TempFolder folder;
+  const std::filesystem::path file = folder / "tuned.json";
+  const Json tuned = json_of({"bench", "ops", "--backend", "cuda", "--shapes", "512x1024",
+                              "--presets", "w4a8,w4a4,w4a16", "--rows", "4", "--rounds", "1",
+                              "--rotate", "0", "--tune", file.string()});
+  EXPECT_EQ(tuned["file"], file.string());
+  ASSERT_EQ(tuned["linears"].size(), 3u * 4 + 1);
+  for (const Json& row : tuned["linears"]) {
+    EXPECT_GT(row["choices"].get<int>(), 1);
+    EXPECT_GT(row["before_us"].get<double>(), 0);
+    EXPECT_GT(row["after_us"].get<double>(), 0);
+  }
+  const auto described = [&](const std::string& tuned_file) {
+    return run_program({"doctor", "--backend", "cuda", "--tuned", tuned_file});
+  };
+  const Result accepted = described(file.string());
+  EXPECT_EQ(accepted.code, 0) << accepted.err;
+  EXPECT_NE(accepted.out.find("13 plans of " + file.string() + ", else"), std::string::npos)
+      << accepted.out;
+  Json other = parse_json(read_file(file), {.source = "tuned.json"});
+  ASSERT_EQ(other["plans"].size(), 13u);
+  other["device"] = "another device";
+  write_text(file, other.dump());
+  const Result refused = described(file.string());
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_NE(refused.err.find("\"another device\""), std::string::npos) << refused.err;
 }
 
 TEST(BenchTest, InterruptEndsIt) {

@@ -46,6 +46,9 @@ struct Chunk {
   int sequence, begin, end;
 };
 
+// How the rows of a step reach the backend: in f32; in f16; or what f16 keeps of them, in f32.
+enum class RowKind { kF32, kF16, kWidened };
+
 // Sequences with all their rows, pages scattered over a pool that starts as ones, and RoPE tables.
 class AttentionRun {
  public:
@@ -96,8 +99,16 @@ class AttentionRun {
                        .open_page = c.sequence});
       row += c.end - c.begin;
     }
-    const Guarded device(backend_, rows);
-    backend_.attention({.qkv = device.as<float>(),
+    std::vector<uint16_t> halves;
+    if (row_kind != RowKind::kF32)
+      for (float& x : rows) {
+        halves.push_back(format::f32_to_f16(x));
+        x = format::f16_to_f32(halves.back());
+      }
+    const Guarded device(backend_, rows), device_f16(backend_, halves);
+    const bool in_f16 = row_kind == RowKind::kF16;
+    backend_.attention({.qkv = in_f16 ? nullptr : device.as<float>(),
+                        .qkv_f16 = in_f16 ? device_f16.as<uint16_t>() : nullptr,
                         .rows = row,
                         .heads = shape_.heads,
                         .layout = shape_.layout(),
@@ -137,6 +148,7 @@ class AttentionRun {
   Expected expected(const std::vector<Chunk>& chunks);
 
   std::vector<std::vector<float>> qkv;  // [sequences][positions, width]
+  RowKind row_kind = RowKind::kF32;
 
  private:
   // Stored vector of a position, and the magnitudes that f32 arithmetic may add: |lo| + step *

@@ -46,7 +46,8 @@ class Attention : public BackendTest {
   // Shapes that `cuda` may compute by kernels that round to f16.
   static bool in_halves(const AttentionShape& shape) {
     return GetParam().name == "cuda" && shape.kind != format::KvKind::kF32 && shape.tokens == 64 &&
-           (shape.head_dim == 64 || shape.head_dim == 128 || shape.head_dim == 256);
+           (shape.head_dim == 64 || shape.head_dim == 96 || shape.head_dim == 128 ||
+            shape.head_dim == 256);
   }
   static bool decodes(const std::vector<Chunk>& chunks) {  // one row a sequence
     return std::all_of(chunks.begin(), chunks.end(),

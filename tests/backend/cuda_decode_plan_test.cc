@@ -243,6 +243,30 @@ TEST(DecodePlan, ReadsEveryUnitOnce) {
   }
 }
 
+// Copies of units are multiples of 16 bytes at multiples of them; what a warp has in shared memory limits their size.
+TEST(DecodePlan, UnitsSuitTheirBytes) {
+  struct Cache {
+    int key_bits, value_bits, units[4];  // tokens of a unit with head_dim 64, 96, 128, 256
+  };
+  constexpr int kDims[] = {64, 96, 128, 256};
+  for (const Cache& c : {Cache{4, 4, {64, 64, 64, 32}},
+                         {8, 4, {64, 64, 64, 32}},
+                         {8, 8, {64, 64, 64, 16}},
+                         {16, 16, {64, 32, 32, 16}}})
+    for (int i = 0; i < 4; ++i) {
+      const int dim = kDims[i], tokens = decode_unit_tokens(c.key_bits, c.value_bits, dim);
+      SCOPED_TRACE(::testing::Message() << dim << " dims of " << c.key_bits << " bits");
+      EXPECT_TRUE(has_attention(dim));
+      EXPECT_EQ(tokens, c.units[i]);
+      for (const int bits : {c.key_bits, c.value_bits}) {
+        EXPECT_EQ(tokens * dim * bits / 8 % 16, 0);
+        EXPECT_LE(decode_open_tokens(dim) * (dim + 4),
+                  c.value_bits == 4 ? tokens * (dim * bits / 8 + 4) : 1 << 20);
+      }
+    }
+  EXPECT_FALSE(has_attention(80));
+}
+
 TEST(DecodePlan, TakesNothingForNothing) {
   EXPECT_EQ(Plan({}, {.heads = 4, .blocks = 8}).blocks(), 0);
   EXPECT_EQ(Plan(rows_of({0, 0}), {.heads = 4, .blocks = 8}).blocks(), 0);

@@ -32,7 +32,7 @@ void expect_launchable(const Plan& p, const Weight& w, bool by_expert) {
       256) {  // needs int4 sums, few int8 slots, aligned results and rows known to the host
     EXPECT_GT(w.slots4, 0);
     EXPECT_LE(w.slots8, w.grouped != 0 ? 4 : 2);
-    EXPECT_EQ(w.n % 4, 0);
+    EXPECT_EQ(w.n % 8, 0);
     EXPECT_FALSE(by_expert);
   }
 }

@@ -75,6 +75,15 @@ TEST(PrefillPlan, ComputesEveryRowAndHeadOnce) {
     }
 }
 
+// Rows of int8 hold codes and {lo, step}, and begin where copies of 16 bytes may.
+TEST(PrefillPlan, RowsOfTheStepAreWholeCopies) {
+  for (const int dim : {64, 96, 128, 256}) {
+    EXPECT_EQ(prefill_fresh_bytes(dim) % 16, 0);
+    EXPECT_GE(prefill_fresh_bytes(dim), dim + 4);
+    EXPECT_LT(prefill_fresh_bytes(dim), dim + 4 + 16);
+  }
+}
+
 TEST(PrefillPlan, KnowsItsSequence) {
   const std::vector<PrefillSequence> sequences = sequences_of({{10, 3}, {70, 200}});
   for (const PrefillTile& tile : plan_prefill(sequences, 2)) {

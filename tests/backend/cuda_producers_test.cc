@@ -55,22 +55,45 @@ TEST(HopperProducers, WholeTilesAndIntegerStepsAreQuick) {
 TEST(HopperProducers, QuickGateFitsItsMultiprocessor) {
   constexpr int kMultiprocessors = 132, kShared = 227 * 1024, kMostWarps = 64;
   for (const int rows : {1, 8, 16, 64, 128, 129, 4096})
-    for (const int size : {128, 4096, 11008, 14336, 28672})
+    for (const int size : {128, 640, 4096, 11008, 14336, 28672})
       for (const int group : {128, size}) {
         InputView y;
         y.rows = rows;
         y.at[0] = segment(Scaling::kInt8, size, group);
-        const GatePlan plan = quick_gate_plan(y);
-        EXPECT_GE(plan.blocks, 1);
-        EXPECT_LE(plan.blocks * plan.shared_bytes, kShared);
-        EXPECT_LE(plan.blocks * plan.threads, 768);
+        for (const int value_bytes : {4, 2}) {
+          const GatePlan plan = quick_gate_plan(y, value_bytes);
+          EXPECT_GE(plan.blocks, 1);
+          EXPECT_LE(plan.blocks * plan.shared_bytes, kShared);
+          EXPECT_EQ(plan.blocks * plan.threads, 768);
+          EXPECT_EQ(plan.threads / plan.crews % 32, 0);
+          EXPECT_LE(plan.blocks * plan.crews, rows > 128 ? 2 : 1);
+          EXPECT_TRUE(value_bytes == 2 ? plan.blocks == 1 : plan.crews == 1);
+        }
         const int blocks = few_gate_blocks(y, kMultiprocessors);
         EXPECT_TRUE(blocks == 0 || rows <= kMultiprocessors) << rows;
         if (blocks == 0) continue;
         const int tiles = (row_cut(y).count() + blocks - 1) / blocks;
         EXPECT_LE((tiles * 8 + 31) / 32 * blocks, kMostWarps);
-        EXPECT_TRUE(!row_cut(y).any_wide() || rows * blocks <= kMultiprocessors) << rows;
+        EXPECT_TRUE(!row_cut(y).any_wide() || (blocks > 1 && rows * blocks <= kMultiprocessors))
+            << rows;
       }
+}
+
+// From f16 by the table of silu; without it, or where it does not lie well, the general gate.
+TEST(HopperProducers, GatesFromF16AreQuickByATable) {
+  alignas(16) uint16_t x[16] = {};
+  alignas(16) int8_t offsets[32] = {};
+  ProduceTask gate = task(Source::kGate, segment(Scaling::kInt8, 10880, 10880), kKept);
+  gate.x_f16 = x;
+  EXPECT_TRUE(can_produce(gate));
+  EXPECT_FALSE(can_be_quick(gate));
+  gate.silu_offsets = offsets;
+  EXPECT_TRUE(can_be_quick(gate));
+  gate.silu_offsets = offsets + 1;
+  EXPECT_FALSE(can_be_quick(gate));
+  gate.silu_offsets = offsets;
+  gate.x_f16 = x + 4;
+  EXPECT_FALSE(can_produce(gate));
 }
 
 TEST(HopperProducers, LeaveOddOnesToThePlainKernels) {

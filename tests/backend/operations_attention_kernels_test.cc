@@ -21,7 +21,7 @@ TEST_P(AttentionKernels, DecodesOneRowASequence) {
     for (const bool open : {false, true}) {
       if (open && format::kv_side(kind, 1) != KvKind::kInt4) continue;
       for (const auto& [heads, kv_heads, head_dim] :
-           {std::tuple{2, 2, 64}, {4, 2, 128}, {9, 1, 64}, {8, 1, 128}, {2, 1, 256}}) {
+           {std::tuple{2, 2, 64}, {4, 2, 128}, {9, 1, 64}, {8, 1, 128}, {2, 1, 256}, {4, 2, 96}}) {
         if (kind != KvKind::kInt4 && heads > 4) continue;
         const AttentionShape shape{heads, kv_heads, head_dim, kind, 64, 16, false, open, 0.9f};
         SCOPED_TRACE(shape.label());
@@ -51,9 +51,11 @@ TEST_P(AttentionKernels, NamesThePlainKernel) {
   const bool special = GetParam().name == "cuda" &&
                        backend->description().find("and attention") != std::string::npos;
   for (const KvKind kind : {KvKind::kF16, KvKind::kInt8, KvKind::kInt4, KvKind::kInt8Int4}) {
-    AttentionRun run(*backend, {2, 1, 64, kind, 64}, 1, 59);
-    run.step({{0, 0, 1}});
-    run.step({{0, 1, 3}});
+    for (const int head_dim : {64, 96, 128, 256}) {
+      AttentionRun run(*backend, {2, 1, head_dim, kind, 64}, 1, 59);
+      run.step({{0, 0, 1}});
+      run.step({{0, 1, 3}});
+    }
   }
   EXPECT_TRUE(backend->fallbacks().empty());
   AttentionRun wide(*backend, {2, 1, 64, KvKind::kF32, 64}, 1, 59);
@@ -79,7 +81,7 @@ TEST_P(AttentionKernels, PrefillsPagesAtATime) {
     for (const bool open : {false, true}) {
       if (open && format::kv_side(kind, 1) != KvKind::kInt4) continue;
       for (const auto& [heads, kv_heads, head_dim] :
-           {std::tuple{2, 2, 64}, {3, 1, 128}, {4, 2, 128}, {9, 1, 64}, {2, 1, 256}})
+           {std::tuple{2, 2, 64}, {3, 1, 128}, {4, 2, 128}, {9, 1, 64}, {2, 1, 256}, {3, 1, 96}})
         if (kind == KvKind::kInt4 || heads <= 3)
           check_steps({heads, kv_heads, head_dim, kind, 64, 16, false, open, 0.9f}, steps);
     }

@@ -23,7 +23,7 @@ constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
 std::vector<AttentionShape> shapes() {
   std::vector<AttentionShape> result;
   for (const KvKind kind : kKinds)
-    for (const int head_dim : {16, 64, 80, 128})
+    for (const int head_dim : {16, 64, 80, 96, 128})
       for (const auto& [heads, kv_heads] : {std::pair{1, 1}, {4, 2}, {8, 1}, {3, 1}})
         result.push_back({heads, kv_heads, head_dim, kind, 16});
   return result;
@@ -54,6 +54,8 @@ TEST_P(Attention, TransformsQueriesAndKeysAlike) {
     check_steps({4, 2, 64, kind, 16, 64}, kShort);
     check_steps({3, 1, 80, kind, 16, 16}, kShort);
     check_steps({2, 1, 80, kind, 16, 128}, kShort);  // 64 and 16
+    check_steps({4, 2, 96, kind, 16, 32}, kShort);
+    check_steps({2, 1, 96, kind, 64, 128}, kShort);  // 64 and 32
   }
   // Orthogonal: with a cache that keeps every bit the result is the same up to rounding.
   const AttentionShape plain{4, 2, 64, KvKind::kF32, 16}, turned{4, 2, 64, KvKind::kF32, 16, 64};
@@ -83,7 +85,7 @@ TEST_P(Attention, AnOffsetOfTheKeysDoesNotMoveTheResult) {
 // The positions of the page that a sequence has begun, and nothing beside its own open page.
 TEST_P(Attention, ReadsItsOwnPageInInt8) {
   for (const KvKind kind : {KvKind::kInt4, KvKind::kInt8Int4}) {
-    for (const int head_dim : {16, 80, 128}) {
+    for (const int head_dim : {16, 80, 96, 128}) {
       check_steps({4, 2, head_dim, kind, 16, 0, false, true}, kShort);
       check_steps({3, 1, head_dim, kind, 64, 16, true, true, 0.9f}, kLong);
     }

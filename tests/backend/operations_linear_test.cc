@@ -1,11 +1,13 @@
 // Backend::pack and Backend::linear on every backend.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <utility>
 
 #include "backend/linear_run.h"
+#include "format/float16.h"
 #include "testing/compare.h"
 #include "testing/expect_error.h"
 
@@ -309,6 +311,66 @@ TEST_P(Linear, ServesExperts) {
     check_experts(*backend, {formats, 2, 1, 72, 16, true, Then::kStore, Data::kNormal}, first,
                   random);
   }
+}
+
+// y_f16 of a linear is its y, rounded; what is beyond the range of f16 becomes the largest of its sign. row_ends empty: dense.
+void check_f16(Backend& backend, const Case& c, const std::vector<int32_t>& row_ends,
+               Random& random) {
+  SCOPED_TRACE(c.label());
+  HostWeight w = make_weight(random, {c.n, c.weight(), c.has_bias, c.data});
+  if (c.has_bias) w.bias[0] = 1e6f, w.bias.back() = -70000.0f;
+  const std::unique_ptr<PackedLinear> packed = backend.pack(parts_of(w), c.input());
+  const std::vector<const PackedLinear*> weights(std::max<size_t>(row_ends.size(), 1),
+                                                 packed.get());
+  const Input input(backend, c.input(), c.m);
+  input.quantize(make_rows(random, c.input(), c.m, {}, c.data));
+  const Guarded ends(backend, row_ends);
+  const Guarded y(backend, std::vector<float>(all_size(c), 0.0f));
+  const Guarded y_f16(backend, std::vector<uint16_t>(all_size(c), 0));
+  LinearArgs args{.x = input.activation(),
+                  .weights = weights,
+                  .row_ends = row_ends.empty() ? nullptr : ends.as<int32_t>(),
+                  .y = y.as<float>()};
+  backend.linear(args);
+  args.y = nullptr;
+  args.y_f16 = y_f16.as<uint16_t>();
+  backend.linear(args);
+  std::vector<uint16_t> expected;
+  for (const float v : y.values<float>())
+    expected.push_back(format::f32_to_f16(std::min(std::max(v, -65504.0f), 65504.0f)));
+  EXPECT_TRUE(same_values<uint16_t>(expected, y_f16.values<uint16_t>()));
+}
+
+TEST_P(Linear, RoundsResultsToF16) {
+  if (backend->name() != "cuda") GTEST_SKIP() << backend->name() << " has results in f32 only";
+  Random random(27);
+  for (const Formats& formats : kFormats) {
+    for (const int m : {1, 5, 64, 129, 300})
+      for (const int n : {17, 128, 260})
+        check_f16(*backend, {formats, m, n, 384, 128, m % 2 == 1, Then::kStore, Data::kNormal}, {},
+                  random);
+    check_f16(*backend, {formats, 90, 130, 200, 32, true, Then::kStore, Data::kNormal},
+              {0, 3, 20, 20, 90}, random);
+  }
+}
+
+TEST_P(Linear, RefusesToAddInF16) {
+  if (backend->name() != "cuda") GTEST_SKIP() << backend->name() << " has results in f32 only";
+  Random random(28);
+  const Case c{kFormats[20], 3, 16, 128, 0, false, Then::kStore, Data::kNormal};
+  const HostWeight w = make_weight(random, {c.n, c.weight(), c.has_bias, c.data});
+  const std::unique_ptr<PackedLinear> packed = backend->pack(parts_of(w), c.input());
+  const PackedLinear* weights[] = {packed.get()};
+  const Input input(*backend, c.input(), c.m);
+  input.quantize(make_rows(random, c.input(), c.m, {}, c.data));
+  const Guarded y(*backend, all_size(c) * sizeof(float));
+  const Guarded y_f16(*backend, all_size(c) * sizeof(uint16_t));
+  LinearArgs args{.x = input.activation(), .weights = weights, .y_f16 = y_f16.as<uint16_t>()};
+  args.then = Then::kAdd;
+  EXPECT_THROW(backend->linear(args), InvariantError);
+  args.then = Then::kStore;
+  args.y = y.as<float>();
+  EXPECT_THROW(backend->linear(args), InvariantError);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, Linear, ::testing::ValuesIn(candidates()), candidate_name);

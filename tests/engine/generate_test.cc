@@ -3,12 +3,14 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <set>
 #include <string>
 
 #include "backend/open.h"
+#include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
 #include "testing/expect_error.h"
@@ -21,11 +23,22 @@ using testing::expect_error;
 class GenerateTest : public ::testing::TestWithParam<std::string> {
  protected:
   GenerateTest() : executor_({.threads = 2}) {
-    backend_ = GetParam() == "reference"
-                   ? backend::make_reference_backend()
-                   : backend::make_cpu_backend({.executor = &executor_, .isa = ""});
+    const char* plugin = std::getenv("ATOM_CUDA_PLUGIN");
+    try {
+      backend_ = backend::open_backend(
+          GetParam(), {.executor = &executor_, .cuda_plugin = plugin == nullptr ? "" : plugin});
+    } catch (const Error& error) {
+      reason_ = error.what();
+      return;
+    }
     model_ = model::load_model(checkpoint::ModelFiles::open(folder()), *backend_, {});
     prompt_ = parse_json(read_file(folder() / "expected.json"))["ids"].get<std::vector<int32_t>>();
+  }
+
+  void SetUp() override {
+    if (backend_ != nullptr) return;
+    ASSERT_EQ(GetParam(), "cuda") << reason_;
+    GTEST_SKIP() << reason_;
   }
 
   static std::filesystem::path folder() {
@@ -35,6 +48,7 @@ class GenerateTest : public ::testing::TestWithParam<std::string> {
   GenerateResult run(const GenerateOptions& options) { return generate(*model_, prompt_, options); }
 
   Executor executor_;
+  std::string reason_;  // why there is no backend
   std::unique_ptr<backend::Backend> backend_;
   std::unique_ptr<model::Model> model_;
   std::vector<int32_t> prompt_;
@@ -135,7 +149,7 @@ TEST_P(GenerateTest, RefusesWhatDoesNotFit) {
   expect_error([&] { run(kGreedy); }, {"prompt is empty"});
 }
 
-INSTANTIATE_TEST_SUITE_P(Backends, GenerateTest, ::testing::Values("reference", "cpu"),
+INSTANTIATE_TEST_SUITE_P(Backends, GenerateTest, ::testing::Values("reference", "cpu", "cuda"),
                          [](const auto& info) { return info.param; });
 
 }  // namespace

@@ -87,6 +87,7 @@ std::vector<AttentionTask> cut_sequences(const AttentionArgs& args, int rows, ui
 }  // namespace
 
 void CpuBackend::attention(const AttentionArgs& args) {
+  check(args.qkv_f16 == nullptr, "cpu takes rows in f32");
   const format::KvLayout& layout = args.layout;
   check(layout.head_dim % 2 == 0 && args.heads % layout.kv_heads == 0,
         "attention: heads is a multiple of kv_heads and head_dim is even");

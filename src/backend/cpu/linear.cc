@@ -57,6 +57,7 @@ int panels_per_task(const std::vector<Piece>& pieces, const CpuLinear& linear, i
 }  // namespace
 
 void CpuBackend::linear(const LinearArgs& args) {
+  check(args.y_f16 == nullptr, "cpu gives rows in f32");
   check(args.row_ends != nullptr || args.weights.size() == 1, "a dense linear has one weight");
   const std::vector<Piece> pieces = cut_rows(args, kernels_.row_tile);
   if (pieces.empty()) return;

@@ -1,8 +1,11 @@
 // Operations on single rows, and what tests and reports read back.
+#include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "backend/cpu/activation.h"
 #include "backend/cpu/cpu_backend.h"
+#include "backend/embed_id.h"
 #include "base/error.h"
 #include "format/list.h"
 
@@ -38,11 +41,13 @@ void CpuBackend::embed(const EmbedArgs& args) {
   check(!format::is_integer(table.format), "a table holds floating-point rows");
   const int64_t row_bytes = format::row_bytes(table.format, table.width);
   for_rows(args.rows, table.width, 0, [&](int row, std::byte*) {
-    const int32_t id = args.ids[row];
-    check(id >= 0 && id < table.count, "an id outside the table");
-    kernels_.widen_row(element_of(table.format),
-                       static_cast<const char*>(table.rows) + id * row_bytes, table.width,
-                       args.y + int64_t{row} * table.width);
+    const int32_t id = embed_id(args, row);
+    float* y = args.y + int64_t{row} * table.width;
+    if (id < 0)
+      std::fill_n(y, table.width, std::numeric_limits<float>::quiet_NaN());
+    else
+      kernels_.widen_row(element_of(table.format),
+                         static_cast<const char*>(table.rows) + id * row_bytes, table.width, y);
   });
 }
 
@@ -67,6 +72,7 @@ void CpuBackend::quantize(const QuantizeArgs& args) {
 }
 
 void CpuBackend::gate(const GateArgs& args) {
+  check(args.x_f16 == nullptr, "cpu takes rows in f32");
   const Input y = input_of(args.y);
   const size_t own = static_cast<size_t>(y.k) * sizeof(float);
   const size_t quantizer = (kernels_.row_scratch(y) + kAlignment - 1) / kAlignment * kAlignment;

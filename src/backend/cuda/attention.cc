@@ -27,12 +27,6 @@ KvView kv_view(const format::KvLayout& layout, void* pages) {
   return view;
 }
 
-bool is_device_memory(const void* data) {
-  cudaPointerAttributes attributes = {};
-  require(cudaPointerGetAttributes(&attributes, data), "looking at a page table");
-  return attributes.type == cudaMemoryTypeDevice || attributes.type == cudaMemoryTypeManaged;
-}
-
 std::string plain_notice(const format::KvLayout& layout, std::string_view of) {
   return fmt::format("attention of {}, {} KV-cache, head_dim {}, {} tokens a page: plain kernel",
                      of, format::name(layout.kind), layout.head_dim, layout.tokens);
@@ -63,7 +57,7 @@ HostTables host_tables(std::span<const SequenceStep> sequences, int page_tokens)
 }  // namespace
 
 // The layers of a step share sequences and tables: what is on the device already stays there. While a step is captured,
-// prepare() has brought everything up.
+// prepare() has brought everything up. The caller sends what this adds to staging_.
 const RowPlace* CudaBackend::upload_places(std::span<const SequenceStep> sequences, int rows,
                                            int page_tokens) {
   if (capturing_) return places_.as<RowPlace>();
@@ -109,7 +103,7 @@ const RowPlace* CudaBackend::upload_places(std::span<const SequenceStep> sequenc
   if (table_bytes > 0) std::memcpy(bytes.data() + place_bytes, tables.entries.data(), table_bytes);
   if (bytes != uploaded) {
     ++step_.number;
-    staging_.copy(places_.as<char>(), bytes.data(), bytes.size(), stream_);
+    staging_.add(places_.as<char>(), bytes.data(), bytes.size(), stream_);
   }
   step_.bytes = std::move(bytes);
   return places_.as<RowPlace>();
@@ -163,7 +157,10 @@ void CudaBackend::attention(const AttentionArgs& args) {
   check(layout.head_dim % 2 == 0 && args.heads % layout.kv_heads == 0,
         "attention: heads is a multiple of kv_heads and head_dim is even");
   if (args.rows == 0) return;
+  check((args.qkv != nullptr) != (args.qkv_f16 != nullptr),
+        "attention: exactly one of qkv and qkv_f16 is given");
   AttentionTask task{.qkv = args.qkv,
+                     .qkv_f16 = args.qkv_f16,
                      .rows = args.rows,
                      .heads = args.heads,
                      .kv_heads = layout.kv_heads,
@@ -173,11 +170,17 @@ void CudaBackend::attention(const AttentionArgs& args) {
                      .hadamard = args.hadamard,
                      .key_offset = args.key_offset,
                      .kv_clip = args.kv_clip,
-                     .places = upload_places(args.sequences, args.rows, layout.tokens),
                      .cache = kv_view(layout, args.pages),
                      .has_open_page = layout.open_page ? 1 : 0,
                      .open = kv_view(layout.of_open_page(), args.open_pages),
                      .y = rows_scratch(args.rows, args.heads * layout.head_dim)};
+  try {
+    task.places = upload_places(args.sequences, args.rows, layout.tokens);
+    staging_.send(stream_);
+  } catch (...) {
+    forget_step();
+    throw;
+  }
   if (attend_on_hopper(args, task)) return quantize_rows(task.y, args.y);
   if (layout.open_page) reserve_fresh(int64_t{layout.head_dim} + 4, &task);
   const size_t shared = attend_shared_bytes(task);

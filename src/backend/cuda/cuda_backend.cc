@@ -6,13 +6,29 @@
 
 #include "backend/cuda/activation.h"
 #include "backend/cuda/packed_linear.h"
+#include "backend/cuda/plan_file.h"
+#include "backend/cuda/tuner.h"
 #include "backend/plugin.h"
 #include "base/error.h"
+#include "base/file.h"
 
 namespace atom::backend::cuda {
 
 CudaBackend::CudaBackend(const PluginOptions& options) : options_(options), device_(open_device()) {
+  read_plans();
   require(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "creating a stream");
+  if (!is_hopper()) return;
+  silu_offsets_.reserve(hopper::kSiluOffsets);
+  require(hopper::launch_silu_offsets(silu_offsets_.as<int8_t>(), stream_), "tabulating silu");
+  synchronize();  // gates read it before they wait for the kernel before them
+}
+
+void CudaBackend::read_plans() {
+  constexpr uint64_t kMostBytes = 1 << 22;
+  if (options_.tuned.empty()) return;
+  PlanFile file = parse_plan_file(read_file(options_.tuned, kMostBytes), options_.tuned);
+  require_device(file, options_.tuned, device_.name, device_.multiprocessors);
+  measured_ = std::move(file.plans);
 }
 
 CudaBackend::~CudaBackend() {
@@ -22,10 +38,13 @@ CudaBackend::~CudaBackend() {
 
 std::string CudaBackend::kernels_word() const {
   if (!is_hopper()) return "plain kernels";
+  std::string origin = hopper::origin_of_plans(device_.multiprocessors);
+  if (!options_.tuned.empty())
+    origin = fmt::format("{} plans of {}, else {}", measured_.size(), options_.tuned, origin);
   return fmt::format(
-      "Hopper kernels for w4a4, w4a8, w8a8 ({}), w4a16, w16a16, their inputs and attention, plain "
+      "Hopper kernels for w4a4, w4a8, w8a8, w4a16, w16a16 ({}), their inputs and attention, plain "
       "ones for the rest",
-      hopper::origin_of_plans(device_.multiprocessors));
+      origin);
 }
 
 std::string CudaBackend::description() const {
@@ -47,6 +66,12 @@ void CudaBackend::download(void* host, const void* device, size_t bytes) {
 
 void CudaBackend::synchronize() {
   require(cudaStreamSynchronize(stream_), "waiting for the device");
+}
+
+size_t CudaBackend::available_memory() {
+  size_t free = 0, total = 0;
+  require(cudaMemGetInfo(&free, &total), "asking for free memory");
+  return free;
 }
 
 std::unique_ptr<PackedLinear> CudaBackend::pack(std::span<const LinearWeight> parts,
@@ -93,6 +118,11 @@ void CudaBackend::export_codes(const Activation& x, int8_t* codes, float* scales
 void CudaBackend::linear(const LinearArgs& args) {
   const bool by_expert = args.row_ends != nullptr;
   check(by_expert || args.weights.size() == 1, "a dense linear has one weight");
+  check(args.y == nullptr || args.y_f16 == nullptr,
+        "a linear has results in f32 or in f16, not both");
+  check(args.y_f16 == nullptr || args.then == Then::kStore, "results in f16 are stored, not added");
+  check(reinterpret_cast<uintptr_t>(args.y_f16) % 16 == 0,
+        "results in f16 begin at a multiple of 16 bytes");
   const auto all = [&](bool (CudaLinear::*is)() const) {
     return std::all_of(args.weights.begin(), args.weights.end(), [&](const PackedLinear* w) {
       return (dynamic_cast<const CudaLinear&>(*w).*is)();
@@ -104,7 +134,8 @@ void CudaBackend::linear(const LinearArgs& args) {
                   .row_ends = args.row_ends,
                   .row_index = args.row_index,
                   .add = args.then == Then::kAdd ? 1 : 0,
-                  .y = args.y};
+                  .y = args.y,
+                  .y_f16 = args.y_f16};
   for (size_t e = 0; e < args.weights.size(); ++e) {
     const auto& linear = dynamic_cast<const CudaLinear&>(*args.weights[e]);
     check(linear.input() == args.x.spec->segments, "the weight was packed for another input");
@@ -115,12 +146,18 @@ void CudaBackend::linear(const LinearArgs& args) {
   }
 }
 
+std::unique_ptr<LinearTuner> CudaBackend::linear_tuner() {
+  if (!is_hopper()) return nullptr;
+  return std::make_unique<CudaTuner>(*this);
+}
+
 // All experts' weights are packed alike.
-void CudaBackend::fast_linear(const LinearArgs& args) {
+void CudaBackend::fast_linear(const LinearArgs& args, const hopper::Plan* chosen) {
   hopper::Task task{.x = input_view(args.x),
                     .row_ends = args.row_ends,
                     .add = args.then == Then::kAdd ? 1 : 0,
                     .y = args.y,
+                    .y_f16 = args.y_f16,
                     .dependent = 1};
   const int rows = args.x.rows;
   if (args.row_index != nullptr && rows > 0) {
@@ -141,16 +178,17 @@ void CudaBackend::fast_linear(const LinearArgs& args) {
     task.segment8 = linear.segment8();
     task.expert = static_cast<int>(e);
     const bool by_expert = args.row_ends != nullptr;
-    const int multiprocessors = device_.multiprocessors;
-    const hopper::Plan plan = options_.batch_invariant
-                                  ? hopper::plan_in_order(rows, task.w, by_expert, multiprocessors)
-                                  : hopper::plan(rows, task.w, by_expert, multiprocessors);
+    const hopper::PlanSource source = plan_source();
+    const hopper::Plan plan = chosen != nullptr ? *chosen
+                              : options_.batch_invariant
+                                  ? hopper::plan_in_order(rows, task.w, by_expert, source)
+                                  : hopper::plan(rows, task.w, by_expert, source);
     require(hopper::launch_linear(task, plan, device_.multiprocessors, stream_), "linear");
   }
 }
 
 // The inputs become f16 once, in the order of the experts; all experts' weights are packed alike.
-void CudaBackend::half_linear(const LinearArgs& args) {
+void CudaBackend::half_linear(const LinearArgs& args, const hopper::Plan* chosen) {
   if (args.weights.empty()) return;
   const auto& first = dynamic_cast<const CudaLinear&>(*args.weights[0]);
   const int experts = static_cast<int>(args.weights.size());
@@ -173,6 +211,7 @@ void CudaBackend::half_linear(const LinearArgs& args) {
                         .row_ends = args.row_ends,
                         .add = args.then == Then::kAdd ? 1 : 0,
                         .y = args.y,
+                        .y_f16 = args.y_f16,
                         .dependent = 1};
   for (int e = 0; e < experts; ++e) {
     const auto& linear = dynamic_cast<const CudaLinear&>(*args.weights[static_cast<size_t>(e)]);
@@ -181,9 +220,10 @@ void CudaBackend::half_linear(const LinearArgs& args) {
     task.expert = e;
     const int multiprocessors = device_.multiprocessors;
     const hopper::Plan plan =
-        options_.batch_invariant
+        chosen != nullptr ? *chosen
+        : options_.batch_invariant
             ? hopper::half_plan_for_any_rows(args.x.rows, task.w, multiprocessors)
-            : hopper::half_plan(args.x.rows, task.w, args.row_ends != nullptr, multiprocessors);
+            : hopper::half_plan(args.x.rows, task.w, args.row_ends != nullptr, plan_source());
     require(hopper::launch_half_linear(task, plan, device_.multiprocessors, stream_), "linear");
   }
 }

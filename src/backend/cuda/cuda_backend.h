@@ -6,8 +6,8 @@
 //
 //   const auto backend = open_backend("cuda", {});   // the plug-in's atom_make_backend()
 //
-// Calls enqueue and return; only download(), synchronize(), sample(), pack(), uploads of more than a MiB, free and what
-// grows a scratch wait.
+// Calls enqueue and return; only download(), synchronize(), sample(), PendingIds::wait(), pack(), uploads of more than a MiB,
+// free and what grows a scratch wait.
 // Errors of a kernel appear at the next of them.
 #pragma once
 
@@ -18,7 +18,9 @@
 #include <vector>
 
 #include "backend/backend.h"
+#include "backend/cuda/draws.h"
 #include "backend/cuda/hopper_decode_plan.h"
+#include "backend/cuda/hopper_measured.h"
 #include "backend/cuda/hopper_prefill_plan.h"
 #include "backend/cuda/hopper_producers.h"
 #include "backend/cuda/recording.h"
@@ -44,10 +46,12 @@ class CudaBackend final : public Backend {
   void upload(void* device, const void* host, size_t bytes) override;
   void download(void* host, const void* device, size_t bytes) override;
   void synchronize() override;
+  size_t available_memory() override;
 
   std::unique_ptr<PackedLinear> pack(std::span<const LinearWeight> parts,
                                      const format::Segments& input) override;
   size_t activation_bytes(const InputSpec& spec, int rows) const override;
+  bool has_f16_rows() const override { return is_hopper(); }
 
   void embed(const EmbedArgs& args) override;
   void norm(const NormArgs& args) override;
@@ -58,6 +62,8 @@ class CudaBackend final : public Backend {
   void route(const RouteArgs& args) override;
   void combine(const CombineArgs& args) override;
   void sample(const SampleArgs& args) override;
+  std::unique_ptr<PendingIds> sample_ahead(const SampleArgs& args, int32_t* sampled) override;
+  bool runs_ahead() const override { return true; }
 
   std::unique_ptr<Recording> record(StepFunction step) override;
 
@@ -67,6 +73,7 @@ class CudaBackend final : public Backend {
   Ceilings ceilings() override;
   std::unique_ptr<LibraryLinear> library_linear(const LibraryShape& shape) override;
   std::string library() override;
+  std::unique_ptr<LinearTuner> linear_tuner() override;
 
  protected:
   void* allocate_bytes(size_t bytes) override { return allocate_device(bytes); }
@@ -74,11 +81,15 @@ class CudaBackend final : public Backend {
 
  private:
   friend class CudaRecording;
+  friend class CudaTuner;
   void quantize_rows(const float* x, const Activation& y);
   // By the Hopper kernel; false: not. task has the source, name is its in a notice.
   bool produce(hopper::ProduceTask task, const Activation& y, std::string_view name);
-  void fast_linear(const LinearArgs& args);
-  void half_linear(const LinearArgs& args);
+  void read_plans();  // of PluginOptions::tuned
+  hopper::PlanSource plan_source() const { return {device_.multiprocessors, measured_}; }
+  // By a given plan, or by that which suits.
+  void fast_linear(const LinearArgs& args, const hopper::Plan* chosen = nullptr);
+  void half_linear(const LinearArgs& args, const hopper::Plan* chosen = nullptr);
   std::string kernels_word() const;  // which kernels the device runs, for description()
   bool is_hopper() const { return device_.major == 9 && device_.minor == 0; }
   static bool is_decoding(std::span<const SequenceStep> sequences);  // one row each at most
@@ -97,15 +108,19 @@ class CudaBackend final : public Backend {
   void make_room(DecodePlanOnDevice& on_device);
   void renew(DecodePlanOnDevice& on_device);
   void upload_decode_plan(const hopper::DecodePlanShape& shape, hopper::DecodeTask* task);
+  void forget_step();
   void upload_tiles(int group, bool without_single_rows, hopper::PrefillTask* task);
   void reserve_fresh(int64_t vector_bytes, AttentionTask* task);
+  std::shared_ptr<DrawSlot> enqueue_sample(const SampleArgs& args, int32_t* sampled);
   float* rows_scratch(int rows, int width);
   void note(const std::string& fallback);
 
   PluginOptions options_;
+  std::vector<hopper::MeasuredPlan> measured_;
   Device device_;
   Stream stream_ = nullptr;
   Staging staging_;
+  DrawSlots draws_;
   // Scratch, in stream order: each call overwrites what the one before has read.
   DeviceMemory rows_;      // f32 rows of a producer before they are quantized
   DeviceMemory ordered_;   // QuantizeTask::ordered
@@ -114,8 +129,9 @@ class CudaBackend final : public Backend {
   DeviceMemory gathered_;  // rows of a linear's input, expert by expert
   DeviceMemory halves_, half_factors_;  // HalfRows
   DeviceMemory chosen_;                 // RouteTask::chosen
-  DeviceMemory masses_, draws_;
-  DeviceMemory queries_;  // of attention on Hopper
+  DeviceMemory masses_;
+  DeviceMemory queries_;       // of attention on Hopper
+  DeviceMemory silu_offsets_;  // hopper::ProduceTask::silu_offsets; never changes
 
   // The attention calls of a step share what follows from its sequences.
   struct {

@@ -78,13 +78,14 @@ void CudaBackend::make_room(DecodePlanOnDevice& on_device) {
   on_device.layout = layout;
 }
 
+// The caller sends what this adds to staging_.
 void CudaBackend::renew(DecodePlanOnDevice& on_device) {
   if (on_device.step == step_.number) return;
   make_room(on_device);
   host_plan_.resize(static_cast<size_t>(on_device.layout.bytes) / sizeof(hopper::DecodeRun) + 1);
   const int64_t bytes =
       hopper::plan_decode(step_.rows, on_device.shape, on_device.layout, host_plan_.data());
-  staging_.copy(on_device.plan.as<char>(), host_plan_.data(), static_cast<size_t>(bytes), stream_);
+  staging_.add(on_device.plan.as<char>(), host_plan_.data(), static_cast<size_t>(bytes), stream_);
   on_device.step = step_.number;
 }
 
@@ -94,19 +95,41 @@ void CudaBackend::upload_decode_plan(const hopper::DecodePlanShape& shape,
   if (std::find(step_.plans.begin(), step_.plans.end(), index) == step_.plans.end())
     step_.plans.push_back(index);
   DecodePlanOnDevice& on_device = decode_plans_[index];
-  if (!capturing_) renew(on_device);
+  if (!capturing_) {
+    try {
+      renew(on_device);
+      staging_.send(stream_);
+    } catch (...) {
+      forget_step();
+      throw;
+    }
+  }
   on_device.layout.set(on_device.plan.as<char>(), task);
   task->pieces = on_device.pieces.as<float>();
 }
 
-// What a recorded step reads besides its operations' arguments.
+// What was to be uploaded was not, or not in full: the next step brings everything up.
+void CudaBackend::forget_step() {
+  staging_.drop();
+  step_.bytes.clear();
+  ++step_.number;
+}
+
+// What a recorded step reads besides its operations' arguments, in one launch. The step before may still run: this is after it
+// in the stream, and its own bytes lie in another slot of the staging.
 void CudaBackend::prepare(std::span<const SequenceStep> sequences, int page_tokens,
                           std::span<const size_t> plans) {
   if (page_tokens == 0) return;  // no attention
   int rows = 0;
   for (const SequenceStep& s : sequences) rows = std::max(rows, s.row_end);
-  upload_places(sequences, rows, page_tokens);
-  for (const size_t index : plans) renew(decode_plans_[index]);
+  try {
+    upload_places(sequences, rows, page_tokens);
+    for (const size_t index : plans) renew(decode_plans_[index]);
+    staging_.send_by_kernel(stream_);
+  } catch (...) {
+    forget_step();
+    throw;
+  }
 }
 
 }  // namespace atom::backend::cuda

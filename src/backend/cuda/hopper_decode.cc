@@ -9,6 +9,7 @@ namespace decode {
 template <int kDim>
 Status launch_of(const DecodeTask& task, Stream stream);
 extern template Status launch_of<64>(const DecodeTask& task, Stream stream);
+extern template Status launch_of<96>(const DecodeTask& task, Stream stream);
 extern template Status launch_of<128>(const DecodeTask& task, Stream stream);
 extern template Status launch_of<256>(const DecodeTask& task, Stream stream);
 
@@ -17,15 +18,15 @@ extern template Status launch_of<256>(const DecodeTask& task, Stream stream);
 bool can_decode(const DecodeTask& t) {
   const int key_bits = t.cache.side[0].bits, value_bits = t.cache.side[1].bits;
   const bool alike = key_bits == value_bits && (key_bits == 4 || key_bits == 8 || key_bits == 16);
-  return (t.head_dim == 64 || t.head_dim == 128 || t.head_dim == 256) &&
-         (alike || (key_bits == 8 && value_bits == 4)) && t.cache.tokens == kDecodeTokens &&
-         (t.has_open_page == 0 || value_bits == 4);
+  return has_attention(t.head_dim) && (alike || (key_bits == 8 && value_bits == 4)) &&
+         t.cache.tokens == kDecodeTokens && (t.has_open_page == 0 || value_bits == 4);
 }
 
 Status launch_decode(const DecodeTask& task, Stream stream) {
   if (!can_decode(task)) return cudaErrorInvalidValue;
   if (task.blocks == 0) return cudaSuccess;
   if (task.head_dim == 64) return decode::launch_of<64>(task, stream);
+  if (task.head_dim == 96) return decode::launch_of<96>(task, stream);
   if (task.head_dim == 128) return decode::launch_of<128>(task, stream);
   return decode::launch_of<256>(task, stream);
 }

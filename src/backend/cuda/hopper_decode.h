@@ -21,11 +21,16 @@ inline constexpr int kDecodeWarps = 8;    // of a block
 inline constexpr int kDecodeTokens = 64;  // of a page
 inline constexpr int kDecodeColumns = 8;  // query heads that share a pass over a KV head
 
+// Whether decode, prefill and store kernels exist for vectors of this size.
+constexpr bool has_attention(int head_dim) {
+  return head_dim == 64 || head_dim == 96 || head_dim == 128 || head_dim == 256;
+}
+
 // Reads are dealt out in units: as many tokens of a page and head, a power of two, as suit the kernel's shared memory.
 constexpr int decode_unit_tokens(int key_bits, int value_bits, int head_dim) {
-  const int enough = head_dim > 128 ? 8192 : 16384;  // bytes of K and V
+  const int most = head_dim > 128 ? 12288 : 16384;  // bytes of K and V
   int tokens = 16;
-  while (tokens < kDecodeTokens && tokens * (key_bits + value_bits) * head_dim / 8 < enough)
+  while (tokens < kDecodeTokens && 2 * tokens * (key_bits + value_bits) * head_dim / 8 <= most)
     tokens *= 2;
   return tokens;
 }
@@ -67,8 +72,9 @@ struct alignas(16) DecodeMerges {  // of a block
 };
 
 struct DecodeTask {
-  // [rows, heads]: f16 [head_dim], each head times a power of two; then two f32, what a score has to be multiplied
-  // with to be one of base 2, and the sum of the f16; then 8 bytes unused.
+  // [rows, heads]: f16 [head_dim], each head times a power of two from 2^-100 to 2^100; then two f32, what a score has to
+  // be multiplied with to be one of base 2, and the sum of the f16; then 8 bytes unused. A head with a NaN, an infinity or a
+  // value of kMostQuery or more, which would not fit f16, is zeros and the f32 NaN: its y is NaN.
   const uint8_t* queries = nullptr;
   int heads = 0;
   int kv_heads = 0;
@@ -87,6 +93,7 @@ struct DecodeTask {
   int overlap = 0;  // begin while the kernel before ends: it wrote none of the pages but the last
   float* y = nullptr;  // [rows, heads * head_dim]
 };
+inline constexpr float kMostQuery = 4.15383749e34f;  // 2^115
 constexpr int64_t decode_query_bytes(int head_dim) { return 2 * int64_t{head_dim} + 16; }
 constexpr int64_t decode_piece_floats(int head_dim) {
   return kDecodeColumns * (int64_t{head_dim} + 4);
@@ -95,7 +102,7 @@ constexpr int64_t decode_piece_floats(int head_dim) {
 constexpr int decode_passes(int heads, int kv_heads) {
   return (heads / kv_heads + kDecodeColumns - 1) / kDecodeColumns;
 }
-// Whether there is a kernel for the task: head_dim 64, 128 or 256; pages of kDecodeTokens; K and V of 16, 8 or 4 bits
+// Whether there is a kernel for the task: has_attention(); pages of kDecodeTokens; K and V of 16, 8 or 4 bits
 // alike, or of 8 and 4; an open page beside V of 4 bits only.
 bool can_decode(const DecodeTask& task);
 Status launch_decode(const DecodeTask& task, Stream stream);

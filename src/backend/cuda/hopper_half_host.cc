@@ -17,19 +17,10 @@ Status make_half_input_map(const HalfRows& x, int box_rows, int panels, CUtensor
                     map);
 }
 
-Status make_half_result_map(const HalfTask& task, int box_rows, CUtensorMap& map) {
-  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(task.w.n),
-                               static_cast<cuuint64_t>(task.x.rows)};
-  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(task.w.n) * 4};
-  const cuuint32_t box[2] = {32, static_cast<cuuint32_t>(box_rows)};
-  return encode_map(
-      {CU_TENSOR_MAP_DATA_TYPE_FLOAT32, 2, task.y, sizes, strides, box, CU_TENSOR_MAP_SWIZZLE_128B},
-      map);
-}
-
 Status launch_half_linear(const HalfTask& task, const Plan& plan, int multiprocessors,
                           Stream stream) {
   if (task.w.n == 0 || task.x.rows == 0) return cudaSuccess;
+  if (task.y_f16 != nullptr && task.add != 0) return cudaErrorInvalidValue;
   if (!has_half_kernel(task.w.kind, plan)) return cudaErrorInvalidValue;
   return plan.many ? launch_half_many_rows(task, plan, multiprocessors, stream)
                    : launch_half_few_rows(task, plan, stream);

@@ -8,8 +8,6 @@ namespace atom::backend::cuda::hopper {
 
 // Inputs as panels of 64 columns: boxes of `panels` panels of `box_rows` rows, 128-byte swizzle; outside they read zeros.
 Status make_half_input_map(const HalfRows& x, int box_rows, int panels, CUtensorMap& map);
-// y as a matrix [rows, n] of f32 with boxes of 32 columns x `box_rows`, 128-byte swizzle. n is a multiple of 4.
-Status make_half_result_map(const HalfTask& task, int box_rows, CUtensorMap& map);
 
 Status launch_half_few_rows(const HalfTask& task, const Plan& plan, Stream stream);
 Status launch_half_many_rows(const HalfTask& task, const Plan& plan, int multiprocessors,

@@ -74,7 +74,8 @@ struct HalfTask {
   const int32_t* row_ends = nullptr;  // device memory; null: all rows
   int expert = 0;
   int add = 0;
-  float* y = nullptr;  // [rows, n]
+  float* y = nullptr;         // [rows, n]
+  uint16_t* y_f16 = nullptr;  // instead of y, f16, saturated; not with add
   int dependent = 0;
 };
 

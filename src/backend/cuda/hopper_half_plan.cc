@@ -5,6 +5,7 @@
 #include <span>
 
 #include "backend/cuda/hopper_half_tuned.h"
+#include "backend/cuda/hopper_measured.h"
 
 namespace atom::backend::cuda::hopper {
 namespace {
@@ -84,23 +85,14 @@ Plan estimated(int rows, const HalfWeight& weight, int multiprocessors, bool cut
   return many_rows(64);
 }
 
-// How far apart two sizes are: the logarithm of their ratio.
-double distance(int a, int b) {
-  return std::abs(std::log(static_cast<double>(std::max(a, 1)) / std::max(b, 1)));
-}
-
-// The measured plan of the nearest shape.
-Plan tuned(int rows, const HalfWeight& weight) {
-  int rows_class = 0;
-  while (rows_class + 1 < kHalfTunedClasses && rows > kHalfTunedRows[rows_class]) ++rows_class;
-  const HalfTuned* nearest = nullptr;
-  double least = 1e30;
+Nearest nearest_built_in(int rows, const HalfWeight& weight) {
+  Nearest nearest;
   for (const HalfTuned& t : kHalfTuned) {
     if (t.kind != weight.kind) continue;
     const double away = distance(t.n, weight.n) + distance(t.k, weight.k);
-    if (away < least) least = away, nearest = &t;
+    if (away < nearest.distance) nearest = {&t.plan[rows_class(rows)], away};
   }
-  return nearest->plan[rows_class];
+  return nearest;
 }
 
 }  // namespace
@@ -115,14 +107,22 @@ bool has_half_kernel(HalfKind kind, const Plan& plan) {
   });
 }
 
+bool suits(const Plan& plan, const HalfWeight& weight) {
+  return plan.cluster * plan.groups <= std::max(1, half_slots(weight.k));
+}
+
 Plan half_plan(int rows, const HalfWeight& weight, bool by_expert, int multiprocessors) {
+  return half_plan(rows, weight, by_expert, PlanSource{multiprocessors});
+}
+
+Plan half_plan(int rows, const HalfWeight& weight, bool by_expert, const PlanSource& source) {
   // How many rows an expert has is known on the device only.
   if (by_expert && rows > kMostFewRows) return many_rows(rows > 1024 ? 128 : 64);
-  if (multiprocessors == kTunedMultiprocessors) {
-    const Plan best = tuned(rows, weight);
-    if (best.cluster * best.groups <= half_slots(weight.k)) return best;
-  }
-  return estimated(rows, weight, multiprocessors, true);
+  Nearest built_in;
+  if (source.multiprocessors == kTunedMultiprocessors) built_in = nearest_built_in(rows, weight);
+  const Plan* nearest = nearer(find_nearest(source.measured, size_of(weight), rows), built_in);
+  if (nearest != nullptr && suits(*nearest, weight)) return *nearest;
+  return estimated(rows, weight, source.multiprocessors, true);
 }
 
 Plan half_plan_for_any_rows(int rows, const HalfWeight& weight, int multiprocessors) {

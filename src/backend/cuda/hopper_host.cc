@@ -73,14 +73,17 @@ Status make_scale_map(const Task& task, int segment, int box_rows, CUtensorMap& 
                   map);
 }
 
-Status make_result_map(const Task& task, int box_rows, CUtensorMap& map) {
-  return make_map({CU_TENSOR_MAP_DATA_TYPE_FLOAT32, task.y, task.w.n, task.x.rows,
-                   int64_t{task.w.n} * 4, 32, box_rows},
+Status make_result_map(const Results& r, int together, CUtensorMap& map) {
+  const bool half = r.y_f16 != nullptr;
+  return make_map({half ? CU_TENSOR_MAP_DATA_TYPE_FLOAT16 : CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
+                   half ? static_cast<void*>(r.y_f16) : r.y, r.n, r.rows,
+                   int64_t{r.n} * (half ? 2 : 4), half ? 64 : 32, half ? 32 * together : 32},
                   map);
 }
 
 Status launch_linear(const Task& task, const Plan& plan, int multiprocessors, Stream stream) {
   if (task.w.n == 0 || task.x.rows == 0) return cudaSuccess;
+  if (task.y_f16 != nullptr && task.add != 0) return cudaErrorInvalidValue;
   if (task.w.grouped != 0)
     return plan.many ? launch_grouped_many_rows(task, plan, multiprocessors, stream)
                      : launch_grouped_few_rows(task, plan, stream);

@@ -29,8 +29,18 @@ struct InputMaps {
 Status make_input_maps(const Task& task, int box_rows, InputMaps& maps);
 // A segment's scales as a matrix [rows, groups] of f32 with boxes of 4 columns x `box_rows`, not swizzled.
 Status make_scale_map(const Task& task, int segment, int box_rows, CUtensorMap& map);
-// y as a matrix [rows, n] of f32 with boxes of 32 columns x `box_rows`, 128-byte swizzle. n is a multiple of 4.
-Status make_result_map(const Task& task, int box_rows, CUtensorMap& map);
+// Results [rows, n]: y, f32, or y_f16 where that is not null.
+struct Results {
+  float* y;
+  uint16_t* y_f16;
+  int rows, n;
+
+  // Whether the copy engine takes rows of this length.
+  bool has_boxes() const { return n % (y_f16 != nullptr ? 8 : 4) == 0; }
+};
+// Boxes of 128 bytes of outputs: 32 of y x 32 rows, or 64 of y_f16 x 32 * `together` rows; 128-byte swizzle. With
+// has_boxes().
+Status make_result_map(const Results& results, int together, CUtensorMap& map);
 
 struct Launch {
   dim3 grid;

@@ -71,14 +71,14 @@ struct Task {
   const int32_t* row_ends = nullptr;  // device memory; null: all rows
   int expert = 0;
   int add = 0;
-  float* y = nullptr;  // [rows, n]
-  int dependent = 0;   // programmatic dependent launch: may begin while the kernel before it ends
+  float* y = nullptr;         // [rows, n]
+  uint16_t* y_f16 = nullptr;  // instead of y, f16, saturated; not with add
+  int dependent = 0;  // programmatic dependent launch: may begin while the kernel before it ends
 };
 
 // How a task is cut. Few rows: a CTA has 64 * blocks outputs, `groups` warpgroups a block that take turns along k, and
 // `cluster` CTAs share the slots. Many rows: persistent CTAs of 128 outputs; `cluster` CTAs of neighbouring outputs share the
-// inputs, times `groups` CTAs that share the slots. Grouped weights, many rows: `cluster` is 1, and a multiprocessor has
-// `groups` CTAs.
+// inputs, times `groups` CTAs that share the slots; with grouped weights a multiprocessor has `groups` CTAs instead.
 struct Plan {
   int rows = 8;  // tokens of a tile
   int blocks = 1;

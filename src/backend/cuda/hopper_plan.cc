@@ -3,6 +3,7 @@
 #include <cmath>
 #include <span>
 
+#include "backend/cuda/hopper_measured.h"
 #include "backend/cuda/hopper_tuned.h"
 
 namespace atom::backend::cuda::hopper {
@@ -24,12 +25,16 @@ constexpr Candidate kGroupedCandidates[] = {
     {32, 1, 4, 1}, {32, 1, 6, 1}, {32, 2, 1, 2}, {32, 2, 2, 1}, {64, 1, 1, 4},
     {64, 1, 2, 2}, {64, 1, 4, 1}, {64, 2, 1, 2}, {64, 2, 2, 1},
 };
-// Kernels for many rows, as launch_many_rows has them: rows, CTAs that share inputs, CTAs that share k.
+// Kernels for many rows, as launch_many_rows and launch_grouped_many_rows have them: rows, CTAs that share inputs, CTAs
+// that share k or, with grouped weights, a multiprocessor.
 struct ManyRows {
   int rows, cluster, groups;
 };
 constexpr ManyRows kManyRows[] = {
     {64, 1, 1}, {64, 1, 2}, {128, 1, 1}, {128, 1, 2}, {256, 1, 1}, {256, 1, 2}, {256, 2, 1},
+};
+constexpr ManyRows kGroupedManyRows[] = {
+    {64, 1, 1}, {64, 1, 2}, {128, 1, 1}, {256, 1, 1}, {256, 2, 1},
 };
 
 // Roughly the microseconds of a linear with few rows on a chip like the H200, to compare candidates: a constant, then
@@ -49,10 +54,10 @@ double cost(const Candidate& c, int cluster, int blocks, int slots, int multipro
   return 3.0 + waves * std::max(stream, walk) + (waves - 1) * 2.0 + (cluster - 1) * 0.8;
 }
 
-// Whether the kernels for 256 rows take the weight.
+// Whether the kernels for 256 rows take the weight, with results in f32 or f16.
 bool has_256_rows(const Weight& weight) {
   const int most_slots8 = weight.grouped != 0 ? 4 : 2;  // beside int4 slots
-  return weight.slots4 > 0 && weight.slots8 <= most_slots8 && weight.n % 4 == 0;
+  return weight.slots4 > 0 && weight.slots8 <= most_slots8 && weight.n % 8 == 0;
 }
 
 Plan many_rows(int tile) {
@@ -93,22 +98,19 @@ Plan estimated(int rows, const Weight& weight, int multiprocessors) {
   return best;
 }
 
-// How far apart two sizes are: the logarithm of their ratio.
-double distance(int a, int b) {
-  return std::abs(std::log(static_cast<double>(std::max(a, 1)) / std::max(b, 1)));
+std::span<const Tuned> table(bool grouped) {
+  if (grouped) return kTunedGrouped;
+  return kTuned;
 }
 
-Plan tuned(int rows, const Weight& weight, std::span<const Tuned> table) {
-  int rows_class = 0;
-  while (rows_class + 1 < kTunedClasses && rows > kTunedRows[rows_class]) ++rows_class;
-  const Tuned* nearest = table.data();
-  double least = 1e30;
-  for (const Tuned& t : table) {
+Nearest nearest_built_in(int rows, const Weight& weight) {
+  Nearest nearest;
+  for (const Tuned& t : table(weight.grouped != 0)) {
     const double away =
         distance(t.blocks, weight.blocks()) + distance(t.slots, weight.slots4 + weight.slots8);
-    if (away < least) least = away, nearest = &t;
+    if (away < nearest.distance) nearest = {&t.plan[rows_class(rows)], away};
   }
-  return nearest->plan[rows_class];
+  return nearest;
 }
 
 bool is_tuned(int multiprocessors) { return multiprocessors == kTunedMultiprocessors; }
@@ -128,7 +130,12 @@ bool has_few_rows_kernel(bool grouped, int rows, int blocks, int groups) {
 }
 
 Plan plan_in_order(int rows, const Weight& weight, bool by_expert, int multiprocessors) {
-  if (by_expert || weight.grouped == 0) return plan(rows, weight, by_expert, multiprocessors);
+  return plan_in_order(rows, weight, by_expert, PlanSource{multiprocessors});
+}
+
+Plan plan_in_order(int rows, const Weight& weight, bool by_expert, const PlanSource& source) {
+  if (by_expert || weight.grouped == 0) return plan(rows, weight, by_expert, source);
+  const int multiprocessors = source.multiprocessors;
   const int pairs = (weight.blocks() + 1) / 2;
   const bool fills = pairs * 2 > multiprocessors;
   if (rows > 64 || (rows > 32 && fills)) {
@@ -141,26 +148,31 @@ Plan plan_in_order(int rows, const Weight& weight, bool by_expert, int multiproc
 }
 
 bool has_many_rows_kernel(bool grouped, int rows, int cluster, int groups) {
-  if (grouped)
-    return cluster == 1 &&
-           (groups == 1 ? rows == 64 || rows == 128 || rows == 256 : rows == 64 && groups == 2);
-  return std::any_of(std::begin(kManyRows), std::end(kManyRows), [&](const ManyRows& k) {
+  const std::span<const ManyRows> all =
+      grouped ? std::span<const ManyRows>(kGroupedManyRows) : std::span<const ManyRows>(kManyRows);
+  return std::any_of(all.begin(), all.end(), [&](const ManyRows& k) {
     return k.rows == rows && k.cluster == cluster && k.groups == groups;
   });
 }
 
+bool suits(const Plan& plan, const Weight& weight) {
+  if (plan.many) return plan.rows != 256 || has_256_rows(weight);
+  return plan.cluster <= weight.slots4 + weight.slots8;
+}
+
 Plan plan(int rows, const Weight& weight, bool by_expert, int multiprocessors) {
+  return plan(rows, weight, by_expert, PlanSource{multiprocessors});
+}
+
+Plan plan(int rows, const Weight& weight, bool by_expert, const PlanSource& source) {
   // How many rows an expert has is known on the device only: the kernel whose CTAs take any number of tiles.
   if (by_expert) return many_rows(rows > 1024 ? 128 : 64);
-  const bool grouped = weight.grouped != 0;
-  const bool measured = is_tuned(multiprocessors);
-  const Plan best =
-      measured ? tuned(rows, weight, grouped ? std::span<const Tuned>(kTunedGrouped) : kTuned)
-               : estimated(rows, weight, multiprocessors);
-  if (best.many && best.rows == 256 && !has_256_rows(weight)) return many_rows(128);
-  if (best.many) return best;
-  if (best.cluster > weight.slots4 + weight.slots8) return estimated(rows, weight, multiprocessors);
-  return best;
+  Nearest built_in;
+  if (is_tuned(source.multiprocessors)) built_in = nearest_built_in(rows, weight);
+  const Plan* nearest = nearer(find_nearest(source.measured, size_of(weight), rows), built_in);
+  const Plan best = nearest != nullptr ? *nearest : estimated(rows, weight, source.multiprocessors);
+  if (suits(best, weight)) return best;
+  return best.many ? many_rows(128) : estimated(rows, weight, source.multiprocessors);
 }
 
 }  // namespace atom::backend::cuda::hopper

@@ -39,9 +39,9 @@ bool can_produce(const ProduceTask& t) {
   const InputSegment(&at)[2] = t.y.at;
   if (at[0].size % 4 != 0 || at[1].size % 4 != 0) return false;
   if (!can_scale(at[0]) || !can_scale(at[1])) return false;
-  for (const void* data : {static_cast<const void*>(t.x), static_cast<const void*>(t.gain),
-                           static_cast<const void*>(t.plain), static_cast<const void*>(t.order),
-                           static_cast<const void*>(t.y.data)})
+  for (const void* data : {static_cast<const void*>(t.x), static_cast<const void*>(t.x_f16),
+                           static_cast<const void*>(t.gain), static_cast<const void*>(t.plain),
+                           static_cast<const void*>(t.order), static_cast<const void*>(t.y.data)})
     if (!is_aligned(data)) return false;
   const RowCut cut = row_cut(t.y);
   if (t.source != Source::kGate) return cut.count() <= kMostTiles;
@@ -50,6 +50,8 @@ bool can_produce(const ProduceTask& t) {
 
 bool can_be_quick(const ProduceTask& t) {
   if (t.plain != nullptr || !can_produce(t)) return false;
+  if (t.x_f16 != nullptr && (t.silu_offsets == nullptr || !is_aligned(t.silu_offsets)))
+    return false;
   for (const InputSegment& s : t.y.at) {
     if (s.size == 0) continue;
     if (s.size % kTile != 0 || s.group == 0 || s.scaling > Scaling::kInt4Signed) return false;
@@ -57,20 +59,25 @@ bool can_be_quick(const ProduceTask& t) {
   }
   constexpr int kMostKept = 2 * kTile;  // wait in shared memory
   if (t.y.at[1].size > kMostKept) return false;
-  return t.source != Source::kGate || quick_gate_plan(t.y).blocks > 0;
+  return t.source != Source::kGate || quick_gate_plan(t.y, t.x_f16 != nullptr ? 2 : 4).blocks > 0;
 }
 
-// 24 warps of a multiprocessor, in two blocks where rows that wait have room twice, so that one works while the other
-// waits for a row's scale, and rows are enough.
-GatePlan quick_gate_plan(const InputView& y) {
-  constexpr int kAhead = 128;  // bytes of a thread
+// 24 warps of a multiprocessor, for two rows at once where rows that wait have room twice, so that one half works while
+// the other waits for a row's scale, and rows are enough. The halves are two blocks, or, of f16, crews of one block that
+// share the table of silu.
+GatePlan quick_gate_plan(const InputView& y, int value_bytes) {
+  constexpr int kThreads = 768;
+  const bool in_f16 = value_bytes == 2;
+  const int ahead = 32 * value_bytes;  // bytes of a thread: 16 values of gate and of up
   const RowCut cut = row_cut(y);
   const int waiting = (cut.any_wide() ? waiting_bytes(cut) : 0) + 4 * y.at[1].size;
-  for (const int blocks : {2, 1}) {
-    if (blocks > 1 && y.rows <= kFewRows) continue;
-    const int threads = 768 / blocks, bytes = threads * kAhead + waiting;
-    if (blocks * (bytes + kDeclaredShared) <= kMultiprocessorShared)
-      return {blocks, threads, bytes};
+  for (const int rows : {2, 1}) {
+    if (rows > 1 && y.rows <= kFewRows) continue;
+    const int blocks = in_f16 ? 1 : rows, crews = rows / blocks, threads = kThreads / blocks;
+    const int bytes = (in_f16 ? kSiluOffsets : 0) + threads * ahead + crews * waiting;
+    const int declared = kDeclaredShared + (crews - 1) * 1024;
+    if (blocks * (bytes + declared) <= kMultiprocessorShared)
+      return {blocks, crews, threads, bytes};
   }
   return {};
 }
@@ -86,7 +93,8 @@ int few_gate_blocks(const InputView& y, int multiprocessors) {
   while (blocks < kMostBlocks && threads(blocks) > kMostThreads) blocks *= 2;
   if (threads(blocks) > kMostThreads || y.rows > multiprocessors) return 0;
   if ((threads(blocks) + 31) / 32 * blocks > kMostWarps) return 0;
-  return cut.any_wide() && y.rows * blocks > multiprocessors ? 0 : blocks;
+  // A lone block has nobody to send to, and st.async needs a cluster.
+  return cut.any_wide() && (blocks == 1 || y.rows * blocks > multiprocessors) ? 0 : blocks;
 }
 
 // As many blocks as shared memory and registers hold, up to four, and as many threads a multiprocessor as registers

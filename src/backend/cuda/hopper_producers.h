@@ -16,12 +16,14 @@ enum class Source : uint8_t { kNorm, kRows, kGate };
 
 struct ProduceTask {
   Source source = Source::kRows;
-  const float* x = nullptr;        // [rows, k]; kGate: [rows, 2 k], gate first
-  const float* gain = nullptr;     // [k], kNorm
-  float epsilon = 0;               // kNorm
-  float* plain = nullptr;          // [rows, k], kNorm: before the order; may be null
-  const int32_t* order = nullptr;  // [k], may be null
-  int hadamard = 0;                // of the first segment; 0: none
+  const float* x = nullptr;              // [rows, k]; kGate: [rows, 2 k], gate first
+  const uint16_t* x_f16 = nullptr;       // kGate: instead of x
+  const int8_t* silu_offsets = nullptr;  // [kSiluOffsets], with x_f16; may be null
+  const float* gain = nullptr;           // [k], kNorm
+  float epsilon = 0;                     // kNorm
+  float* plain = nullptr;                // [rows, k], kNorm: before the order; may be null
+  const int32_t* order = nullptr;        // [k], may be null
+  int hadamard = 0;                      // of the first segment; 0: none
   float clip = 1;
   InputView y;
   int dependent = 0;  // programmatic dependent launch: may begin while the kernel before it ends
@@ -44,15 +46,21 @@ bool can_produce(const ProduceTask& task);
 Status launch_produce(const ProduceTask& task, Stream stream);
 
 // Whether the quick kernels take it: segments of whole tiles, the second of two at most, integer steps that follow from
-// 128 values or from the segment, no `plain`. The others serve every task of can_produce().
+// 128 values or from the segment, no `plain`, a table of silu with rows in f16. The others serve every task of can_produce().
 bool can_be_quick(const ProduceTask& task);
+// silu of f16 has few arguments: what an estimate in f32 needs added to its bits, by the bits of x. Those left out are -60
+// and less, and NaN with a sign: there silu is computed.
+inline constexpr int kSiluOffsets = 0xd400, kSiluComputed = 0xd380;
+Status launch_silu_offsets(int8_t* offsets, Stream stream);
+
 // Of the quick gate, many rows.
 struct GatePlan {
   int blocks = 0;  // of a multiprocessor; 0: no room
+  int crews = 1;   // of a block, each with a row
   int threads = 0;
   int shared_bytes = 0;
 };
-GatePlan quick_gate_plan(const InputView& y);
+GatePlan quick_gate_plan(const InputView& y, int value_bytes = 4);  // of x: 4 or 2
 // Blocks of a cluster that shares a row of the quick gate; 0: rows are many, or too wide.
 int few_gate_blocks(const InputView& y, int multiprocessors);
 

@@ -7,7 +7,8 @@
 
 namespace atom::backend::cuda::hopper {
 
-// head_dim 64, 128 or 256, at most 65535 rows. `places` and the page tables were written before the kernel before this one began.
+// has_attention() (hopper_decode.h), at most 65535 rows; rows (f32 or f16), angles and offsets begin at multiples of 16 bytes.
+// `places` and the page tables were written before the kernel before this one began.
 bool can_store(const AttentionTask& task);
 Status launch_store(const AttentionTask& task, Stream stream);
 

@@ -143,7 +143,7 @@ inline constexpr Tuned kTunedGrouped[] = {
       {64, 2, 1, 1, true},
       {128, 2, 1, 1, true},
       {128, 2, 1, 1, true},
-      {128, 2, 1, 1, true}}},
+      {256, 2, 1, 1, true}}},
     // down
     {64,
      87,
@@ -164,8 +164,8 @@ inline constexpr Tuned kTunedGrouped[] = {
       {64, 2, 1, 1, true},
       {128, 2, 1, 1, true},
       {64, 2, 2, 1, true},
-      {128, 2, 1, 1, true},
-      {256, 2, 1, 1, true}}},
+      {256, 2, 1, 1, true},
+      {256, 2, 1, 2, true}}},
     // o
     {128,
      65,
@@ -176,7 +176,7 @@ inline constexpr Tuned kTunedGrouped[] = {
       {64, 2, 1, 1, true},
       {128, 2, 1, 1, true},
       {256, 2, 1, 1, true},
-      {256, 2, 1, 1, true}}},
+      {256, 2, 1, 2, true}}},
     // gate and up
     {896,
      65,
@@ -187,7 +187,7 @@ inline constexpr Tuned kTunedGrouped[] = {
       {128, 2, 1, 1, true},
       {128, 2, 1, 1, true},
       {256, 2, 1, 1, true},
-      {256, 2, 1, 1, true}}},
+      {256, 2, 1, 2, true}}},
     // down
     {128,
      225,
@@ -197,8 +197,8 @@ inline constexpr Tuned kTunedGrouped[] = {
       {64, 2, 2, 2, false},
       {64, 2, 1, 2, false},
       {128, 2, 1, 1, true},
-      {128, 2, 1, 1, true},
-      {256, 2, 1, 1, true}}},
+      {256, 2, 1, 1, true},
+      {256, 2, 1, 2, true}}},
 };
 
 }  // namespace atom::backend::cuda::hopper

@@ -19,7 +19,7 @@ void CudaRecording::forget() {
 }
 
 void CudaRecording::run(std::span<const SequenceStep> sequences) {
-  if (!CudaBackend::is_decoding(sequences)) return step_(sequences);
+  if (by_calls_ || !CudaBackend::is_decoding(sequences)) return step_(sequences);
   int rows = 0;
   for (const SequenceStep& s : sequences) rows = std::max(rows, s.row_end);
   if (memory_ != device_memory_returns()) forget();
@@ -37,36 +37,41 @@ void CudaRecording::run(std::span<const SequenceStep> sequences) {
     return;
   }
   backend_.prepare(sequences, page_tokens_, plans_);
-  if (graph_ == nullptr || memory_ != device_memory_returns()) capture(sequences);
+  if (graph_ == nullptr || memory_ != device_memory_returns()) {
+    if (const cudaError_t status = capture(sequences); status != 0) {
+      backend_.note(
+          fmt::format("recorded steps: operation by operation, no graph ({})", words(status)));
+      by_calls_ = true;
+      return step_(sequences);
+    }
+  }
   require(cudaGraphLaunch(graph_, backend_.stream_), "replaying a step");
 }
 
-// An error of the function ends the capture before it goes on: the stream is usable again.
-void CudaRecording::capture(std::span<const SequenceStep> sequences) {
+// An error of the function ends the capture before it goes on: the stream is usable again. What cannot be captured appears as an
+// error of the function, too, but then the capture is void.
+cudaError_t CudaRecording::capture(std::span<const SequenceStep> sequences) {
   if (graph_ != nullptr) cudaGraphExecDestroy(std::exchange(graph_, nullptr));
   cudaGraph_t graph = nullptr;
-  require(cudaStreamBeginCapture(backend_.stream_, cudaStreamCaptureModeThreadLocal),
-          "recording a step");
-  backend_.capturing_ = true;
+  cudaError_t status = cudaStreamBeginCapture(backend_.stream_, cudaStreamCaptureModeThreadLocal);
   std::exception_ptr problem;
-  try {
-    step_(sequences);
-  } catch (...) {
-    problem = std::current_exception();
+  if (status == cudaSuccess) {
+    backend_.capturing_ = true;
+    try {
+      step_(sequences);
+    } catch (...) {
+      problem = std::current_exception();
+    }
+    backend_.capturing_ = false;
+    status = cudaStreamEndCapture(backend_.stream_, &graph);
   }
-  backend_.capturing_ = false;
-  const cudaError_t ended = cudaStreamEndCapture(backend_.stream_, &graph);
-  if (problem == nullptr && ended == cudaSuccess) {
-    const cudaError_t made = cudaGraphInstantiate(&graph_, graph, 0);
-    cudaGraphDestroy(graph);
-    require(made, "recording a step");
-    memory_ = device_memory_returns();
-    return;
-  }
-  cudaGetLastError();
+  if (status == cudaSuccess && problem == nullptr) status = cudaGraphInstantiate(&graph_, graph, 0);
   if (graph != nullptr) cudaGraphDestroy(graph);
-  if (problem != nullptr) std::rethrow_exception(problem);
-  require(ended, "recording a step");
+  if (status != cudaSuccess) graph_ = nullptr;
+  cudaGetLastError();  // or the next launch would report it again
+  if (status == cudaSuccess && problem != nullptr) std::rethrow_exception(problem);
+  memory_ = device_memory_returns();
+  return status;
 }
 
 }  // namespace atom::backend::cuda

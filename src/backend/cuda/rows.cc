@@ -28,6 +28,7 @@ std::string plain_notice(const InputSpec& spec, std::string_view name) {
 
 void CudaBackend::embed(const EmbedArgs& args) {
   require(launch_embed({.ids = args.ids,
+                        .sampled = args.sampled,
                         .table = args.table.rows,
                         .element = table_element(args.table.format),
                         .rows = args.rows,
@@ -60,10 +61,15 @@ void CudaBackend::norm(const NormArgs& args) {
 }
 
 void CudaBackend::gate(const GateArgs& args) {
-  if (produce({.source = hopper::Source::kGate, .x = args.x}, args.y, "gate")) return;
+  check((args.x != nullptr) != (args.x_f16 != nullptr),
+        "gate: exactly one of x and x_f16 is given");
+  if (produce({.source = hopper::Source::kGate, .x = args.x, .x_f16 = args.x_f16}, args.y, "gate"))
+    return;
   const int rows = args.y.rows, k = args.y.spec->k();
   float* plain = rows_scratch(rows, k);
-  require(launch_gate({.x = args.x, .y = plain, .rows = rows, .k = k}, stream_), "gate");
+  require(
+      launch_gate({.x = args.x, .x_f16 = args.x_f16, .y = plain, .rows = rows, .k = k}, stream_),
+      "gate");
   quantize_rows(plain, args.y);
 }
 
@@ -76,6 +82,7 @@ bool CudaBackend::produce(hopper::ProduceTask task, const Activation& y, std::st
   task.hadamard = spec.hadamard;
   task.clip = spec.clip;
   task.y = input_view(y);
+  task.silu_offsets = silu_offsets_.as<int8_t>();
   task.dependent = 1;
   if (!hopper::can_produce(task)) {
     note(plain_notice(spec, name));

@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cstring>
+#include <iterator>
+#include <map>
+#include <mutex>
 #include <utility>
 
 #include "base/error.h"
@@ -19,7 +22,12 @@ std::string version_text(int version) {
 
 std::atomic<uint64_t> returns = 0;
 
-std::string words(Status status) { return cudaGetErrorString(static_cast<cudaError_t>(status)); }
+// What allocate_device() gave and has not got back: address -> bytes.
+std::mutex allocations_mutex;
+std::map<uintptr_t, size_t>& allocations() {
+  static std::map<uintptr_t, size_t> all;
+  return all;
+}
 
 // The driver is asked first: the runtime answers "insufficient" also where there is none.
 void require_driver() {
@@ -32,6 +40,8 @@ void require_driver() {
 }
 
 }  // namespace
+
+std::string words(Status status) { return cudaGetErrorString(static_cast<cudaError_t>(status)); }
 
 void require(Status status, std::string_view what) {
   if (status == cudaSuccess) return;
@@ -63,10 +73,22 @@ Device open_device() {
   return device;
 }
 
+std::string toolkit_version() { return version_text(CUDART_VERSION); }
+
+std::string driver_version() {
+  int driver = 0;
+  require(cudaDriverGetVersion(&driver), "asking for the driver's version");
+  return version_text(driver);
+}
+
 void* allocate_device(size_t bytes) {
   void* data = nullptr;
   const cudaError_t status = cudaMalloc(&data, std::max<size_t>(bytes, 1));
-  if (status == cudaSuccess) return data;
+  if (status == cudaSuccess) {
+    const std::scoped_lock lock(allocations_mutex);
+    allocations()[reinterpret_cast<uintptr_t>(data)] = std::max<size_t>(bytes, 1);
+    return data;
+  }
   cudaGetLastError();
   size_t free = 0, total = 0;
   if (status == cudaErrorMemoryAllocation && cudaMemGetInfo(&free, &total) == cudaSuccess)
@@ -81,7 +103,20 @@ void* allocate_device(size_t bytes) {
 void free_device(void* data) {
   if (data == nullptr) return;
   ++returns;
+  {
+    const std::scoped_lock lock(allocations_mutex);
+    allocations().erase(reinterpret_cast<uintptr_t>(data));
+  }
   cudaFree(data);  // what could fail here has failed, and was reported, before
+}
+
+bool is_device_memory(const void* data) {
+  const auto at = reinterpret_cast<uintptr_t>(data);
+  const std::scoped_lock lock(allocations_mutex);
+  const auto after = allocations().upper_bound(at);
+  if (after == allocations().begin()) return false;
+  const auto& [begin, bytes] = *std::prev(after);
+  return at - begin < bytes;
 }
 
 uint64_t device_memory_returns() { return returns; }
@@ -104,37 +139,94 @@ void DeviceMemory::reserve_more(size_t bytes) {
   if (bytes > bytes_) reserve(2 * bytes);
 }
 
-Staging::~Staging() {
-  for (const Slot& slot : slots_) {
-    if (slot.copied != nullptr) cudaEventDestroy(slot.copied);
-    if (slot.pinned != nullptr) cudaFreeHost(slot.pinned);
+PinnedMemory::PinnedMemory(size_t bytes) {
+  require(cudaMallocHost(&data_, bytes), "allocating pinned memory");
+}
+
+PinnedMemory::~PinnedMemory() { cudaFreeHost(data_); }
+
+StreamMark::StreamMark() {
+  require(cudaEventCreateWithFlags(&event_, cudaEventDisableTiming), "creating an event");
+}
+
+StreamMark::~StreamMark() { cudaEventDestroy(event_); }
+
+void StreamMark::record(Stream stream) {
+  require(cudaEventRecord(event_, stream), "recording an event");
+}
+
+bool StreamMark::reached() const {
+  if (cudaEventQuery(event_) != cudaErrorNotReady) return true;
+  cudaGetLastError();  // or the next launch would report it
+  return false;
+}
+
+void StreamMark::wait() const { require(cudaEventSynchronize(event_), "waiting for the device"); }
+
+// slots_[next_], with at least `bytes`, once nothing reads it any more.
+Staging::Slot& Staging::free_slot(size_t bytes) {
+  Slot& slot = slots_[next_];
+  if (slot.copied == nullptr) slot.copied = std::make_unique<StreamMark>();
+  slot.copied->wait();
+  if (slot.bytes < bytes) {
+    slot.bytes = 0;
+    slot.pinned.reset();
+    const size_t size = std::max(2 * bytes, kLeastBytes);
+    slot.pinned = std::make_unique<PinnedMemory>(size);
+    slot.bytes = size;
   }
+  return slot;
 }
 
 void Staging::copy(void* device, const void* host, size_t bytes, Stream stream) {
+  send(stream);
   if (bytes == 0) return;
   if (bytes > kMostBytes) {
     require(cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, stream), "upload");
     require(cudaStreamSynchronize(stream), "upload");  // `host` may change now
     return;
   }
-  Slot& slot = slots_[next_];
+  Slot& slot = free_slot(bytes);
+  std::memcpy(pinned(), host, bytes);
+  require(cudaMemcpyAsync(device, pinned(), bytes, cudaMemcpyHostToDevice, stream), "upload");
+  slot.copied->record(stream);
   next_ = (next_ + 1) % kSlots;
-  if (slot.copied == nullptr)
-    require(cudaEventCreateWithFlags(&slot.copied, cudaEventDisableTiming), "creating an event");
-  else
-    require(cudaEventSynchronize(slot.copied), "upload");
-  if (slot.bytes < bytes) {
-    if (slot.pinned != nullptr)
-      require(cudaFreeHost(std::exchange(slot.pinned, nullptr)), "upload");
-    slot.bytes = 0;
-    const size_t size = std::max<size_t>(2 * bytes, 4096);
-    require(cudaMallocHost(&slot.pinned, size), "allocating pinned memory");
-    slot.bytes = size;
+}
+
+void Staging::add(void* device, const void* host, size_t bytes, Stream stream) {
+  if (bytes == 0) return;
+  if (bytes > kMostBytes) return copy(device, host, bytes, stream);
+  size_t at = (used_ + 15) / 16 * 16;
+  if (copies_.count == CopyTask::kMost || at + bytes > slots_[next_].bytes) send(stream);
+  if (copies_.count == 0) free_slot(bytes), at = 0;
+  std::memcpy(pinned() + at, host, bytes);
+  copies_.at[copies_.count++] = {
+      .from = pinned() + at, .to = device, .bytes = static_cast<int64_t>(bytes)};
+  used_ = at + bytes;
+}
+
+void Staging::send_by_kernel(Stream stream) {
+  if (copies_.count == 0) return;
+  const Status status = launch_copies(copies_, stream);
+  end_sending(stream, status);
+}
+
+void Staging::send(Stream stream) {
+  if (copies_.count == 0) return;
+  Status status = 0;
+  for (int i = 0; i < copies_.count && status == 0; ++i) {
+    const auto& copy = copies_.at[i];
+    status = cudaMemcpyAsync(copy.to, copy.from, static_cast<size_t>(copy.bytes),
+                             cudaMemcpyHostToDevice, stream);
   }
-  std::memcpy(slot.pinned, host, bytes);
-  require(cudaMemcpyAsync(device, slot.pinned, bytes, cudaMemcpyHostToDevice, stream), "upload");
-  require(cudaEventRecord(slot.copied, stream), "upload");
+  end_sending(stream, status);
+}
+
+void Staging::end_sending(Stream stream, Status status) {
+  copies_.count = 0;
+  slots_[next_].copied->record(stream);
+  next_ = (next_ + 1) % kSlots;
+  require(status, "upload");
 }
 
 }  // namespace atom::backend::cuda

@@ -1,58 +1,74 @@
-// Sampling and scoring: the rules go up, ids and log-probabilities come back.
+// Sampling and scoring. Rules, ids and log-probabilities are read and written by the kernel where the host has them; ids for
+// the next step go to device memory, too.
+#include <algorithm>
+#include <span>
+#include <utility>
+
 #include "backend/cuda/cuda_backend.h"
+#include "base/error.h"
 
 namespace atom::backend::cuda {
 namespace {
 
-// Arrays of one call in one piece of device memory.
-struct Draws {
-  double* log_probabilities;
-  DrawRule* rules;
-  int32_t* ids;
-  int32_t* targets;
-
-  static size_t bytes(size_t rows) {
-    return rows * (sizeof(double) + sizeof(DrawRule) + 2 * sizeof(int32_t));
+class IdsOnTheirWay final : public PendingIds {
+ public:
+  IdsOnTheirWay(std::shared_ptr<DrawSlot> slot, size_t rows)
+      : slot_(std::move(slot)), rows_(rows) {}
+  std::span<const int32_t> wait() override {
+    slot_->done.wait();
+    return {slot_->ids, rows_};
   }
-  Draws(void* memory, size_t rows)
-      : log_probabilities(static_cast<double*>(memory)),
-        rules(reinterpret_cast<DrawRule*>(log_probabilities + rows)),
-        ids(reinterpret_cast<int32_t*>(rules + rows)),
-        targets(ids + rows) {}
+
+ private:
+  std::shared_ptr<DrawSlot> slot_;
+  size_t rows_;
 };
 
 }  // namespace
 
-void CudaBackend::sample(const SampleArgs& args) {
+std::shared_ptr<DrawSlot> CudaBackend::enqueue_sample(const SampleArgs& args, int32_t* sampled) {
   const auto rows = static_cast<size_t>(args.rows);
-  if (rows == 0) return;
-  draws_.reserve(Draws::bytes(rows));
-  const Draws draws(draws_.as<void>(), rows);
+  std::shared_ptr<DrawSlot> slot = draws_.free_slot(rows);
   SampleTask task{.logits = args.logits,
                   .rows = args.rows,
                   .vocabulary = args.vocabulary,
-                  .ids = draws.ids,
-                  .log_probabilities = draws.log_probabilities};
+                  .ids = slot->ids,
+                  .log_probabilities = slot->log_probabilities,
+                  .sampled = sampled};
   if (args.rules != nullptr) {
-    std::vector<DrawRule> rules;
-    for (const SampleRule& rule : std::span(args.rules, rows))
-      rules.push_back({.temperature = rule.temperature,
-                       .top_k = rule.top_k,
-                       .top_p = rule.top_p,
-                       .uniform = rule.uniform});
-    staging_.copy(draws.rules, rules.data(), rows * sizeof(DrawRule), stream_);
+    std::transform(args.rules, args.rules + rows, slot->rules, [](const SampleRule& rule) {
+      return DrawRule{.temperature = rule.temperature,
+                      .top_k = rule.top_k,
+                      .top_p = rule.top_p,
+                      .uniform = rule.uniform};
+    });
     masses_.reserve(rows * static_cast<size_t>(args.vocabulary) * sizeof(uint64_t));
-    task.rules = draws.rules;
+    task.rules = slot->rules;
     task.masses = masses_.as<uint64_t>();
   }
   if (args.targets != nullptr) {
-    staging_.copy(draws.targets, args.targets, rows * sizeof(int32_t), stream_);
-    task.targets = draws.targets;
+    std::copy_n(args.targets, rows, slot->targets);
+    task.targets = slot->targets;
   }
   require(launch_sample(task, stream_), "sample");
-  if (args.rules != nullptr) download(args.ids, draws.ids, rows * sizeof(int32_t));
-  if (args.targets != nullptr)
-    download(args.log_probabilities, draws.log_probabilities, rows * sizeof(double));
+  slot->done.record(stream_);
+  return slot;
+}
+
+void CudaBackend::sample(const SampleArgs& args) {
+  const auto rows = static_cast<size_t>(args.rows);
+  if (rows == 0) return;
+  const std::shared_ptr<DrawSlot> slot = enqueue_sample(args, nullptr);
+  slot->done.wait();
+  if (args.rules != nullptr) std::copy_n(slot->ids, rows, args.ids);
+  if (args.targets != nullptr) std::copy_n(slot->log_probabilities, rows, args.log_probabilities);
+}
+
+std::unique_ptr<PendingIds> CudaBackend::sample_ahead(const SampleArgs& args, int32_t* sampled) {
+  check(args.rules != nullptr && args.targets == nullptr,
+        "sampling ahead draws and does not score");
+  return std::make_unique<IdsOnTheirWay>(enqueue_sample(args, sampled),
+                                         static_cast<size_t>(args.rows));
 }
 
 }  // namespace atom::backend::cuda

@@ -73,8 +73,9 @@ struct LinearTask {
       nullptr;  // rows [row_ends[expert - 1], row_ends[expert]); null: [0, x.rows)
   const int32_t* row_index = nullptr;  // may be null: i
   int expert = 0;
-  int add = 0;         // y += instead of y =
-  float* y = nullptr;  // [rows, n]
+  int add = 0;                // y += instead of y =
+  float* y = nullptr;         // [rows, n]
+  uint16_t* y_f16 = nullptr;  // instead of y, f16, saturated; not with add
 };
 Status launch_linear(const LinearTask& task, Stream stream);
 
@@ -95,8 +96,9 @@ Status launch_quantize(const QuantizeTask& task, Stream stream);
 Status launch_dequantize(const InputView& x, float* y, Stream stream);  // y = [rows, k]
 
 struct EmbedTask {
-  const int32_t* ids = nullptr;  // [rows]; a row of an id outside [0, count) becomes NaN
-  const void* table = nullptr;   // [count, width]
+  const int32_t* ids = nullptr;      // [rows]; ~j is sampled[j]
+  const int32_t* sampled = nullptr;  // may be null; a row of an id outside [0, count) becomes NaN
+  const void* table = nullptr;       // [count, width]
   Element element = Element::kF32;
   int rows = 0;
   int count = 0;
@@ -116,8 +118,9 @@ struct NormTask {
 Status launch_norm(const NormTask& task, Stream stream);
 
 struct GateTask {
-  const float* x = nullptr;  // [rows, 2 k], gate first
-  float* y = nullptr;        // [rows, k]
+  const float* x = nullptr;         // [rows, 2 k], gate first
+  const uint16_t* x_f16 = nullptr;  // instead of x
+  float* y = nullptr;               // [rows, k]
   int rows = 0;
   int k = 0;
 };
@@ -161,11 +164,13 @@ struct SampleTask {
   const float* logits = nullptr;  // [rows, vocabulary]
   int rows = 0;
   int vocabulary = 0;
-  const DrawRule* rules = nullptr;      // [rows], may be null: no ids
-  uint64_t* masses = nullptr;           // [rows, vocabulary] scratch, with rules
-  int32_t* ids = nullptr;               // [rows]
-  const int32_t* targets = nullptr;     // [rows], may be null: no scores
-  double* log_probabilities = nullptr;  // [rows]
+  uint64_t* masses = nullptr;  // [rows, vocabulary] scratch, with rules
+  // Pinned host memory, all [rows].
+  const DrawRule* rules = nullptr;  // may be null: no ids
+  int32_t* ids = nullptr;
+  const int32_t* targets = nullptr;  // may be null: no scores
+  double* log_probabilities = nullptr;
+  int32_t* sampled = nullptr;  // [rows] the ids once more, on the device; may be null
 };
 Status launch_sample(const SampleTask& task, Stream stream);
 
@@ -195,7 +200,8 @@ struct KvView {
 };
 
 struct AttentionTask {
-  const float* qkv = nullptr;  // [rows, (heads + 2 kv_heads) * head_dim]
+  const float* qkv = nullptr;         // [rows, (heads + 2 kv_heads) * head_dim]
+  const uint16_t* qkv_f16 = nullptr;  // instead of qkv
   int rows = 0;
   int heads = 0;
   int kv_heads = 0;
@@ -225,6 +231,19 @@ Status launch_attend(const AttentionTask& task,
                      Stream stream);  // a block takes attend_shared_bytes()
 uint64_t attend_shared_bytes(const AttentionTask& task);
 Status launch_keep_open_pages(const AttentionTask& task, Stream stream);
+
+// Arrays that come from pinned host memory: `to` and `from` are multiples of 16, nothing overlaps.
+struct CopyTask {
+  static constexpr int kMost = 8;
+  struct Piece {
+    const void* from = nullptr;
+    void* to = nullptr;
+    int64_t bytes = 0;
+  };
+  Piece at[kMost];
+  int count = 0;
+};
+Status launch_copies(const CopyTask& task, Stream stream);
 
 // 0 when the device can run the kernels of this build.
 Status probe_kernels();

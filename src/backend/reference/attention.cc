@@ -161,6 +161,7 @@ std::vector<float> attend(std::span<const float> q, std::span<const std::vector<
 }  // namespace
 
 void ReferenceBackend::attention(const AttentionArgs& args) {
+  check(args.qkv_f16 == nullptr, "reference takes rows in f32");
   const KvLayout& layout = args.layout;
   const int d = layout.head_dim;
   check(d % 2 == 0 && args.heads % layout.kv_heads == 0, "attention: heads or head_dim");

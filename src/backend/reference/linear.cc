@@ -222,6 +222,7 @@ std::unique_ptr<PackedLinear> ReferenceBackend::pack(std::span<const LinearWeigh
 }
 
 void ReferenceBackend::linear(const LinearArgs& args) {
+  check(args.y_f16 == nullptr, "reference gives rows in f32");
   const bool by_expert = args.row_ends != nullptr;
   check(by_expert || args.weights.size() == 1, "a dense linear has one weight");
   int row = 0;

@@ -1,7 +1,9 @@
 // Operations on single rows: embedding, norm, quantization, gate, and a mixture's routing and sum.
 #include <cmath>
+#include <limits>
 #include <vector>
 
+#include "backend/embed_id.h"
 #include "backend/reference/activation.h"
 #include "backend/reference/reference_backend.h"
 #include "base/error.h"
@@ -49,9 +51,10 @@ void ReferenceBackend::embed(const EmbedArgs& args) {
     if constexpr (!F::kInteger) {
       const auto* rows = static_cast<const typename F::Storage*>(table.rows);
       for (int row = 0; row < args.rows; ++row) {
-        check(args.ids[row] >= 0 && args.ids[row] < table.count, "an id outside the table");
+        const int32_t id = embed_id(args, row);
         for (size_t i = 0, width = static_cast<size_t>(table.width); i < width; ++i)
-          args.y[row * width + i] = F::widen(rows[static_cast<size_t>(args.ids[row]) * width + i]);
+          args.y[row * width + i] = id < 0 ? std::numeric_limits<float>::quiet_NaN()
+                                           : F::widen(rows[static_cast<size_t>(id) * width + i]);
       }
     } else {
       check(false, "a table holds floating-point rows");
@@ -80,6 +83,7 @@ void ReferenceBackend::quantize(const QuantizeArgs& args) {
 }
 
 void ReferenceBackend::gate(const GateArgs& args) {
+  check(args.x_f16 == nullptr, "reference takes rows in f32");
   const int k = args.y.spec->k();
   std::vector<float> y(static_cast<size_t>(k));
   for (int row = 0; row < args.y.rows; ++row) {

@@ -1,0 +1,100 @@
+#include "timing/memory.h"
+
+#include <string>
+#include <string_view>
+
+#include "timing/operation.h"
+
+namespace atom::timing {
+namespace {
+
+double stored_bytes(const format::Segments& segments, int n) {
+  double row = 0;
+  for (const format::Segment& s : segments.at) {
+    if (s.size == 0) continue;
+    // Random models have no weights in 32 bits.
+    if (!format::is_integer(s.format)) {
+      row += 2.0 * s.size;
+      continue;
+    }
+    row += static_cast<double>(format::row_bytes(s.format, s.size)) +
+           format::weight_scales(s.format, s.size) * format::weight_scale_bytes(s.format) +
+           format::weight_multipliers(s.format, s.size);
+  }
+  return row * n;
+}
+
+double linear_bytes(const model::Scheme& scheme, const std::string& module, int n, int k) {
+  const model::LinearScheme* linear = scheme.find(module);
+  if (linear == nullptr) return 2.0 * n * k;
+  return stored_bytes(model::weight_segments(*linear, k), n);
+}
+
+struct LayerBytes {
+  double qkv = 0, out = 0, gate_up = 0, down = 0;  // of one expert
+};
+LayerBytes bytes_of(const model::ModelConfig& config, const model::Scheme& scheme) {
+  const auto attention = [&](std::string_view below, int n, int k) {
+    return linear_bytes(scheme, model::module_name(0, below), n, k);
+  };
+  const auto expert = [&](std::string_view part, int n, int k) {
+    return linear_bytes(scheme, model::expert_module_name(0, part, 0), n, k);
+  };
+  const int hidden = config.hidden, kv = config.kv_heads * config.head_dim;
+  const model::Family& family = *config.family;
+  LayerBytes out;
+  out.qkv = attention("self_attn.q_proj", config.attention_size(), hidden) +
+            2 * attention("self_attn.k_proj", kv, hidden);
+  out.out = attention("self_attn.o_proj", hidden, config.attention_size());
+  out.gate_up = 2 * expert(family.gate, config.intermediate, hidden);
+  out.down = expert(family.down, hidden, config.intermediate);
+  return out;
+}
+
+double copied(double bytes, size_t rotated) { return bytes * copies_for(bytes, rotated); }
+
+}  // namespace
+
+double layer_bytes(const model::ModelConfig& config, const model::Scheme& scheme) {
+  const LayerBytes bytes = bytes_of(config, scheme);
+  return bytes.qkv + bytes.out + config.experts * (bytes.gate_up + bytes.down);
+}
+
+double step_memory(const model::ModelConfig& config, const model::Scheme& scheme,
+                   const StepShape& shape) {
+  const double ends = 2 * 2.0 * config.vocabulary * config.hidden;  // embedding and head
+  double cache = 0;
+  for (const format::KvKind kind : scheme.kv) {
+    const format::KvLayout layout = {
+        .kind = kind, .kv_heads = config.kv_heads, .head_dim = config.head_dim};
+    cache += static_cast<double>(layout.page_bytes()) *
+             kv::pages_for(shape.context + StepBench::kMostSteps, layout);
+  }
+  return config.layers * layer_bytes(config, scheme) + ends + shape.batch * cache +
+         4.0 * shape.batch * config.vocabulary;
+}
+
+double layer_ops_memory(const model::ModelConfig& config, const model::Scheme& scheme, int rows,
+                        size_t rotated) {
+  const LayerBytes bytes = bytes_of(config, scheme);
+  const double row =
+      2.0 * config.hidden + config.qkv_size() + config.attention_size() + 2.0 * config.intermediate;
+  return copied(bytes.qkv, rotated) + copied(bytes.out, rotated) + copied(bytes.gate_up, rotated) +
+         copied(bytes.down, rotated) + 4.0 * rows * row;
+}
+
+double attention_ops_memory(const model::ModelConfig& config, const AttentionShape& shape,
+                            size_t rotated) {
+  const format::KvLayout layout = {
+      .kind = shape.cache, .kv_heads = config.kv_heads, .head_dim = config.head_dim};
+  double pages = 0, rows = 0;
+  for (const int context : shape.contexts) {
+    pages += kv::pages_for(context, layout);
+    rows += shape.prompts ? context : 1;
+  }
+  const double cache = pages * static_cast<double>(layout.page_bytes());
+  return (shape.prompts ? cache : copied(cache, rotated)) +
+         4.0 * rows * (config.qkv_size() + config.attention_size());
+}
+
+}  // namespace atom::timing

@@ -10,23 +10,14 @@
 #include "timing/attention_ops.h"
 #include "timing/baseline_file.h"
 #include "timing/layer_ops.h"
+#include "timing/small_config.h"
 
 namespace atom::timing {
 namespace {
 
-model::ModelConfig small_config() {
-  model::ModelConfig config;
-  config.family = &model::find_family("LlamaForCausalLM", "test");
-  config.vocabulary = 96;
-  config.hidden = 128;
-  config.intermediate = 192;
+model::ModelConfig one_layer() {
+  model::ModelConfig config = small_config();
   config.layers = 1;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 32;
-  config.max_positions = 256;
-  config.norm_epsilon = 1e-5f;
-  config.rope_theta = 10000;
   return config;
 }
 
@@ -50,7 +41,7 @@ class OperationsTest : public ::testing::Test {
 };
 
 TEST_F(OperationsTest, LayersAndTheirProducers) {
-  const model::ModelConfig config = small_config();
+  const model::ModelConfig config = one_layer();
   model::Scheme scheme;
   scheme.kv = {format::KvKind::kInt4};
   for (const std::string& module : model::linear_modules(config))
@@ -79,10 +70,10 @@ TEST_F(OperationsTest, LayersAndTheirProducers) {
 }
 
 TEST_F(OperationsTest, TheLibraryMultipliesInF32AndNothingElse) {
-  LibraryOps half(*backend_, small_config(), backend::LibraryFormat::kF16, data_, 0);
+  LibraryOps half(*backend_, one_layer(), backend::LibraryFormat::kF16, data_, 0);
   half.set_rows(2, kQuick);
   EXPECT_FALSE(half.works());
-  LibraryOps single(*backend_, small_config(), backend::LibraryFormat::kF32, data_, 1'000'000);
+  LibraryOps single(*backend_, one_layer(), backend::LibraryFormat::kF32, data_, 1'000'000);
   single.set_rows(2, kQuick);
   ASSERT_TRUE(single.works());
   expect_time(single.linear(Site::kDown));
@@ -99,7 +90,7 @@ TEST_F(OperationsTest, TheLibraryMultipliesInF32AndNothingElse) {
 TEST_F(OperationsTest, AttentionOfStepsAndPrompts) {
   for (const bool prompts : {false, true})
     for (const bool open : {false, true}) {
-      const AttentionOps ops(*backend_, small_config(),
+      const AttentionOps ops(*backend_, one_layer(),
                              {.cache = format::KvKind::kInt4,
                               .open_page = open,
                               .contexts = {70, 1, 130},

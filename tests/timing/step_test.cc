@@ -1,5 +1,6 @@
 // Timed steps: every kind runs by itself, results stay finite, floors follow the formula. Times are not asserted.
 #include "timing/step.h"
+#include "timing/small_config.h"
 
 #include <gtest/gtest.h>
 
@@ -11,22 +12,12 @@
 namespace atom::timing {
 namespace {
 
-model::ModelConfig small_config(int experts) {
-  model::ModelConfig config;
-  config.family =
-      &model::find_family(experts > 1 ? "MixtralForCausalLM" : "LlamaForCausalLM", "test");
-  config.vocabulary = 96;
-  config.hidden = 128;
+model::ModelConfig wide_heads(int experts) {
+  model::ModelConfig config = small_config(experts);
   config.intermediate = 256;
-  config.layers = 2;
   config.heads = 2;
   config.kv_heads = 1;
   config.head_dim = 64;
-  config.max_positions = 256;
-  config.norm_epsilon = 1e-5f;
-  config.rope_theta = 10000;
-  config.experts = experts;
-  config.experts_per_token = experts > 1 ? 2 : 1;
   return config;
 }
 
@@ -34,7 +25,7 @@ model::RandomModel small_model(backend::Backend& backend, int experts) {
   model::Scheme scheme;
   scheme.kv.assign(2, format::KvKind::kInt4);
   scheme.open_page = true;
-  const model::ModelConfig config = small_config(experts);
+  const model::ModelConfig config = wide_heads(experts);
   for (const std::string& module : model::linear_modules(config))
     scheme.linears.emplace(module,
                            model::LinearScheme{.weight = format::kInt8, .input = format::kInt8});

@@ -12,6 +12,7 @@
 #include "model/random_model.h"
 #include "timing/layer_ops.h"
 #include "timing/memory.h"
+#include "timing/small_config.h"
 
 namespace atom::timing {
 namespace {
@@ -27,25 +28,6 @@ TEST(Choose, TheFastestUnlessThePresentOneIsAsGood) {
   EXPECT_EQ(chosen({1.009, 2, 1}), 0);
   EXPECT_EQ(chosen({1.011, 2, 1}), 2);
   EXPECT_EQ(chosen({2, 1, 1.001}), 1);
-}
-
-model::ModelConfig small_config(int experts) {
-  model::ModelConfig config;
-  config.family =
-      &model::find_family(experts > 1 ? "MixtralForCausalLM" : "LlamaForCausalLM", "test");
-  config.vocabulary = 96;
-  config.hidden = 128;
-  config.intermediate = 192;
-  config.layers = 2;
-  config.heads = 4;
-  config.kv_heads = 2;
-  config.head_dim = 32;
-  config.max_positions = 256;
-  config.norm_epsilon = 1e-5f;
-  config.rope_theta = 10000;
-  config.experts = experts;
-  config.experts_per_token = experts > 1 ? 2 : 1;
-  return config;
 }
 
 model::Scheme small_scheme(const model::ModelConfig& config) {

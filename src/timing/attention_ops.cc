@@ -9,11 +9,6 @@
 #include "model/rope.h"
 
 namespace atom::timing {
-namespace {
-
-size_t count(int rows, int width) { return static_cast<size_t>(rows) * static_cast<size_t>(width); }
-
-}  // namespace
 
 AttentionOps::AttentionOps(backend::Backend& backend, const model::ModelConfig& config,
                            const AttentionShape& shape, RandomData& data, size_t rotated)
@@ -27,7 +22,7 @@ AttentionOps::AttentionOps(backend::Backend& backend, const model::ModelConfig& 
   plain_.segments = format::whole(format::kF32, config.attention_size());
   qkv_ = data.make(
       backend.has_f16_rows() ? backend::LibraryFormat::kF16 : backend::LibraryFormat::kF32,
-      count(rows_, config.qkv_size()));
+      static_cast<size_t>(rows_) * static_cast<size_t>(config.qkv_size()));
   y_ = backend.allocate(backend.activation_bytes(plain_, rows_));
   const model::RopeTables rope = model::make_rope_tables(
       config, *std::max_element(shape.contexts.begin(), shape.contexts.end()));

@@ -52,6 +52,22 @@ std::unique_ptr<PendingIds> Backend::sample_ahead(const SampleArgs& args, int32_
   return std::make_unique<IdsAtHand>(std::move(ids));
 }
 
+void Backend::edit_logits(float* logits, int vocabulary, std::span<const LogitEdit> edits) {
+  std::vector<float> row(static_cast<size_t>(vocabulary));
+  const size_t bytes = row.size() * sizeof(float);
+  synchronize();
+  for (size_t i = 0; i < edits.size();) {
+    const int index = edits[i].row;
+    float* data = logits + static_cast<size_t>(index) * row.size();
+    download(row.data(), data, bytes);
+    for (; i < edits.size() && edits[i].row == index; ++i) {
+      float& logit = row.at(static_cast<size_t>(edits[i].id));
+      logit = (logit > 0 ? logit / edits[i].factor : logit * edits[i].factor) + edits[i].add;
+    }
+    upload(data, row.data(), bytes);
+  }
+}
+
 std::unique_ptr<Recording> Backend::record(StepFunction step) {
   return std::make_unique<RepeatedCalls>(std::move(step));
 }

@@ -149,6 +149,9 @@ class Backend {
   virtual void route(const RouteArgs& args) = 0;
   virtual void combine(const CombineArgs& args) = 0;
   virtual void sample(const SampleArgs& args) = 0;
+  // Edits, ordered by row, of logits = [rows, vocabulary] that are sampled next. This one takes the rows that are edited to the
+  // host and back.
+  virtual void edit_logits(float* logits, int vocabulary, std::span<const LogitEdit> edits);
 
   // Samples by args.rules (args.ids is not used, nothing is scored) without a wait for the device: `sampled`, [rows] of the
   // backend's memory, holds the ids for an embed that is enqueued later, so that the next step need not wait for the host.

@@ -50,6 +50,9 @@ class ForwardingBackend : public Backend {
   std::unique_ptr<PendingIds> sample_ahead(const SampleArgs& args, int32_t* sampled) override {
     return inner_.sample_ahead(args, sampled);
   }
+  void edit_logits(float* logits, int vocabulary, std::span<const LogitEdit> edits) override {
+    inner_.edit_logits(logits, vocabulary, edits);
+  }
   bool runs_ahead() const override { return inner_.runs_ahead(); }
   std::unique_ptr<Recording> record(StepFunction step) override {
     return inner_.record(std::move(step));

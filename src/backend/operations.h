@@ -196,6 +196,15 @@ struct SampleRule {
   double uniform = 0;  // draw in [0, 1)
 };
 
+// A change of one logit before sampling: divided by `factor` if it is positive, multiplied by it if negative (Keskar et al. 2019),
+// then `add` is added, which may be -infinity.
+struct LogitEdit {
+  int row = 0;
+  int32_t id = 0;
+  float factor = 1;
+  float add = 0;
+};
+
 // Ids from logits, or log-probabilities of given ids. A row with a NaN logit gives id -1.
 struct SampleArgs {
   const float* logits = nullptr;  // [rows, vocabulary]

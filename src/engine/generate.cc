@@ -60,9 +60,9 @@ class SampledId {
 };
 
 // One sequence on one model: its pages, its position, the logits of its last row.
-class Sequence {
+class OneSequence {
  public:
-  Sequence(const model::Model& model, int rows, int positions)
+  OneSequence(const model::Model& model, int rows, int positions)
       : model_(model),
         rows_(rows),
         forward_(model.config, *model.backend, {.max_rows = rows, .max_positions = positions}),
@@ -74,8 +74,8 @@ class Sequence {
           enqueue(sequences, 1);
           forward_.head(*model_.ends, h_.as<float>(), 1, logits_.as<float>());
         })) {}
-  Sequence(const Sequence&) = delete;
-  Sequence& operator=(const Sequence&) = delete;
+  OneSequence(const OneSequence&) = delete;
+  OneSequence& operator=(const OneSequence&) = delete;
 
   // Appends ids; afterwards the logits are those of the last one. False: `go_on`, asked after each step
   // but the last, said no.
@@ -149,7 +149,7 @@ bool contains(const std::vector<int>& ids, int32_t id) {
 
 // New ids after the prompt. On a device that runs ahead of the host, the step of an id is enqueued before the id is known: a
 // step too many when the id ends the text, whose row nobody reads. The last id has no step, so positions suffice.
-void decode_tokens(const model::Model& model, Sequence& sequence, const GenerateOptions& options,
+void decode_tokens(const model::Model& model, OneSequence& sequence, const GenerateOptions& options,
                    GenerateResult& result) {
   Random random(options.seed);
   const auto sample = [&] {
@@ -190,8 +190,8 @@ GenerateResult generate(const model::Model& model, std::span<const int32_t> prom
                         const GenerateOptions& options) {
   validate(model, prompt, options);
   const int prompt_size = static_cast<int>(prompt.size());
-  Sequence sequence(model, std::min(options.max_rows, prompt_size),
-                    prompt_size + options.max_tokens);
+  OneSequence sequence(model, std::min(options.max_rows, prompt_size),
+                       prompt_size + options.max_tokens);
   GenerateResult result;
 
   const Stopwatch prefill;

@@ -183,6 +183,10 @@ void Forward::head(const Ends& ends, const float* h, int rows, float* logits) {
 }
 
 kv::Pool make_pool(const Model& model, int positions) {
+  return make_shared_pool(model, kv::pages_for(positions, {}), 1);
+}
+
+kv::Pool make_shared_pool(const Model& model, int pages, int sequences) {
   std::vector<format::KvLayout> layouts;
   for (const format::KvKind kind : model.scheme.kv)
     layouts.push_back({.kind = kind,
@@ -190,8 +194,7 @@ kv::Pool make_pool(const Model& model, int positions) {
                        .head_dim = model.config.head_dim,
                        .open_page = model.scheme.open_page && format::has_int4_side(kind)});
   check(!layouts.empty(), "a model has layers");
-  const int pages = kv::pages_for(positions, layouts[0]);
-  return {*model.backend, std::move(layouts), pages};
+  return {*model.backend, std::move(layouts), pages, sequences};
 }
 
 std::vector<int32_t> consecutive_pages(int first, int count) {

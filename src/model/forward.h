@@ -60,6 +60,8 @@ class Forward {
 
 // The cache of one sequence of `model`.
 kv::Pool make_pool(const Model& model, int positions);
+// The cache of up to `sequences` at once, which share `pages`.
+kv::Pool make_shared_pool(const Model& model, int pages, int sequences);
 
 // Page tables of sequences that own consecutive pages: 0, 1, 2, ...
 std::vector<int32_t> consecutive_pages(int first, int count);

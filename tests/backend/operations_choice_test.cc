@@ -281,6 +281,26 @@ TEST_P(Choice, SamplesAsTheReferenceDoes) {
   }
 }
 
+TEST_P(Choice, EditsOnlyTheLogitsThatAreNamed) {
+  const std::vector<float> logits = {2, -2, 0, 1, 5, 6, 7, 8, -1, 4, 0.5f, 3};  // 3 rows of 4
+  const Guarded data(*backend, logits);
+  const LogitEdit edits[] = {{.row = 0, .id = 0, .factor = 4, .add = 1},
+                             {.row = 0, .id = 1, .factor = 4, .add = 1},
+                             {.row = 2, .id = 3, .add = -kInfinity},
+                             {.row = 2, .id = 0, .add = 0.25f}};
+  backend->edit_logits(data.as<float>(), 4, edits);
+  const std::vector<float> expected = {1.5f, -7, 0, 1, 5, 6, 7, 8, -0.75f, 4, 0.5f, -kInfinity};
+  EXPECT_TRUE(same_bits(expected, data.values<float>()));
+  const std::vector<SampleRule> greedy(3);
+  std::vector<int32_t> ids(3);
+  backend->sample({.logits = data.as<float>(),
+                   .rows = 3,
+                   .vocabulary = 4,
+                   .rules = greedy.data(),
+                   .ids = ids.data()});
+  EXPECT_EQ(ids, (std::vector<int32_t>{0, 3, 1}));
+}
+
 TEST_P(Choice, ScoresTargets) {
   Random random(46);
   for (const int vocabulary : {1, 3, 1000}) {

@@ -1,0 +1,126 @@
+#include "engine/model_runner.h"
+
+#include <algorithm>
+
+#include "engine/logits.h"
+
+namespace atom::engine {
+
+ModelRunner::ModelRunner(const model::Model& model, const Options& options)
+    : model_(model),
+      options_(options),
+      forward_(model.config, *model.backend,
+               {.max_rows = options.max_rows, .max_positions = options.max_positions}),
+      pool_(model::make_shared_pool(model, options.pages, options.max_sequences)),
+      h_(model.backend->allocate(sizeof(float) * static_cast<size_t>(options.max_rows) *
+                                 static_cast<size_t>(model.config.hidden))),
+      logits_(model.backend->allocate(sizeof(float) * static_cast<size_t>(options.max_sequences) *
+                                      static_cast<size_t>(model.config.vocabulary))) {}
+
+const float* ModelRunner::row(int index) const {
+  return h_.as<float>() + static_cast<size_t>(index) * static_cast<size_t>(model_.config.hidden);
+}
+
+std::vector<float> ModelRunner::download_logits(int index) const {
+  const auto vocabulary = static_cast<size_t>(model_.config.vocabulary);
+  std::vector<float> values(vocabulary);
+  model_.backend->synchronize();
+  model_.backend->download(values.data(),
+                           logits_.as<float>() + static_cast<size_t>(index) * vocabulary,
+                           vocabulary * sizeof(float));
+  return values;
+}
+
+std::vector<backend::SequenceStep> ModelRunner::forward(std::span<const Chunk> chunks) {
+  std::vector<int32_t> ids;
+  std::vector<backend::SequenceStep> steps;
+  for (const Chunk& chunk : chunks) {
+    const Sequence& s = *chunk.sequence;
+    const int begin = static_cast<int>(ids.size());
+    ids.insert(ids.end(), s.ids.begin() + s.computed, s.ids.begin() + s.computed + chunk.rows);
+    steps.push_back({.row_begin = begin,
+                     .row_end = begin + chunk.rows,
+                     .position = s.computed,
+                     .page_table = s.pages.data(),
+                     .open_page = s.place});
+  }
+  const int rows = static_cast<int>(ids.size());
+  forward_.embed(*model_.ends, ids, h_.as<float>());
+  for (int layer = 0; layer < pool_.layers(); ++layer)
+    forward_.layer(*model_.layers[static_cast<size_t>(layer)], pool_, layer, steps, rows,
+                   h_.as<float>());
+  return steps;
+}
+
+// Row r has the logits of the id at position r + 1.
+void ModelRunner::score_prompt(Sequence& s, const backend::SequenceStep& step) {
+  const int known = static_cast<int>(s.prompt_logprobs.size());
+  const int first = std::max(step.position, known);
+  const int end = std::min(step.position + step.row_end - step.row_begin, s.prompt_size() - 1);
+  for (int begin = first; begin < end; begin += options_.max_sequences) {
+    const int count = std::min(options_.max_sequences, end - begin);
+    forward_.head(*model_.ends, row(step.row_begin + begin - step.position), count,
+                  logits_.as<float>());
+    for (int i = 0; i < count; ++i)
+      s.prompt_logprobs.push_back(logprobs_of(download_logits(i),
+                                              s.ids[static_cast<size_t>(begin + i + 1)],
+                                              *s.request.sampling.prompt_logprobs));
+  }
+}
+
+std::vector<NextId> ModelRunner::sample(std::span<Sequence* const> sequences) {
+  std::vector<backend::SampleRule> rules;
+  std::vector<backend::LogitEdit> edits;
+  std::vector<std::vector<float>> kept(sequences.size());  // logits before they are edited
+  for (size_t i = 0; i < sequences.size(); ++i) {
+    Sequence& s = *sequences[i];
+    const SamplingOptions& sampling = s.request.sampling;
+    rules.push_back({.temperature = sampling.temperature,
+                     .top_k = sampling.top_k,
+                     .top_p = sampling.top_p,
+                     .uniform = s.random.uniform()});
+    append_edits(s, model_.config.eos_ids, static_cast<int>(i), edits);
+    if (sampling.logprobs) kept[i] = download_logits(static_cast<int>(i));
+  }
+  if (!edits.empty())
+    model_.backend->edit_logits(logits_.as<float>(), model_.config.vocabulary, edits);
+  std::vector<int32_t> ids(rules.size());
+  model_.backend->sample({.logits = logits_.as<float>(),
+                          .rows = static_cast<int>(rules.size()),
+                          .vocabulary = model_.config.vocabulary,
+                          .rules = rules.data(),
+                          .ids = ids.data()});
+  std::vector<NextId> out(ids.size());
+  for (size_t i = 0; i < ids.size(); ++i) {
+    out[i].id = ids[i];
+    if (ids[i] >= 0 && !kept[i].empty())
+      out[i].logprobs = logprobs_of(kept[i], ids[i], *sequences[i]->request.sampling.logprobs);
+  }
+  return out;
+}
+
+std::vector<NextId> ModelRunner::run(std::span<const Chunk> chunks) {
+  const std::vector<backend::SequenceStep> steps = forward(chunks);
+  for (size_t i = 0; i < chunks.size(); ++i)
+    if (chunks[i].sequence->request.sampling.prompt_logprobs)
+      score_prompt(*chunks[i].sequence, steps[i]);
+  // Single rows are in front, one after another; of a prompt the last row counts.
+  const auto vocabulary = static_cast<size_t>(model_.config.vocabulary);
+  std::vector<Sequence*> sampling;
+  for (size_t i = 0; i < chunks.size();) {
+    const bool samples = chunks[i].samples;
+    size_t end = i + 1;
+    while (samples && chunks[i].rows == 1 && end < chunks.size() && chunks[end].samples &&
+           chunks[end].rows == 1)
+      ++end;
+    if (samples)
+      forward_.head(*model_.ends, row(steps[i].row_end - 1), static_cast<int>(end - i),
+                    logits_.as<float>() + sampling.size() * vocabulary);
+    for (; i < end; ++i)
+      if (samples) sampling.push_back(chunks[i].sequence);
+  }
+  if (sampling.empty()) return {};
+  return sample(sampling);
+}
+
+}  // namespace atom::engine

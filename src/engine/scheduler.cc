@@ -1,0 +1,174 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+#include "base/error.h"
+
+namespace atom::engine {
+
+Scheduler::Scheduler(const Options& options, kv::PageAllocator& pages)
+    : options_(options), pages_(pages) {
+  check(options.max_sequences > 0 && options.max_rows >= options.max_sequences,
+        "a step has a row for every sequence");
+  for (int place = options.max_sequences - 1; place >= 0; --place) places_.push_back(place);
+}
+
+void Scheduler::add(std::unique_ptr<Sequence> sequence) { waiting_.push_back(std::move(sequence)); }
+
+int64_t Scheduler::waiting_tokens() const {
+  int64_t sum = 0;
+  for (const auto& sequence : waiting_) sum += sequence->remaining();
+  return sum;
+}
+
+bool Scheduler::grow(Sequence& sequence, int positions, int spare) {
+  const int tokens = pages_.page_tokens();
+  const auto wanted = static_cast<size_t>((positions + tokens - 1) / tokens);
+  const auto missing = static_cast<int>(wanted) - static_cast<int>(sequence.pages.size());
+  if (missing + spare > pages_.available()) return false;
+  while (sequence.pages.size() < wanted) sequence.pages.push_back(*pages_.take());
+  return true;
+}
+
+void Scheduler::stop(Sequence& sequence) {
+  pages_.release(sequence.pages);
+  places_.push_back(sequence.place);
+  sequence.pages.clear();
+  sequence.place = -1;
+  sequence.computed = sequence.published = 0;
+  sequence.last_content = 0;
+}
+
+void Scheduler::preempt_youngest() {
+  std::unique_ptr<Sequence> youngest = std::move(running_.back());
+  running_.pop_back();
+  stop(*youngest);
+  waiting_.push_front(std::move(youngest));
+  ++preemptions_;
+}
+
+bool Scheduler::grow_by_preemption(Sequence& sequence, int positions) {
+  while (!grow(sequence, positions)) {
+    const bool itself = running_.back().get() == &sequence;
+    check(running_.size() > 1, "one sequence alone finds its pages");
+    preempt_youngest();
+    if (itself) return false;
+  }
+  return true;
+}
+
+// The oldest waiting one runs from now on, if there is a place, pages for all that it has so far, and one for the others.
+bool Scheduler::admit_first() {
+  if (waiting_.empty() || places_.empty()) return false;
+  Sequence& sequence = *waiting_.front();
+  const bool needs_all_rows =
+      sequence.request.sampling.prompt_logprobs.has_value() && sequence.generated() == 0;
+  kv::PageAllocator::Prefix prefix;
+  if (!needs_all_rows) prefix = pages_.take_prefix(sequence.ids, sequence.request.cache_salt);
+  sequence.pages = std::move(prefix.pages);
+  const int found = static_cast<int>(sequence.pages.size());
+  const int spare = running_.empty() ? 0 : 1;
+  if (!grow(sequence, sequence.size(), spare)) {
+    pages_.release(sequence.pages);
+    sequence.pages.clear();
+    return false;
+  }
+  sequence.published = found;
+  sequence.computed = found * pages_.page_tokens();
+  if (sequence.generated() == 0) sequence.cached = sequence.computed;
+  sequence.last_content = prefix.last;
+  sequence.place = places_.back();
+  places_.pop_back();
+  running_.push_back(std::move(waiting_.front()));
+  waiting_.pop_front();
+  return true;
+}
+
+std::vector<Chunk> Scheduler::plan() {
+  std::vector<Chunk> single, longer;
+  int rows = options_.max_rows;
+  const auto take = [&](Sequence& sequence, int count) {
+    const Chunk chunk{&sequence, count, count == sequence.remaining()};
+    (chunk.samples && count == 1 ? single : longer).push_back(chunk);
+    rows -= count;
+  };
+  // Decoding sequences first: none waits for another's prompt.
+  const int64_t before = preemptions_;
+  for (size_t i = 0; i < running_.size(); ++i) {
+    Sequence& sequence = *running_[i];
+    if (sequence.remaining() == 1 && grow_by_preemption(sequence, sequence.size()))
+      take(sequence, 1);
+  }
+  for (size_t i = 0; i < running_.size() && rows > 0; ++i) {
+    Sequence& sequence = *running_[i];
+    if (sequence.remaining() == 1) continue;
+    take(sequence, std::min(rows, sequence.remaining()));
+  }
+  // Those that came to wait again had no room: nobody else is let in before they have.
+  while (preemptions_ == before && rows > 0 && admit_first()) {
+    Sequence& sequence = *running_.back();
+    take(sequence, std::min(rows, sequence.remaining()));
+  }
+  single.insert(single.end(), longer.begin(), longer.end());
+  return single;
+}
+
+void Scheduler::commit(std::span<const Chunk> chunks) {
+  const int tokens = pages_.page_tokens();
+  for (const Chunk& chunk : chunks) {
+    Sequence& s = *chunk.sequence;
+    s.computed += chunk.rows;
+    for (; (s.published + 1) * tokens <= s.computed; ++s.published)
+      s.last_content =
+          pages_.publish(s.pages[static_cast<size_t>(s.published)],
+                         std::span(s.ids).subspan(static_cast<size_t>(s.published * tokens),
+                                                  static_cast<size_t>(tokens)),
+                         s.last_content, s.request.cache_salt);
+  }
+}
+
+std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
+  const auto has_id = [id](const std::unique_ptr<Sequence>& s) { return s->id == id; };
+  std::unique_ptr<Sequence> found;
+  if (const auto at = std::find_if(running_.begin(), running_.end(), has_id);
+      at != running_.end()) {
+    found = std::move(*at);
+    running_.erase(at);
+    stop(*found);
+  } else if (const auto there = std::find_if(waiting_.begin(), waiting_.end(), has_id);
+             there != waiting_.end()) {
+    found = std::move(*there);
+    waiting_.erase(there);
+  }
+  return found;
+}
+
+std::vector<const Sequence*> Scheduler::all() const {
+  std::vector<const Sequence*> out;
+  for (const auto& sequence : running_) out.push_back(sequence.get());
+  for (const auto& sequence : waiting_) out.push_back(sequence.get());
+  return out;
+}
+
+std::string Scheduler::problem() const {
+  std::vector<std::span<const int32_t>> tables;
+  std::vector<bool> taken(static_cast<size_t>(options_.max_sequences), false);
+  for (const int place : places_) taken.at(static_cast<size_t>(place)) = true;
+  for (const auto& s : running_) {
+    tables.emplace_back(s->pages);
+    if (s->place < 0 || taken.at(static_cast<size_t>(s->place)))
+      return fmt::format("place {} belongs to two, one of them request {}", s->place, s->id);
+    taken[static_cast<size_t>(s->place)] = true;
+    const int room = static_cast<int>(s->pages.size()) * pages_.page_tokens();
+    if (s->computed > room)
+      return fmt::format("request {} has {} positions in pages for {}", s->id, s->computed, room);
+  }
+  for (const auto& s : waiting_)
+    if (!s->pages.empty() || s->place >= 0 || s->computed != 0)
+      return fmt::format("request {} waits and holds pages or a place", s->id);
+  if (std::find(taken.begin(), taken.end(), false) != taken.end())
+    return "a place belongs to nobody";
+  return pages_.problem(tables);
+}
+
+}  // namespace atom::engine

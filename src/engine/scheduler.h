@@ -1,0 +1,97 @@
+// Which sequences take part in the next step, with how many rows, on which pages. It sees neither tensors nor clocks.
+//
+// Sequences wait in the order of their arrival, and run as long as there are rows, places and pages:
+//
+//   ids:       0 ........ computed ........ size          size - computed rows remain: one of a decoding sequence, more of
+//   pages:     [published][   begun   ]                   a prompt, or of a text that was preempted
+//
+// A sequence has pages for all its ids from the beginning. One that finds no page for a new id takes those of the youngest, which waits again, in front of all others, and is
+// computed anew: its cached pages may still be there, and its ids stay as they are.
+#pragma once
+
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "base/random.h"
+#include "engine/request.h"
+#include "kv/page_allocator.h"
+
+namespace atom::engine {
+
+struct Sequence {
+  Sequence(RequestId number, Request what, EventSink events)
+      : id(number),
+        request(std::move(what)),
+        sink(std::move(events)),
+        ids(request.prompt),
+        random(request.sampling.seed) {}
+
+  int size() const { return static_cast<int>(ids.size()); }
+  int prompt_size() const { return static_cast<int>(request.prompt.size()); }
+  int generated() const { return size() - prompt_size(); }
+  int remaining() const { return size() - computed; }
+
+  RequestId id;
+  Request request;
+  EventSink sink;
+  std::vector<int32_t> ids;               // the prompt, then what was sampled
+  Random random;                          // one draw for each id that is sampled
+  int computed = 0;                       // positions whose K and V are in pages
+  int published = 0;                      // pages of these that others may find
+  int cached = 0;                         // tokens that were found when it began
+  std::vector<Logprobs> prompt_logprobs;  // of prompt[1] on, as far as it was computed
+  kv::ContentId last_content = 0;
+  std::vector<int32_t> pages;
+  int place = -1;  // of max_sequences: its open page
+};
+
+struct Chunk {
+  Sequence* sequence = nullptr;
+  int rows = 0;
+  bool samples = false;  // its last row is the newest id: the next one comes of its logits
+};
+
+class Scheduler {
+ public:
+  struct Options {
+    int max_sequences = 64;
+    int max_rows = 512;  // of a step
+  };
+  Scheduler(const Options& options, kv::PageAllocator& pages);
+
+  void add(std::unique_ptr<Sequence> sequence);
+  // The chunks of the next step: first those whose one row is the newest id. Empty: nothing runs and nothing waits.
+  std::vector<Chunk> plan();
+  // The rows of the plan were computed; publishes the pages that they filled.
+  void commit(std::span<const Chunk> chunks);
+  // Takes it out, running or waiting, and its pages back. Null: there is none.
+  std::unique_ptr<Sequence> remove(RequestId id);
+
+  int running() const { return static_cast<int>(running_.size()); }
+  int waiting() const { return static_cast<int>(waiting_.size()); }
+  int64_t waiting_tokens() const;
+  int64_t preemptions() const { return preemptions_; }
+  std::vector<const Sequence*> all() const;  // running ones by arrival, then waiting ones
+  std::string problem() const;               // what is wrong in the pages or places; empty: nothing
+
+ private:
+  // Pages for `positions` of the sequence, so that `spare` ones are left; false: there are not enough.
+  bool grow(Sequence& sequence, int positions, int spare = 0);
+  // The same, at the cost of sequences younger than it; false: of itself.
+  bool grow_by_preemption(Sequence& sequence, int positions);
+  void preempt_youngest();
+  void stop(Sequence& sequence);  // gives back its pages and its place
+  bool admit_first();
+
+  Options options_;
+  kv::PageAllocator& pages_;
+  std::deque<std::unique_ptr<Sequence>> waiting_;
+  std::vector<std::unique_ptr<Sequence>> running_;  // by arrival
+  std::vector<int> places_;                         // free ones
+  int64_t preemptions_ = 0;
+};
+
+}  // namespace atom::engine

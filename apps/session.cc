@@ -135,7 +135,12 @@ std::unique_ptr<backend::Backend> open_backend(const BackendChoice& choice, Exec
 
 Runtime::Runtime(const CommonOptions& options)
     : executor_({.threads = options.threads, .pin = options.pin}),
-      backend_(open_backend(backend_choice(options), executor_)) {}
+      backend_(open_backend(backend_choice(options), executor_)) {
+  if (!options.tuned.empty() && backend_->linear_tuner() == nullptr)
+    console().notice(
+        fmt::format("--tuned: {} is not read, the {} backend here has no plans to choose",
+                    options.tuned, backend_->name()));
+}
 
 int window_length(std::string_view option, std::optional<int> wanted,
                   const model::ModelConfig& config) {

@@ -179,6 +179,16 @@ TEST(BenchTest, TuningNeedsABackendWithChoices) {
   }
 }
 
+TEST(BenchTest, PlansThatNobodyReadsAreNamed) {
+  for (const char* backend : {"cpu", "reference"}) {
+    const Result result = run_program({"doctor", "--backend", backend, "--tuned", "plans.json"});
+    EXPECT_EQ(result.code, 0) << result.err;
+    EXPECT_NE(result.err.find(std::string("--tuned: plans.json is not read, the ") + backend),
+              std::string::npos)
+        << result.err;
+  }
+}
+
 // What --tune writes, --tuned reads; a file of another device is refused.
 TEST(BenchTest, TuningOnTheGpu) {
   const Json cuda = json_of({"doctor"})["cuda"];

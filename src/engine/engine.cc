@@ -155,7 +155,14 @@ bool Engine::step(double now) {
     check(wrong.empty(), wrong);
     return false;
   }
-  std::vector<NextId> ids = runner_.run(chunks);
+  std::vector<NextId> ids;
+  try {
+    ids = runner_.run(chunks);
+  } catch (const Error&
+               error) {  // of the device: what took part has an unknown state, what waits does not
+    for (const Chunk& chunk : chunks) finish(chunk.sequence->id, Finish::kError, error.what());
+    return true;
+  }
   ++stats_.steps;
   scheduler_.commit(chunks);
   std::vector<Chunk> sampled;

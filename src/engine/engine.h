@@ -51,7 +51,8 @@ class Engine {
   RequestId submit(Request request, EventSink sink);
   // Its last event is sent now, its pages are free. False: no such request (any more).
   bool cancel(RequestId id);
-  // Schedules, runs and commits one step. `now` in seconds, for deadlines. False: there was nothing to do.
+  // Schedules, runs and commits one step. `now` in seconds, for deadlines. When the device fails, so do the requests of the
+  // step, and the others go on. False: there was nothing to do.
   bool step(double now = 0);
 
   EngineStats stats() const;

@@ -8,7 +8,9 @@
 #include <map>
 #include <set>
 #include <string_view>
+#include <utility>
 
+#include "backend/forwarding.h"
 #include "base/error.h"
 #include "engine/engine_fixture.h"
 #include "testing/expect_error.h"
@@ -178,6 +180,43 @@ TEST_P(EngineTest, AnyMixtureEndsWell) {
     }
     answers_.clear();
   }
+}
+
+// Fails once, when told to.
+class FailingBackend final : public backend::ForwardingBackend {
+ public:
+  using ForwardingBackend::ForwardingBackend;
+  void sample(const backend::SampleArgs& args) override {
+    if (std::exchange(fails, false)) fail("the device is on fire");
+    ForwardingBackend::sample(args);
+  }
+  bool fails = false;
+};
+
+TEST_P(EngineTest, AFailingDeviceFailsTheStepOnly) {
+  FailingBackend failing(*backend_);
+  const model::RandomModel random_model = model::make_random_model(
+      failing, {.config = config_of(), .scheme = scheme_of(config_of(), GetParam())});
+  Engine engine(*random_model.model, {.max_sequences = 2, .check_each_step = true});
+  const Request request{
+      .prompt = {1, 2, 3},
+      .sampling = {.temperature = 1, .seed = 4, .max_tokens = 6, .ignore_eos = true},
+      .cache_salt = "",
+      .deadline = {}};
+  const RequestId a = submit(engine, request), b = submit(engine, request),
+                  waiting = submit(engine, request);
+  engine.step();
+  failing.fails = true;
+  EXPECT_TRUE(engine.step());
+  for (const RequestId id : {a, b}) {
+    EXPECT_EQ(answer(id).finish, Finish::kError);
+    EXPECT_EQ(answer(id).error, "the device is on fire");
+    EXPECT_EQ(answer(id).ids.size(), 1u);
+  }
+  EXPECT_EQ(engine.stats().pages_held, 0);
+  run_out(engine);
+  EXPECT_EQ(answer(waiting).finish, Finish::kLength);
+  EXPECT_EQ(answer(waiting).ids, alone(request));
 }
 
 TEST_P(EngineTest, RefusesWhatItCannotDo) {

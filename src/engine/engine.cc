@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "base/error.h"
+#include "base/log.h"
 
 namespace atom::engine {
 namespace {
@@ -112,7 +113,8 @@ RequestId Engine::submit(Request request, EventSink sink) {
   if (scheduler_.waiting() >= options_.max_waiting)
     throw Overloaded(fmt::format("{} requests wait already", scheduler_.waiting()));
   const int64_t tokens = scheduler_.waiting_tokens();
-  if (tokens + static_cast<int64_t>(request.prompt.size()) > options_.max_waiting_tokens)
+  if (scheduler_.waiting() > 0 &&
+      tokens + static_cast<int64_t>(request.prompt.size()) > options_.max_waiting_tokens)
     throw Overloaded(fmt::format("requests with {} tokens wait already", tokens));
   const RequestId id = next_id_++;
   stats_.prompt_tokens += static_cast<int64_t>(request.prompt.size());
@@ -123,12 +125,22 @@ RequestId Engine::submit(Request request, EventSink sink) {
 void Engine::finish(RequestId id, Finish reason, const std::string& error) {
   const std::unique_ptr<Sequence> ended = scheduler_.remove(id);
   check(ended != nullptr, "a request ends once");
-  if (ended->sink)
-    ended->sink({.request = id,
-                 .finish = reason,
-                 .error = error,
-                 .prompt_cached = ended->cached,
-                 .prompt_logprobs = std::move(ended->prompt_logprobs)});
+  deliver(*ended, {.request = id,
+                   .finish = reason,
+                   .error = error,
+                   .prompt_cached = ended->cached,
+                   .prompt_logprobs = std::move(ended->prompt_logprobs)});
+}
+
+bool Engine::deliver(const Sequence& sequence, const Event& event) {
+  if (!sequence.sink) return true;
+  try {
+    sequence.sink(event);
+    return true;
+  } catch (const std::exception& error) {
+    log_warning("request {}: its client cannot be told: {}", sequence.id, error.what());
+    return false;
+  }
 }
 
 bool Engine::cancel(RequestId id) {
@@ -158,8 +170,9 @@ bool Engine::step(double now) {
   std::vector<NextId> ids;
   try {
     ids = runner_.run(chunks);
-  } catch (const Error&
-               error) {  // of the device: what took part has an unknown state, what waits does not
+  } catch (const InvariantError&) {
+    throw;                                 // a defect of ours
+  } catch (const std::exception& error) {  // of the device, or no memory
     for (const Chunk& chunk : chunks) finish(chunk.sequence->id, Finish::kError, error.what());
     return true;
   }
@@ -204,7 +217,7 @@ void Engine::take_ids(std::span<const Chunk> sampled, std::span<NextId> ids) {
       event.finish = Finish::kLength;
       ended = scheduler_.remove(s.id);
     }
-    if (s.sink) s.sink(event);
+    if (!deliver(s, event) && ended == nullptr) scheduler_.remove(s.id);
   }
 }
 

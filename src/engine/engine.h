@@ -4,8 +4,9 @@
 //   engine.submit({.prompt = ids, .sampling = {.max_tokens = 100}}, [](const Event& event) { ... });
 //   while (engine.step(now)) {}
 //
-// One thread owns an engine. What a request gets does not depend on the others: on backends whose rows do not (cpu, reference;
-// cuda opened with batch_invariant), its ids are those of generate(), bit by bit, also after a preemption.
+// One thread owns an engine. On cpu and reference, what a request gets does not depend on the others: its ids are those
+// of generate(), bit by bit, also after a preemption. On cuda, where a sequence's one row and its several rows have attention
+// kernels that round differently, cached pages, chunks of one row and preemptions can show in the last bits.
 #pragma once
 
 #include <cstdint>
@@ -61,6 +62,8 @@ class Engine {
 
  private:
   void finish(RequestId id, Finish reason, const std::string& error = "");
+  // False: the sink threw.
+  static bool deliver(const Sequence& sequence, const Event& event);
   void expire(double now);
   void take_ids(std::span<const Chunk> sampled, std::span<NextId> ids);
 

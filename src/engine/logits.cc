@@ -28,7 +28,7 @@ void append_edits(const Sequence& sequence, std::span<const int> eos_ids, int ro
     for (const int32_t id : present) edit(id).add -= s.presence_penalty;
   }
   for (const auto& [id, bias] : s.logit_bias) edit(id).add += bias;
-  if (sequence.generated() < s.min_tokens) {
+  if (!s.ignore_eos && sequence.generated() < s.min_tokens) {
     for (const int id : eos_ids) edit(id).add = -std::numeric_limits<float>::infinity();
     for (const int32_t id : s.stop_ids) edit(id).add = -std::numeric_limits<float>::infinity();
   }

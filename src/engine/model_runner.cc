@@ -101,9 +101,10 @@ std::vector<NextId> ModelRunner::sample(std::span<Sequence* const> sequences) {
 
 std::vector<NextId> ModelRunner::run(std::span<const Chunk> chunks) {
   const std::vector<backend::SequenceStep> steps = forward(chunks);
-  for (size_t i = 0; i < chunks.size(); ++i)
-    if (chunks[i].sequence->request.sampling.prompt_logprobs)
-      score_prompt(*chunks[i].sequence, steps[i]);
+  for (size_t i = 0; i < chunks.size(); ++i) {
+    Sequence& s = *chunks[i].sequence;  // a text that is computed anew has delivered its prompt's
+    if (s.request.sampling.prompt_logprobs && s.generated() == 0) score_prompt(s, steps[i]);
+  }
   // Single rows are in front, one after another; of a prompt the last row counts.
   const auto vocabulary = static_cast<size_t>(model_.config.vocabulary);
   std::vector<Sequence*> sampling;

@@ -66,6 +66,7 @@ struct Event {
       prompt_logprobs;  // of prompt[1], prompt[2], ...: with the first event, where they were asked for
 };
 // Called within Engine::step or Engine::cancel, on the caller's thread; it may not call the engine.
+// One that throws hears no more, and its request ends.
 using EventSink = std::function<void(const Event&)>;
 
 // More requests are waiting than the engine takes: to be tried again later, no fault of the request.

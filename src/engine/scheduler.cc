@@ -75,7 +75,8 @@ bool Scheduler::admit_first() {
   }
   sequence.published = found;
   sequence.computed = found * pages_.page_tokens();
-  if (sequence.generated() == 0) sequence.cached = sequence.computed;
+  if (!sequence.has_begun) sequence.cached = sequence.computed;
+  sequence.has_begun = true;
   sequence.last_content = prefix.last;
   sequence.place = places_.back();
   places_.pop_back();
@@ -88,6 +89,7 @@ std::vector<Chunk> Scheduler::plan() {
   std::vector<Chunk> single, longer;
   int rows = options_.max_rows;
   const auto take = [&](Sequence& sequence, int count) {
+    check(count > 0, "a chunk has rows");
     const Chunk chunk{&sequence, count, count == sequence.remaining()};
     (chunk.samples && count == 1 ? single : longer).push_back(chunk);
     rows -= count;

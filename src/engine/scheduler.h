@@ -41,6 +41,7 @@ struct Sequence {
   Random random;                          // one draw for each id that is sampled
   int computed = 0;                       // positions whose K and V are in pages
   int published = 0;                      // pages of these that others may find
+  bool has_begun = false;                 // it ran before
   int cached = 0;                         // tokens that were found when it began
   std::vector<Logprobs> prompt_logprobs;  // of prompt[1] on, as far as it was computed
   kv::ContentId last_content = 0;

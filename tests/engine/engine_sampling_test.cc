@@ -129,6 +129,26 @@ TEST_P(EngineSampling, LogprobsOfATextAreThoseOfAPrompt) {
   EXPECT_NEAR(share, 1, kVocabulary * 0x1p-20);  // f32 logarithms of up to about 8
 }
 
+TEST_P(EngineSampling, APreemptionDoesNotRepeatThePromptsLogprobs) {
+  Random random(40);
+  Engine engine(model(), {.max_sequences = 4, .max_rows = 64, .pages = 5, .check_each_step = true});
+  std::vector<RequestId> ids;
+  for (int i = 0; i < 4; ++i) {
+    Request request{.prompt = random_ids(random, 100),
+                    .sampling = {.temperature = 0, .max_tokens = 90, .ignore_eos = true},
+                    .cache_salt = "",
+                    .deadline = {}};
+    request.sampling.prompt_logprobs = 0;
+    ids.push_back(submit(engine, request));
+  }
+  run_out(engine);
+  EXPECT_GT(engine.stats().preemptions, 0);
+  for (const RequestId id : ids) {
+    EXPECT_EQ(answer(id).prompt_logprobs.size(), 99u) << id;
+    EXPECT_EQ(answer(id).cached, 0) << id;
+  }
+}
+
 INSTANTIATE_TEST_SUITE_P(All, EngineSampling,
                          ::testing::Values(format::KvKind::kF16, format::KvKind::kInt4),
                          [](const auto& info) { return std::string(format::name(info.param)); });

@@ -7,6 +7,7 @@
 #include <cmath>
 #include <map>
 #include <set>
+#include <stdexcept>
 #include <string_view>
 #include <utility>
 
@@ -128,7 +129,9 @@ TEST_P(EngineTest, CancelAndDeadlineFreePagesAtOnce) {
   for (int i = 0; i < 4; ++i) engine.step(1);
   EXPECT_EQ(engine.stats().running, 2);
   EXPECT_GT(engine.stats().pages_held, 5);
+  const int held = engine.stats().pages_held;
   EXPECT_TRUE(engine.cancel(running));
+  EXPECT_LT(engine.stats().pages_held, held);
   EXPECT_FALSE(engine.cancel(running));
   EXPECT_EQ(answer(running).finish, Finish::kCancelled);
   engine.step(6);
@@ -217,6 +220,24 @@ TEST_P(EngineTest, AFailingDeviceFailsTheStepOnly) {
   run_out(engine);
   EXPECT_EQ(answer(waiting).finish, Finish::kLength);
   EXPECT_EQ(answer(waiting).ids, alone(request));
+}
+
+TEST_P(EngineTest, AThrowingSinkEndsItsRequestOnly) {
+  Engine engine(model(), {.max_sequences = 2, .check_each_step = true});
+  const Request request{.prompt = {1, 2, 3},
+                        .sampling = {.temperature = 1, .seed = 4, .max_tokens = 6},
+                        .cache_salt = "",
+                        .deadline = {}};
+  int told = 0;
+  engine.submit(request, [&](const Event&) {
+    ++told;
+    throw std::runtime_error("the line is cut");
+  });
+  const RequestId beside = submit(engine, request);
+  run_out(engine);
+  EXPECT_EQ(told, 1);
+  EXPECT_EQ(answer(beside).ids, alone(request));
+  EXPECT_EQ(engine.stats().pages_held, 0);
 }
 
 TEST_P(EngineTest, RefusesWhatItCannotDo) {

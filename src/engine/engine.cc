@@ -4,6 +4,7 @@
 #include <cmath>
 #include <iterator>
 #include <limits>
+#include <random>
 #include <utility>
 
 #include "base/error.h"
@@ -24,6 +25,10 @@ EngineOptions completed(EngineOptions options, const model::Model& model) {
   const int tokens = format::KvLayout{}.tokens;
   const int each = (options.max_positions + tokens - 1) / tokens;
   if (options.pages == 0) options.pages = each * options.max_sequences;
+  if (options.hash_key == 0) {
+    std::random_device system;
+    options.hash_key = uint64_t{system()} << 32 | system();
+  }
   if (options.pages < 1) fail("{} pages of the KV-cache are none", options.pages);
   return options;
 }

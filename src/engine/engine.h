@@ -30,7 +30,7 @@ struct EngineOptions {
   int max_waiting = 1024;  // requests that wait for a place
   int64_t max_waiting_tokens = 1 << 20;
   bool prefix_cache = true;
-  uint64_t hash_key = 0;         // secret: of the prefix cache
+  uint64_t hash_key = 0;         // secret, of the prefix cache; 0: drawn from the system
   bool check_each_step = false;  // the pages' integrity, else only when idle
 };
 

@@ -25,6 +25,7 @@ inline model::ModelConfig config_of() {
   model::ModelConfig config;
   config.family = &model::find_family("LlamaForCausalLM", "test");
   config.vocabulary = kVocabulary;
+  config.eos_ids = {7};
   config.hidden = 128;
   config.intermediate = 256;
   config.layers = 2;

@@ -45,7 +45,7 @@ inline cuda::InputView input_layout(const LinearShape& shape, int rows) {
     s.sum_at = at;
     at += 16;
   }
-  view.row_bytes = at;
+  view.row_bytes = (at + cuda::kRowPitch - 1) / cuda::kRowPitch * cuda::kRowPitch;
   view.rows = rows;
   return view;
 }

@@ -66,7 +66,7 @@ inline InputView row_layout(const RowShape& shape, int rows) {
       at += 16;
     }
   }
-  view.row_bytes = at;
+  view.row_bytes = (at + cuda::kRowPitch - 1) / cuda::kRowPitch * cuda::kRowPitch;
   view.rows = rows;
   return view;
 }

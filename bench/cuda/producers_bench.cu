@@ -2,10 +2,12 @@
 // once, and their share of what a device-to-device copy of as many bytes reaches in the same run; beside it the plain
 // kernels (norm or gate, then quantize) and an RMSNorm of the same rows that does not quantize. Gates from rows in f32
 // and in f16.
-//   producers_bench [FILE.csv] [norm] [rows] [gate]      all of them without words
+//   producers_bench [FILE.csv] [norm] [rows] [gate] [ROWS...]      all of them without words
 // FILE.csv is what bench/baselines/producers.py writes: lines then have the time of torch, which does not quantize
 // either: rms_norm for norms and rows, the faster silu(gate) * up for gates.
+#include <cctype>
 #include <cstring>
+#include <string>
 
 #include "bench/cuda/producer_data.cuh"
 
@@ -258,11 +260,14 @@ int main(int count, char** words) {
     read_torch_times(words[1]);
     --count, ++words;
   }
-  const auto has = [&](const char* word) {
-    bool any = count == 1;
-    for (int i = 1; i < count; ++i) any |= std::strcmp(words[i], word) == 0;
-    return any;
+  std::vector<std::string> kinds, sizes;
+  for (int i = 1; i < count; ++i)
+    (std::isdigit(static_cast<unsigned char>(words[i][0])) != 0 ? sizes : kinds)
+        .emplace_back(words[i]);
+  const auto among = [](const std::vector<std::string>& all, const std::string& word) {
+    return all.empty() || std::find(all.begin(), all.end(), word) != all.end();
   };
+  const auto has = [&](const char* kind) { return among(kinds, kind); };
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   cudaDeviceProp device;
   ATOM_REQUIRE(cudaGetDeviceProperties(&device, 0));
@@ -289,7 +294,8 @@ int main(int count, char** words) {
     const std::vector<int32_t> order = permutation(c.shape.k, 5);
     ATOM_REQUIRE(cudaMemcpy(memory.order, order.data(), order.size() * sizeof order[0],
                             cudaMemcpyHostToDevice));
-    for (const int rows : {1, 8, 64, 128, 256, 512, 1024, kMostRows}) print(c, rows);
+    for (const int rows : {1, 8, 64, 128, 256, 512, 1024, kMostRows})
+      if (among(sizes, std::to_string(rows))) print(c, rows);
   }
   return 0;
 }

@@ -53,7 +53,7 @@ InputView input_view(const InputSpec& spec) {
       at += aligned(size * static_cast<int>(sizeof(float)));
     }
   }
-  view.row_bytes = at;
+  view.row_bytes = (at + kRowPitch - 1) / kRowPitch * kRowPitch;
   return view;
 }
 

@@ -105,6 +105,12 @@ __device__ __forceinline__ void add_box(const CUtensorMap* map, int x, int y, ui
       "r"(x), "r"(y), "r"(from)
       : "memory");
 }
+// Asks for a box of the map's tensor in the L2 cache.
+__device__ __forceinline__ void prefetch_box(const CUtensorMap* map, int x, int y) {
+  asm volatile("cp.async.bulk.prefetch.tensor.2d.L2.global [%0, {%1, %2}];" ::"l"(map), "r"(x),
+               "r"(y)
+               : "memory");
+}
 __device__ __forceinline__ void boxes_commit() {
   asm volatile("cp.async.bulk.commit_group;" ::: "memory");
 }

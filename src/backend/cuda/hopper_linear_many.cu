@@ -58,7 +58,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     give_registers<40>();
     if (warp == kConsumers * 4) {
       if (threadIdx.x % 32 == 0) {
-        Producer<S>(t, &map4, &map8, shared, barriers).run();
+        const bool adds = t.add != 0 && boxes != 0 && t.x.rows > S::kRows;
+        Producer<S>(t, &map4, &map8, adds ? &results : nullptr, shared, barriers).run();
       } else {
         if constexpr (S::kShare > 1) cluster_wait_alone();
         wait_for_previous_grid();

@@ -126,9 +126,15 @@ struct Barriers {
 template <typename S>
 class Producer {
  public:
+  // results: what is added to, and the L2 cache has no room for; else null
   __device__ Producer(const Task& t, const CUtensorMap* map4, const CUtensorMap* map8,
-                      uint8_t* shared, const Barriers& barriers)
-      : t_(t), map4_(map4), map8_(map8), inputs_(shared_address(shared)), barriers_(barriers) {}
+                      const CUtensorMap* results, uint8_t* shared, const Barriers& barriers)
+      : t_(t),
+        map4_(map4),
+        map8_(map8),
+        results_(results),
+        inputs_(shared_address(shared)),
+        barriers_(barriers) {}
 
   // Weights do not depend on the kernel before: the first stages' are asked for while it ends. By expert the tiles do.
   __device__ void run() {
@@ -167,6 +173,8 @@ class Producer {
         ask_slot(slot, at_.stage);
         ask_inputs(slot, at_.stage);
         at_.next<S>();
+        if constexpr (S::kRows > 128)
+          if (results_ != nullptr) ask_results(end - 1 - slot);
       }
     }
   }
@@ -187,6 +195,7 @@ class Producer {
     if constexpr (S::kShare > 1) output_tile = min(output_tile, (t_.w.n - 1) / kOutputs);
     block_bytes_ = (t_.w.slots4 + t_.w.slots8) * S::kSlot;  // less than 2^31: of k < 2^17
     first_ = t_.w.slots + int64_t{output_tile} * kConsumers * block_bytes_;
+    output_ = output_tile * kOutputs;
   }
   __device__ void ask_slot(int slot, int stage) const {
     const uint32_t full = barriers_.full + 8 * stage;
@@ -215,14 +224,29 @@ class Producer {
     }
   }
 
+  // While the last kSlotsBefore slots of a tile are asked for, so are the boxes that its results will be added to: all CTAs
+  // end tiles at about the same time, and would wait for memory together.
+  __device__ void ask_results(int slots_left) const {
+    constexpr int kSlotsBefore = 16, kBoxes = kOutputs / 32 * (S::kRows / kPartRows);
+    constexpr int kEach = (kBoxes + kSlotsBefore - 1) / kSlotsBefore;
+    if (slots_left >= kSlotsBefore) return;
+#pragma unroll
+    for (int i = 0; i < kEach; ++i) {
+      const int box = slots_left * kEach + i;
+      if (box < kBoxes)
+        prefetch_box(results_, output_ + box % (kOutputs / 32) * 32,
+                     row_ + box / (kOutputs / 32) * kPartRows);
+    }
+  }
+
   const Task& t_;
-  const CUtensorMap *map4_, *map8_;
+  const CUtensorMap *map4_, *map8_, *results_;
   uint32_t inputs_;
   Slots slots_{};  // with kSplit > 1
   Barriers barriers_;
   const uint8_t* first_ = nullptr;
   int block_bytes_ = 0;
-  int row_ = 0;
+  int row_ = 0, output_ = 0;
   Position at_;
 };
 

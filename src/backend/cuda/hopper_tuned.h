@@ -1,6 +1,6 @@
 // The fastest plan of every shape and class of rows, as bench/cuda/linear_bench measured it with its word "sweep":
-// up to 32 rows on an NVIDIA H200, the rest on an H100 80GB HBM3 in chains of a layer's linears, w4a4 on an H100; CUDA 13.0,
-// groups of 128 and 128 kept channels.
+// w4a8 up to 32 rows alone, and from 64 to 1024 rows in chains of a layer's linears, on an NVIDIA H200; 4096 rows and w4a4
+// on an H100 80GB HBM3; CUDA 13.0, groups of 128 and 128 kept channels.
 #pragma once
 
 #include "backend/cuda/hopper_linear.h"
@@ -37,7 +37,7 @@ inline constexpr Tuned kTuned[] = {
       {16, 1, 6, 1, false},
       {32, 1, 6, 1, false},
       {64, 1, 4, 1, false},
-      {128, 2, 2, 1, true},
+      {64, 1, 4, 1, false},
       {128, 2, 2, 1, true},
       {256, 2, 1, 2, true},
       {256, 2, 1, 2, true}}},
@@ -59,7 +59,7 @@ inline constexpr Tuned kTuned[] = {
       {16, 1, 6, 2, false},
       {32, 1, 4, 2, false},
       {64, 1, 4, 2, false},
-      {64, 2, 2, 2, false},
+      {64, 1, 4, 1, false},
       {128, 2, 2, 1, true},
       {256, 2, 1, 2, true},
       {256, 2, 1, 2, true}}},
@@ -80,7 +80,7 @@ inline constexpr Tuned kTuned[] = {
      {{8, 1, 8, 1, false},
       {16, 1, 6, 1, false},
       {32, 1, 4, 1, false},
-      {64, 2, 2, 1, true},
+      {64, 1, 4, 1, false},
       {128, 2, 2, 1, true},
       {256, 2, 2, 1, true},
       {256, 2, 2, 1, true},
@@ -91,7 +91,7 @@ inline constexpr Tuned kTuned[] = {
      {{8, 1, 2, 1, false},
       {16, 2, 1, 1, false},
       {32, 2, 1, 1, false},
-      {64, 2, 2, 1, true},
+      {64, 2, 1, 1, true},
       {128, 2, 2, 1, true},
       {256, 2, 2, 1, true},
       {256, 2, 1, 2, true},
@@ -102,7 +102,7 @@ inline constexpr Tuned kTuned[] = {
      {{8, 1, 8, 1, false},
       {16, 1, 6, 1, false},
       {32, 2, 2, 2, false},
-      {64, 2, 2, 1, true},
+      {64, 1, 4, 1, false},
       {128, 2, 2, 1, true},
       {256, 2, 2, 1, true},
       {256, 2, 1, 2, true},

@@ -38,10 +38,14 @@ struct InputSegment {
   Scaling scaling = Scaling::kInt8;
 };
 
+// Rows begin at the lines of the cache, so that the copy engine, which fetches 128 bytes of many rows, touches one line of
+// each instead of two.
+inline constexpr int kRowPitch = 128;  // bytes
+
 // A linear's input: row after row, each with the codes or values of its segments and then its scales.
 struct InputView {
   uint8_t* data = nullptr;
-  int64_t row_bytes = 0;  // a multiple of 16
+  int64_t row_bytes = 0;  // a multiple of kRowPitch
   int rows = 0;
   InputSegment at[2];
 };

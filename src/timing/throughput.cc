@@ -38,7 +38,8 @@ class Loop {
 
   Random& random() { return random_; }
 
-  void submit(const Lengths& lengths) {
+  // `first`: of those that fill the engine.
+  void submit(const Lengths& lengths, bool first = false) {
     std::vector<int32_t> prompt(static_cast<size_t>(lengths.prompt));
     for (int32_t& id : prompt) id = static_cast<int32_t>(random_.below(vocabulary_));
     engine::SamplingOptions sampling;
@@ -46,16 +47,18 @@ class Loop {
     sampling.seed = random_.next();
     sampling.max_tokens = lengths.generated;
     sampling.ignore_eos = true;
-    ++unstarted_;
+    if (first) ++unstarted_;
     engine_.submit(
         {.prompt = std::move(prompt), .sampling = sampling, .cache_salt = "", .deadline = {}},
-        [this, lengths, done = 0](const engine::Event& event) mutable {
+        [this, lengths, first, done = 0](const engine::Event& event) mutable {
+          if (first && done == 0) --unstarted_;
           count(lengths, done++, event);
         });
   }
 
   // False: nothing is left to do.
   bool step() {
+    const int64_t positions = positions_;
     const auto begin = Clock::now();
     if (!engine_.step()) return false;
     const double seconds = since(begin);
@@ -64,18 +67,17 @@ class Loop {
     if (stats.step_rows == stats.step_sequences) {
       decode_steps_.push_back(seconds);
       decode_sequences_ += stats.step_sequences;
-      decode_positions_ += static_cast<double>(positions_);
+      decode_positions_ += static_cast<double>(positions);
     }
     if (options_.between) options_.between();
     return true;
   }
   // Requests that ended since the last call.
   int take_ended() { return std::exchange(ended_, 0); }
-  // The prompts that there is room for are computed.
+  // The first prompts are computed, those that there is room for: others take no rows from a step that has only texts.
   bool is_filled() const {
     const engine::EngineStats stats = engine_.stats();
-    return unstarted_ == 0 || (stats.steps > 0 && stats.waiting == unstarted_ &&
-                               stats.step_rows == stats.step_sequences);
+    return unstarted_ == 0 || stats.step_rows == stats.step_sequences;
   }
 
   // Counts from here on.
@@ -121,7 +123,6 @@ class Loop {
     if (done == 0) {
       counted_.prompt_tokens += lengths.prompt;
       positions_ += lengths.prompt;
-      --unstarted_;
     }
     if (event.finish == engine::Finish::kNot) return;
     positions_ -= lengths.prompt + lengths.generated;
@@ -138,7 +139,8 @@ class Loop {
   const SampleClock& clock_;
   uint64_t vocabulary_;
   Random random_;
-  int unstarted_ = 0, ended_ = 0;
+  int unstarted_ = 0;  // of the first
+  int ended_ = 0;
   int64_t positions_ = 0;  // of sequences that have begun their texts
   Throughput counted_;
   double running_ = 0, decode_sequences_ = 0, decode_positions_ = 0;
@@ -168,7 +170,7 @@ Throughput at_work(Loop& loop, const ThroughputOptions& options) {
       loop.submit(options.trace.draw(loop.random()));
   };
   for (int i = 0; i < options.batch.sequences; ++i)
-    loop.submit(options.trace.in_progress(loop.random()));
+    loop.submit(options.trace.in_progress(loop.random()), true);
   do step();
   while (!loop.is_filled());
   for (int i = 0; i < kMoreSteps; ++i) step();

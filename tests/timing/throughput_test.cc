@@ -157,6 +157,13 @@ TEST_P(Serving, CountsWhatAnEngineDoes) {
   EXPECT_LE(at_work.generated_tokens, 3 * at_work.steps);
   EXPECT_NEAR(at_work.running, 3, 0.5);
   EXPECT_GT(at_work.seconds_per_token(), 0);
+
+  // Every step has a new prompt, and pages are too few for all.
+  options.trace = Trace::fixed({64, 1});
+  options.batch = {.sequences = 4, .pages = 3};
+  const Throughput prompts = measure_throughput(*random.model, clock, options);
+  EXPECT_GT(prompts.prompt_tokens, 0);
+  EXPECT_EQ(prompts.decode_seconds, 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(Backends, Serving, ::testing::Values("reference", "cpu"),

@@ -110,31 +110,42 @@ TEST(BenchTest, OperationTable) {
 }
 
 std::vector<std::string> throughput(std::vector<std::string> options) {
-  std::vector<std::string> arguments = {"bench",     "throughput", "--layers", "2",
-                                        "--threads", "2",          "--memory", "12MiB"};
+  std::vector<std::string> arguments = {
+      "bench",         "throughput", "--random-weights", "128x256", "--layers",  "2",
+      "--trace",       "30:20",      "--seconds",        "0.01",    "--threads", "2",
+      "--temperature", "0"};
   arguments.insert(arguments.end(), options.begin(), options.end());
   return arguments;
 }
 
 TEST(BenchTest, ThroughputOfEveryFormat) {
-  const Json json = json_of(throughput({"--random-weights", "128x256", "--memory", "25MB",
-                                        "--trace", "30:20", "--seconds", "0.01"}));
+  const Json json = json_of(throughput({"--batch", "published", "--memory", "25MB"}));
   EXPECT_EQ(json["trace"], "30:20");
   EXPECT_EQ(json["memory_bytes"], 25000000);
-  ASSERT_EQ(json["runs"].size(), 10u);
+  ASSERT_EQ(json["runs"].size(), 5u);
   for (const Json& run : json["runs"]) {
     SCOPED_TRACE(run.dump());
     EXPECT_LE(run["bytes"].get<int64_t>(), 25000000);
-    ASSERT_GT(run["batch"].get<int>(), 0);
     for (const char* key :
          {"tokens_per_second", "ms_per_token", "times_f16", "times_w8a8", "running"})
       EXPECT_GT(run[key].get<double>(), 0) << key;
     EXPECT_TRUE(run["void"].is_boolean());
-    if (run["format"] == "f16") EXPECT_EQ(run["times_f16"], 1);
-    // The cache of four bits leaves room for more.
-    if (run["batch_rule"] == "published")
-      EXPECT_EQ(run["batch"], run["kv"] == "f16" ? 2 : run["kv"] == "int8" ? 4 : 8);
+    const std::string format = run["format"];
+    EXPECT_EQ(run["batch"], format == "f16" ? 2 : format == "w4a16" || format == "w8a8" ? 4 : 8);
+    if (run["format"] == "f16") {
+      EXPECT_EQ(run["times_f16"], 1);
+    }
   }
+}
+
+// Without reservations more fit; where not even one does, nothing runs.
+TEST(BenchTest, ThroughputUnrestricted) {
+  const Json json = json_of(throughput({"--memory", "17MB", "--formats", "w8a8,w4a8"}));
+  ASSERT_EQ(json["runs"].size(), 4u);
+  EXPECT_EQ(json["runs"][0]["batch"], 0);
+  EXPECT_FALSE(json["runs"][0].contains("tokens_per_second"));
+  EXPECT_EQ(json["runs"][1]["batch_rule"], "unrestricted");
+  for (const int i : {1, 3}) EXPECT_GT(json["runs"][i]["batch"].get<int>(), 4) << i;
 }
 
 TEST(BenchTest, ThroughputOfAModel) {

@@ -15,7 +15,7 @@
 namespace atom::engine {
 namespace {
 
-// Counts rows, and makes those of one id NaN.
+// Counts rows and recordings, and makes rows of one id NaN.
 class WatchingBackend final : public backend::ForwardingBackend {
  public:
   using ForwardingBackend::ForwardingBackend;
@@ -27,7 +27,11 @@ class WatchingBackend final : public backend::ForwardingBackend {
       if (args.ids[row] == poison)
         args.y[static_cast<size_t>(row) * 128] = std::numeric_limits<float>::quiet_NaN();
   }
-  int rows = 0, most_rows = 0;
+  std::unique_ptr<backend::Recording> record(backend::StepFunction step) override {
+    ++recorded;
+    return ForwardingBackend::record(std::move(step));
+  }
+  int rows = 0, most_rows = 0, recorded = 0;
   int32_t poison = -1;
 };
 
@@ -135,6 +139,21 @@ TEST_P(EnginePages, ScoredPromptsDoNotHoldUpTexts) {
   run_out(engine);
   EXPECT_EQ(watching_.most_rows, 256);
   EXPECT_EQ(answer(alone_now).prompt_logprobs.size(), 299u);
+}
+
+// One recording for each number of texts, whatever comes between; a GPU replays them.
+TEST_P(EnginePages, StepsAreRecordedOnce) {
+  Engine engine(watched(), {.max_sequences = 4, .pages = 40, .check_each_step = true});
+  Random random(54);
+  std::map<RequestId, Request> requests;
+  for (int i = 0; i < 6; ++i) {
+    const Request request = request_of(random_ids(random, 20), 10 + 7 * (i % 3));
+    requests[submit(engine, request)] = request;
+  }
+  run_out(engine);
+  EXPECT_GE(watching_.recorded, 1);
+  EXPECT_LE(watching_.recorded, 4);
+  for (const auto& [id, request] : requests) EXPECT_EQ(answer(id).ids, alone(request)) << id;
 }
 
 TEST_P(EnginePages, TheEndOfAnEngineEndsItsRequests) {

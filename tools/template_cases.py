@@ -139,6 +139,10 @@ STATEMENTS = [
 ]
 
 
+# Where the interpreter differs on purpose (docs/chat_templates.md), or Jinja's versions do.
+DIFFERENT = {"{{ " + source + " }}" for source in ("self is defined", "n.real", "'inf'|int", "xs|batch(0)|list")}
+
+
 def cases(render, filters):
     """Single expressions and statements. A bar in EXPRESSIONS ends a case or begins a filter: stretches of up to
     four parts are tried, and of several parts those stay that render, or that fail in a filter that exists."""

@@ -262,8 +262,7 @@ Value Interpreter::attribute(const Value& object, std::string_view name) {
 
 Value Interpreter::item(const Value& object, const Value& key) {
   if (is_undefined(object)) raise("'{}' is undefined", object.text());
-  if (object.is(Kind::kDict) &&
-      !(key.is(Kind::kDict) || (key.is(Kind::kList) && key.list->flavor == Flavor::kList))) {
+  if (object.is(Kind::kDict) && !key.is(Kind::kDict) && !key.is(Kind::kList)) {
     const Value* found = heap_.find(*object.dict, key);
     if (found != nullptr) return *found;
   }

@@ -1,6 +1,7 @@
 // Expressions of the parser, from the loosest binding to the tightest.
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <utility>
 
 #include "text/jinja_parser.h"
@@ -198,7 +199,7 @@ ExprPtr Parser::number_literal() {
   } else {
     double value = 0;
     if (std::from_chars(begin, end, value).ec != std::errc())
-      raise("line {}: the number {:.40} is outside a float's range", token.line, token.text);
+      value = token.text.find('-') == std::string::npos ? HUGE_VAL : 0;
     made->constant = of_float(value);
   }
   return made;

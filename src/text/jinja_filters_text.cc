@@ -106,7 +106,8 @@ Value filter_indent(Interpreter& run, const Value& input, const Arguments& argum
         static_cast<size_t>(std::clamp<int64_t>(parameters.integer(0, 4), 0, kMaxIndentWidth)),
         ' ');
   }
-  const Value text = soft_text(run, input);
+  if (!input.is(Kind::kString)) raise("indent needs a text and got '{}'", type_name(input));
+  const Value& text = input;
   const bool blank = parameters.truth(2, false);
   std::string out = parameters.truth(1, false) ? pad : "";
   bool first = true;

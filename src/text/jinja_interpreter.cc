@@ -137,14 +137,17 @@ Interpreter::Flow Interpreter::run_loop(const Statement& statement, Scope& scope
   Value self;
   self.kind = Kind::kLoop;
   self.loop = &loop;
+  bool completed = false;  // Jinja runs `else` where no body came to its end
   for (loop.index = 0; loop.index < loop.items.size(); ++loop.index) {
     heap_.step();
     Scope& inner = new_scope(&scope);
     set_name(inner, "loop", self);
     assign(*statement.targets[0], loop.items[loop.index], inner);
-    if (run_body(statement.bodies[0], inner) == Flow::kBreak) return Flow::kNext;
+    const Flow flow = run_body(statement.bodies[0], inner);
+    completed |= flow == Flow::kNext;
+    if (flow == Flow::kBreak) break;
   }
-  const bool runs_else = loop.items.empty() && statement.bodies.size() > 1;
+  const bool runs_else = !completed && statement.bodies.size() > 1;
   return runs_else ? run_body(statement.bodies[1], new_scope(&scope)) : Flow::kNext;
 }
 

@@ -118,6 +118,7 @@ class Lexer {
   }
 
   void take_raw() {
+    if (rest_.empty()) return;  // Jinja's lexer ends before it looks for the end
     for (size_t at = rest_.find("{%"); at != std::string_view::npos;
          at = rest_.find("{%", at + 2)) {
       const size_t sign = sign_size(at + 2);
@@ -146,6 +147,7 @@ class Lexer {
   }
 
   void skip_comment() {
+    if (rest_.empty()) return;
     const size_t end = rest_.find("#}");
     if (end == std::string_view::npos) fail_here("a comment has no end");
     const size_t start =

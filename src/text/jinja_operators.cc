@@ -188,7 +188,8 @@ Value negated(const Value& value, bool negative) {
 Value sliced(Heap& heap, const Value& object, const Value (&bounds)[3]) {
   if (is_undefined(object)) raise("'{}' is undefined", object.text());
   const bool listed = object.is(Kind::kList) && object.list->flavor <= Flavor::kRange;
-  if (!listed && !object.is(Kind::kString)) return undefined("a slice");
+  if (!listed && !object.is(Kind::kString))
+    raise("a value of the type '{}' has no slices", type_name(object));
   const int64_t size = length(heap, object);
   const Steps steps = clipped(bounds, size);
   if (object.is(Kind::kString) && steps.step == 1) {

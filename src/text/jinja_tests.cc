@@ -17,7 +17,9 @@ struct NamedTest {
   Answer answer;
 };
 
-bool is_callable(const Value& v) { return v.is(Kind::kFunction) || v.is(Kind::kLoop); }
+bool is_callable(const Value& v) {
+  return v.is(Kind::kFunction) || v.is(Kind::kLoop) || is_undefined(v);
+}
 bool is_sequence(const Value& v) {
   return v.is(Kind::kUndefined) || v.is(Kind::kString) || v.is(Kind::kDict) ||
          (v.is(Kind::kList) && v.list->flavor <= Flavor::kRange);
@@ -114,19 +116,23 @@ std::string_view name_and_rest(const Arguments& arguments, size_t at, Arguments&
   return arguments.positional[at].text();
 }
 
+// Of what counts as false (none, 0) these filters make nothing, where others refuse it.
+std::vector<Value> chosen_from(Interpreter& run, const Value& input) {
+  return truth(input) ? elements(run.heap(), input) : std::vector<Value>();
+}
+
 Value filter_map(Interpreter& run, const Value& input, const Arguments& arguments) {
   std::vector<Value> out;
   if (arguments.positional.empty() && !arguments.named.empty()) {
     const Parameters parameters("map", arguments, {"attribute", "default"}, 1);
-    for (const Value& item : elements(run.heap(), input)) {
+    for (const Value& item : chosen_from(run, input)) {
       const Value part = run.path(item, parameters.at(0));
       out.push_back(is_undefined(part) ? parameters.value(1, part) : part);
     }
   } else {
     Arguments rest;
     const std::string_view name = name_and_rest(arguments, 0, rest);
-    for (const Value& item : elements(run.heap(), input))
-      out.push_back(run.filter(name, item, rest));
+    for (const Value& item : chosen_from(run, input)) out.push_back(run.filter(name, item, rest));
   }
   return run.heap().list(std::move(out), Flavor::kGenerator);
 }
@@ -139,7 +145,7 @@ Value chosen(Interpreter& run, const Value& input, const Arguments& arguments, b
   std::string_view name;
   if (arguments.positional.size() > at) name = name_and_rest(arguments, at, rest);
   std::vector<Value> out;
-  for (const Value& item : elements(run.heap(), input)) {
+  for (const Value& item : chosen_from(run, input)) {
     const Value part = by_attribute ? run.path(item, arguments.positional[0]) : item;
     const bool holds = name.empty() ? truth(part) : run.test(name, part, rest);
     if (holds == keep) out.push_back(item);

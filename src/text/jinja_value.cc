@@ -48,6 +48,16 @@ int order_of_numbers(const Value& a, const Value& b) {
   return x < y ? -1 : static_cast<int>(x > y);
 }
 
+bool is_hashable(Heap& heap, const Value& value, int depth) {
+  refuse_depth(depth);
+  if (value.is(Kind::kDict)) return false;
+  if (!value.is(Kind::kList)) return true;
+  if (value.list->flavor != Flavor::kTuple) return value.list->flavor == Flavor::kRange;
+  heap.step(value.list->items.size());
+  return std::all_of(value.list->items.begin(), value.list->items.end(),
+                     [&](const Value& item) { return is_hashable(heap, item, depth + 1); });
+}
+
 void append_repr(Heap& heap, const Value& value, std::string& out, int depth);
 
 void append_sequence(Heap& heap, const List& list, std::string& out, int depth) {
@@ -168,8 +178,7 @@ Value Heap::function(const Function& function) {
 }
 
 const Value* Heap::find(const Dict& dict, const Value& key) {
-  if (key.is(Kind::kDict) || (key.is(Kind::kList) && key.list->flavor == Flavor::kList))
-    raise("unhashable type: '{}'", type_name(key));
+  if (!is_hashable(*this, key, 0)) raise("unhashable type: '{}'", type_name(key));
   step(dict.items.size() / 8);
   for (const auto& [own, value] : dict.items) {
     if (own.kind == key.kind && key.is(Kind::kString)) {

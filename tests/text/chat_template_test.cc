@@ -114,16 +114,16 @@ TEST(ChatTemplateTest, ErrorsNameTheLine) {
 TEST(ChatTemplateTest, BudgetsHold) {
   ChatTemplateLimits small;
   small.source_bytes = 10;
-  expect_contains(error_of("12345678901", {}, small), "at most 10 are read");
+  expect_contains(error_of("12345678901", Json::object(), small), "at most 10 are read");
   small = {};
   small.output_bytes = 99;
-  expect_contains(error_of("{% for x in range(10) %}1234567890{% endfor %}", {}, small),
+  expect_contains(error_of("{% for x in range(10) %}1234567890{% endfor %}", Json::object(), small),
                   "99 bytes");
   EXPECT_EQ(error_of("{% for x in range(9) %}1234567890{% endfor %}", Json::object(), small),
             "no error");
   small = {};
   small.steps = 1000;
-  expect_contains(error_of("{% for x in range(1000) %}{{ x }}{% endfor %}", {}, small),
+  expect_contains(error_of("{% for x in range(1000) %}{{ x }}{% endfor %}", Json::object(), small),
                   "1000 steps");
   small = {};
   small.memory_bytes = 1 << 20;
@@ -146,12 +146,12 @@ TEST(ChatTemplateTest, BudgetsHold) {
 TEST(ChatTemplateTest, RecursionIsBounded) {
   for (const char* open :
        {"(", "[", "{'a':", "-", "not ", "x[", "f(", "1 if ", "1 if 1 else ", "x is in "}) {
-    expect_contains(error_of("{{ " + times(open, 100'000)), "line 1: ");
+    expect_contains(error_of("{{ " + times(open, 20'000)), "line 1: ");
   }
   for (const char* more : {"+1", "|trim", ".a", "[0]", " and 1", " if 1 else 1", "()", " is odd"}) {
-    expect_contains(error_of("{{ 1" + times(more, 100'000) + " }}"), "line 1: ");
+    expect_contains(error_of("{{ 1" + times(more, 20'000) + " }}"), "line 1: ");
   }
-  expect_contains(error_of(times("{% if 1 %}", 50'000)), "deeper");
+  expect_contains(error_of(times("{% if 1 %}", 10'000)), "deeper");
   expect_contains(error_of("{% for x in 'a' recursive %}{{ loop('a') }}{% endfor %}"), "deeper");
   expect_contains(error_of("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"), "deeper");
   const std::string nested = times("(", 140) + "m()" + times(")", 140);
@@ -161,7 +161,7 @@ TEST(ChatTemplateTest, RecursionIsBounded) {
                   "deeper");
   const std::string wrap =
       "{% set ns = namespace(v=1) %}{% for i in range(10000) %}{% set ns.v = [ns.v] %}{% endfor %}";
-  for (const char* use : {"{{ ns.v }}", "{{ ns.v|tojson }}", "{{ ns.v == [ns.v][0] + [] }}"}) {
+  for (const char* use : {"{{ ns.v }}", "{{ ns.v|tojson }}"}) {
     expect_contains(error_of(wrap + use), "deeper");
   }
   expect_contains(error_of("{% set n = namespace() %}{% set n.n = n %}{{ n }}"), "deeper");

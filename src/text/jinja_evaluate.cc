@@ -201,12 +201,12 @@ Value Interpreter::lookup(std::string_view name, const Scope& scope) {
 Value Interpreter::call(const Value& callee, const Arguments& arguments) {
   const Nesting nesting(*this);
   heap_.step(1 + arguments.positional.size());
-  if (callee.is(Kind::kUndefined)) {
+  if (callee.is(Type::kUndefined)) {
     if (changes_its_object(callee.text()))
       raise("'{}' is undefined; templates cannot change lists and dicts", callee.text());
     raise("'{}' is undefined", callee.text());
   }
-  if (callee.is(Kind::kLoop)) {
+  if (callee.is(Type::kLoop)) {
     const Loop& loop = *callee.loop;
     if (!loop.statement->recursive) raise("the loop is not marked as recursive");
     if (arguments.positional.size() != 1) raise("loop() takes one argument");
@@ -216,7 +216,7 @@ Value Interpreter::call(const Value& callee, const Arguments& arguments) {
     out_ = before;
     return text(std::move(inner));
   }
-  if (!callee.is(Kind::kFunction))
+  if (!callee.is(Type::kFunction))
     raise("a value of the type '{}' cannot be called", type_name(callee));
   const Function& function = *callee.function;
   if (function.macro != nullptr) return run_macro(function, arguments);
@@ -227,20 +227,20 @@ Value Interpreter::call(const Value& callee, const Arguments& arguments) {
 Value Interpreter::attribute(const Value& object, std::string_view name) {
   Method method = nullptr;
   switch (object.kind) {
-    case Kind::kUndefined:
+    case Type::kUndefined:
       raise("'{}' is undefined", object.text());
-    case Kind::kLoop:
+    case Type::kLoop:
       return loop_attribute(*object.loop, name);
-    case Kind::kString:
+    case Type::kString:
       method = find_string_method(name);
       break;
-    case Kind::kDict:
+    case Type::kDict:
       if (changes_its_object(name) && name != "append" && name != "extend" && name != "insert" &&
           name != "remove" && name != "reverse" && name != "sort") {
         return undefined(name);
       }
       [[fallthrough]];
-    case Kind::kList:
+    case Type::kList:
       method = find_container_method(object, name);
       break;
     default:
@@ -253,7 +253,7 @@ Value Interpreter::attribute(const Value& object, std::string_view name) {
     function.self = object;
     return heap_.function(function);
   }
-  if (object.is(Kind::kDict) || object.is(Kind::kNamespace)) {
+  if (object.is(Type::kDict) || object.is(Type::kNamespace)) {
     const Value* found = heap_.find(*object.dict, name);
     if (found != nullptr) return *found;
   }
@@ -262,14 +262,15 @@ Value Interpreter::attribute(const Value& object, std::string_view name) {
 
 Value Interpreter::item(const Value& object, const Value& key) {
   if (is_undefined(object)) raise("'{}' is undefined", object.text());
-  if (object.is(Kind::kDict) && !key.is(Kind::kDict) && !key.is(Kind::kList)) {
+  if (object.is(Type::kDict) && !key.is(Type::kDict) &&
+      !(key.is(Type::kList) && key.list->flavor == Flavor::kList)) {
     const Value* found = heap_.find(*object.dict, key);
     if (found != nullptr) return *found;
   }
-  if (key.is(Kind::kString)) return attribute(object, key.text());
+  if (key.is(Type::kString)) return attribute(object, key.text());
   if (!key.is_integral()) return undefined("an element");
-  const bool listed = object.is(Kind::kList) && object.list->flavor <= Flavor::kRange;
-  if (!listed && !object.is(Kind::kString)) return undefined("an element");
+  const bool listed = object.is(Type::kList) && object.list->flavor <= Flavor::kRange;
+  if (!listed && !object.is(Type::kString)) return undefined("an element");
   const int64_t size = length(heap_, object);
   const int64_t at = key.as_int() < 0 ? key.as_int() + size : key.as_int();
   if (at < 0 || at >= size) return undefined("an element beyond the end");
@@ -281,7 +282,7 @@ Value Interpreter::item(const Value& object, const Value& key) {
 
 Value Interpreter::path(Value object, const Value& path) {
   if (path.is_integral()) return item(object, path);
-  if (!path.is(Kind::kString)) raise("an attribute must be a text or an integer");
+  if (!path.is(Type::kString)) raise("an attribute must be a text or an integer");
   for (const std::string_view part : split(path.text(), ".", -1, false)) {
     const bool number =
         !part.empty() && part.size() < 10 &&
@@ -324,7 +325,7 @@ Value Interpreter::loop_attribute(Loop& loop, std::string_view name) {
   if (name == "cycle") function.method = loop_cycle;
   if (name == "changed") function.method = loop_changed;
   if (function.method == nullptr) return undefined(name);
-  function.self.kind = Kind::kLoop;
+  function.self.kind = Type::kLoop;
   function.self.loop = &loop;
   return heap_.function(function);
 }

@@ -31,7 +31,7 @@ Value filter_first(Interpreter& run, const Value& input, const Arguments& argume
 
 Value filter_last(Interpreter& run, const Value& input, const Arguments& arguments) {
   arguments.bind("last", {});
-  if (input.is(Kind::kList) && input.list->flavor == Flavor::kGenerator)
+  if (input.is(Type::kList) && input.list->flavor == Flavor::kGenerator)
     raise("a generator has no last element; make a list of it first");
   const std::vector<Value> items = elements(run.heap(), input);
   return items.empty() ? undefined("the last element") : items.back();
@@ -44,7 +44,7 @@ Value filter_join(Interpreter& run, const Value& input, const Arguments& argumen
   std::string out;
   bool first = true;
   for (Value item : elements(run.heap(), input)) {
-    if (parameters.has(1) && !parameters.at(1).is(Kind::kNone))
+    if (parameters.has(1) && !parameters.at(1).is(Type::kNone))
       item = run.path(item, parameters.at(1));
     const std::string text = to_str(run.heap(), item);
     run.heap().charge(text.size() + between.size());
@@ -58,7 +58,7 @@ Value filter_join(Interpreter& run, const Value& input, const Arguments& argumen
 Value filter_items(Interpreter& run, const Value& input, const Arguments& arguments) {
   arguments.bind("items", {});
   if (is_undefined(input)) return run.heap().list({}, Flavor::kGenerator);
-  if (!input.is(Kind::kDict)) raise("items needs a dict and got '{}'", type_name(input));
+  if (!input.is(Type::kDict)) raise("items needs a dict and got '{}'", type_name(input));
   std::vector<Value> out;
   for (const auto& [key, value] : input.dict->items) out.push_back(run.heap().tuple({key, value}));
   return run.heap().list(std::move(out), Flavor::kGenerator);
@@ -66,8 +66,8 @@ Value filter_items(Interpreter& run, const Value& input, const Arguments& argume
 
 // What sort, unique, min and max compare: an attribute, and texts in lower case.
 Value key_of(Interpreter& run, const Value& item, const Value& attribute, bool case_sensitive) {
-  const Value key = attribute.is(Kind::kNone) ? item : run.path(item, attribute);
-  if (case_sensitive || !key.is(Kind::kString)) return key;
+  const Value key = attribute.is(Type::kNone) ? item : run.path(item, attribute);
+  if (case_sensitive || !key.is(Type::kString)) return key;
   run.heap().step(key.size / 4);
   return run.text(lower(key.text()));
 }
@@ -95,7 +95,7 @@ Value filter_sort(Interpreter& run, const Value& input, const Arguments& argumen
   const Parameters parameters("sort", arguments, {"reverse", "case_sensitive", "attribute"});
   const std::vector<Value> items = elements(run.heap(), input);
   std::vector<Value> attributes = {parameters.value(2, none())};
-  if (attributes[0].is(Kind::kString)) {
+  if (attributes[0].is(Type::kString)) {
     const std::string_view names = attributes[0].text();
     attributes.clear();
     for (const std::string_view name : split(names, ",", -1, false))
@@ -111,7 +111,7 @@ Value filter_sort(Interpreter& run, const Value& input, const Arguments& argumen
 
 Value filter_dictsort(Interpreter& run, const Value& input, const Arguments& arguments) {
   const Parameters parameters("dictsort", arguments, {"case_sensitive", "by", "reverse"});
-  if (!input.is(Kind::kDict)) raise("dictsort needs a dict and got '{}'", type_name(input));
+  if (!input.is(Type::kDict)) raise("dictsort needs a dict and got '{}'", type_name(input));
   const std::string_view by = parameters.text(1, "key");
   if (by != "key" && by != "value") raise("dictsort goes by 'key' or 'value', not by '{:.40}'", by);
   std::vector<Value> items;
@@ -128,7 +128,7 @@ Value filter_unique(Interpreter& run, const Value& input, const Arguments& argum
   std::vector<Value> seen, out;
   for (const Value& item : elements(run.heap(), input)) {
     const Value key = key_of(run, item, parameters.value(1, none()), parameters.truth(0, false));
-    if (key.is(Kind::kDict) || (key.is(Kind::kList) && key.list->flavor == Flavor::kList))
+    if (key.is(Type::kDict) || (key.is(Type::kList) && key.list->flavor == Flavor::kList))
       raise("unique cannot tell values of the type '{}' apart", type_name(key));
     const bool known = std::any_of(seen.begin(), seen.end(), [&](const Value& other) {
       return equal(run.heap(), other, key);
@@ -144,7 +144,7 @@ Value filter_reverse(Interpreter& run, const Value& input, const Arguments& argu
   arguments.bind("reverse", {});
   std::vector<Value> items = elements(run.heap(), input);
   std::reverse(items.begin(), items.end());
-  if (!input.is(Kind::kString)) return run.heap().list(std::move(items), Flavor::kGenerator);
+  if (!input.is(Type::kString)) return run.heap().list(std::move(items), Flavor::kGenerator);
   std::string out;
   for (const Value& character : items) out += character.text();
   return run.text(std::move(out));
@@ -154,9 +154,9 @@ Value filter_sum(Interpreter& run, const Value& input, const Arguments& argument
   const Parameters parameters("sum", arguments, {"attribute", "start"});
   const Value attribute = parameters.value(0, none());
   Value total = parameters.value(1, of_int(0));
-  if (total.is(Kind::kString)) raise("sum does not add texts");
+  if (total.is(Type::kString)) raise("sum does not add texts");
   for (const Value& item : elements(run.heap(), input)) {
-    const Value part = attribute.is(Kind::kNone) ? item : run.path(item, attribute);
+    const Value part = attribute.is(Type::kNone) ? item : run.path(item, attribute);
     total = arithmetic(run.heap(), Op::kAdd, total, part);
   }
   return total;
@@ -195,7 +195,7 @@ Value filter_batch(Interpreter& run, const Value& input, const Arguments& argume
     const size_t end = std::min(items.size(), at + static_cast<size_t>(size));
     std::vector<Value> part(items.begin() + static_cast<long>(at),
                             items.begin() + static_cast<long>(end));
-    if (parameters.has(1) && !parameters.at(1).is(Kind::kNone))
+    if (parameters.has(1) && !parameters.at(1).is(Type::kNone))
       part.resize(static_cast<size_t>(size), parameters.at(1));
     out.push_back(run.heap().list(std::move(part)));
   }

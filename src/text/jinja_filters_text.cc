@@ -13,7 +13,7 @@ namespace {
 constexpr int64_t kMaxIndentWidth = 1000;
 
 Value soft_text(Interpreter& run, const Value& input) {
-  return input.is(Kind::kString) ? input : run.text(to_str(run.heap(), input));
+  return input.is(Type::kString) ? input : run.text(to_str(run.heap(), input));
 }
 
 // Applies a method of texts to whatever prints as one.
@@ -58,7 +58,7 @@ Value filter_replace(Interpreter& run, const Value& input, const Arguments& argu
   const Parameters parameters("replace", arguments, {"old", "new", "count"}, 2);
   Arguments inner;
   inner.positional = {soft_text(run, parameters.at(0)), soft_text(run, parameters.at(1))};
-  if (parameters.has(2) && !parameters.at(2).is(Kind::kNone))
+  if (parameters.has(2) && !parameters.at(2).is(Type::kNone))
     inner.positional.push_back(parameters.at(2));
   return through_method(run, input, inner, "replace");
 }
@@ -99,14 +99,14 @@ Value filter_escape(Interpreter& run, const Value& input, const Arguments& argum
 Value filter_indent(Interpreter& run, const Value& input, const Arguments& arguments) {
   const Parameters parameters("indent", arguments, {"width", "first", "blank"});
   std::string pad;
-  if (parameters.has(0) && parameters.at(0).is(Kind::kString)) {
+  if (parameters.has(0) && parameters.at(0).is(Type::kString)) {
     pad = parameters.at(0).text();
   } else {
     pad.assign(
         static_cast<size_t>(std::clamp<int64_t>(parameters.integer(0, 4), 0, kMaxIndentWidth)),
         ' ');
   }
-  if (!input.is(Kind::kString)) raise("indent needs a text and got '{}'", type_name(input));
+  if (!input.is(Type::kString)) raise("indent needs a text and got '{}'", type_name(input));
   const Value& text = input;
   const bool blank = parameters.truth(2, false);
   std::string out = parameters.truth(1, false) ? pad : "";
@@ -172,12 +172,12 @@ Value filter_int(Interpreter&, const Value& input, const Arguments& arguments) {
   if (parameters.integer(1, 10) != 10) raise("int() supports the base 10 only");
   if (is_undefined(input)) raise("'{}' is undefined", input.text());
   std::optional<int64_t> value;
-  if (input.is(Kind::kString)) {
+  if (input.is(Type::kString)) {
     value = parsed_int(input.text());
     if (!value) {
       if (const auto number = parsed_float(input.text()); number) value = whole(*number);
     }
-  } else if (input.is(Kind::kFloat)) {
+  } else if (input.is(Type::kFloat)) {
     if (std::isinf(input.number)) raise("infinity is no integer");
     value = whole(input.number);
   } else if (input.is_integral()) {
@@ -190,7 +190,7 @@ Value filter_float(Interpreter&, const Value& input, const Arguments& arguments)
   const Parameters parameters("float", arguments, {"default"});
   if (is_undefined(input)) raise("'{}' is undefined", input.text());
   if (input.is_number()) return of_float(input.as_double());
-  if (input.is(Kind::kString)) {
+  if (input.is(Type::kString)) {
     if (const auto number = parsed_float(input.text()); number) return of_float(*number);
   }
   return parameters.value(0, of_float(0));
@@ -199,7 +199,7 @@ Value filter_float(Interpreter&, const Value& input, const Arguments& arguments)
 Value filter_abs(Interpreter&, const Value& input, const Arguments& arguments) {
   arguments.bind("abs", {});
   if (!input.is_number()) raise("abs needs a number and got '{}'", type_name(input));
-  if (input.is(Kind::kFloat)) return of_float(std::fabs(input.number));
+  if (input.is(Type::kFloat)) return of_float(std::fabs(input.number));
   return input.as_int() < 0 ? negated(input, true) : of_int(input.as_int());
 }
 

@@ -73,11 +73,11 @@ std::string converted_number(const Conversion& how, const Value& value) {
     default:
       break;
   }
-  if (value.is(Kind::kFloat) && !(number < 9e18)) raise("the format %d got too large a number");
+  if (value.is(Type::kFloat) && !(number < 9e18)) raise("the format %d got too large a number");
   const int64_t whole =
-      value.is(Kind::kFloat) ? static_cast<int64_t>(value.number) : value.as_int();
+      value.is(Type::kFloat) ? static_cast<int64_t>(value.number) : value.as_int();
   const uint64_t size = whole < 0 ? 0 - static_cast<uint64_t>(whole) : static_cast<uint64_t>(whole);
-  if (how.type != 'd' && how.type != 'i' && how.type != 'u' && value.is(Kind::kFloat))
+  if (how.type != 'd' && how.type != 'i' && how.type != 'u' && value.is(Type::kFloat))
     raise("the format %{} needs an integer", how.type);
   if (how.type == 'x') return fmt::format("{}{:x}", how.alternate ? "0x" : "", size);
   if (how.type == 'X') return fmt::format("{}{:X}", how.alternate ? "0X" : "", size);
@@ -94,7 +94,7 @@ std::string converted(Heap& heap, const Conversion& how, const Value& value) {
   } else if (std::string_view("diufFegxXo").find(how.type) != std::string_view::npos) {
     text = converted_number(how, value);
     number = true;
-    const bool minus = value.is(Kind::kFloat) ? std::signbit(value.number) : value.as_int() < 0;
+    const bool minus = value.is(Type::kFloat) ? std::signbit(value.number) : value.as_int() < 0;
     sign = minus ? "-" : how.plus ? "+" : how.blank ? " " : "";
   } else {
     raise("the format '%{}' is not supported", how.type);
@@ -109,7 +109,7 @@ std::string converted(Heap& heap, const Conversion& how, const Value& value) {
 }  // namespace
 
 Value format_percent(Heap& heap, std::string_view format, const Value& value) {
-  const bool is_tuple = value.is(Kind::kList) && value.list->flavor == Flavor::kTuple;
+  const bool is_tuple = value.is(Type::kList) && value.list->flavor == Flavor::kTuple;
   const std::vector<Value> values = is_tuple ? value.list->items : std::vector<Value>{value};
   size_t used = 0;
   bool named = false;
@@ -124,7 +124,7 @@ Value format_percent(Heap& heap, std::string_view format, const Value& value) {
     }
     Value argument;
     if (how.has_name) {
-      const Value* found = value.is(Kind::kDict) ? heap.find(*value.dict, how.name) : nullptr;
+      const Value* found = value.is(Type::kDict) ? heap.find(*value.dict, how.name) : nullptr;
       if (found == nullptr) raise("the format names '{:.40}', which is not there", how.name);
       argument = *found;
       named = true;
@@ -136,8 +136,8 @@ Value format_percent(Heap& heap, std::string_view format, const Value& value) {
     heap.charge(text.size());
     out += text;
   }
-  if (used < values.size() && !named && !value.is(Kind::kDict) &&
-      (is_tuple || !value.is(Kind::kList)))
+  if (used < values.size() && !named && !value.is(Type::kDict) &&
+      (is_tuple || !value.is(Type::kList)))
     raise("a format leaves {} values unused", values.size() - used);
   out += format;
   return heap.keep(std::move(out));

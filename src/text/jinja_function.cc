@@ -15,11 +15,11 @@ Value global_range(Interpreter& run, const Arguments& arguments) {
   return range_of(run.heap(), first, parameters.integer(1, 0), parameters.integer(2, 1));
 }
 
-Value mapping_of(Interpreter& run, const Arguments& arguments, Kind kind) {
+Value mapping_of(Interpreter& run, const Arguments& arguments, Type kind) {
   const Value made = run.heap().dict({}, kind);
   if (arguments.positional.size() > 1) raise("at most one argument may go without a name");
   for (const Value& from : arguments.positional) {
-    if (from.is(Kind::kDict)) {
+    if (from.is(Type::kDict)) {
       for (const auto& [key, value] : from.dict->items) run.heap().set(*made.dict, key, value);
       continue;
     }
@@ -36,10 +36,10 @@ Value mapping_of(Interpreter& run, const Arguments& arguments, Kind kind) {
 }
 
 Value global_dict(Interpreter& run, const Arguments& arguments) {
-  return mapping_of(run, arguments, Kind::kDict);
+  return mapping_of(run, arguments, Type::kDict);
 }
 Value global_namespace(Interpreter& run, const Arguments& arguments) {
-  return mapping_of(run, arguments, Kind::kNamespace);
+  return mapping_of(run, arguments, Type::kNamespace);
 }
 
 Value global_raise(Interpreter& run, const Arguments& arguments) {
@@ -111,8 +111,8 @@ int64_t Parameters::integer(size_t i, int64_t otherwise) const {
 }
 
 std::string_view Parameters::text(size_t i, std::string_view otherwise) const {
-  if (!has(i) || at(i).is(Kind::kNone)) return otherwise;
-  if (!at(i).is(Kind::kString)) raise("{}() needs a text and got '{}'", callee_, type_name(at(i)));
+  if (!has(i) || at(i).is(Type::kNone)) return otherwise;
+  if (!at(i).is(Type::kString)) raise("{}() needs a text and got '{}'", callee_, type_name(at(i)));
   return at(i).text();
 }
 

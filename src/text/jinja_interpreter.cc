@@ -66,7 +66,7 @@ Interpreter::Flow Interpreter::run_statement(const Statement& statement, Scope& 
       break;
     case StmtKind::kPrint: {
       const Value value = evaluate(*statement.values[0], scope);
-      if (value.is(Kind::kString)) {
+      if (value.is(Type::kString)) {
         emit(value.text());
       } else {
         emit(to_str(heap_, value));
@@ -135,7 +135,7 @@ Interpreter::Flow Interpreter::run_loop(const Statement& statement, Scope& scope
     loop.items = std::move(kept);
   }
   Value self;
-  self.kind = Kind::kLoop;
+  self.kind = Type::kLoop;
   self.loop = &loop;
   bool completed = false;  // Jinja runs `else` where no body came to its end
   for (loop.index = 0; loop.index < loop.items.size(); ++loop.index) {
@@ -180,7 +180,7 @@ void Interpreter::assign(const Expr& target, const Value& value, Scope& scope) {
   }
   if (target.kind == ExprKind::kAttribute) {
     const Value object = lookup(target.parts[0]->text, scope);
-    if (!object.is(Kind::kNamespace))
+    if (!object.is(Type::kNamespace))
       raise("only fields of a namespace can be set, and '{:.40}' is none", target.parts[0]->text);
     heap_.set(*object.dict, of_text(target.text), value);
     return;

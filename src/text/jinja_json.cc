@@ -24,25 +24,25 @@ class JsonWriter {
     if (out_.size() > heap_.budgets().output_bytes)
       raise("tojson gives more than {} bytes", heap_.budgets().output_bytes);
     switch (value.kind) {
-      case Kind::kNone:
+      case Type::kNone:
         out_ += "null";
         return;
-      case Kind::kBool:
+      case Type::kBool:
         out_ += value.boolean ? "true" : "false";
         return;
-      case Kind::kInt:
+      case Type::kInt:
         out_ += fmt::format("{}", value.integer);
         return;
-      case Kind::kFloat:
+      case Type::kFloat:
         out_ += number(value.number);
         return;
-      case Kind::kString:
+      case Type::kString:
         write_text(value.text());
         return;
-      case Kind::kDict:
+      case Type::kDict:
         write_dict(*value.dict, depth);
         return;
-      case Kind::kList:
+      case Type::kList:
         if (value.list->flavor <= Flavor::kTuple) {
           write_list(*value.list, depth);
           return;
@@ -113,15 +113,15 @@ class JsonWriter {
 
   std::string key_text(const Value& key) {
     switch (key.kind) {
-      case Kind::kString:
+      case Type::kString:
         return std::string(key.text());
-      case Kind::kNone:
+      case Type::kNone:
         return "null";
-      case Kind::kBool:
+      case Type::kBool:
         return key.boolean ? "true" : "false";
-      case Kind::kInt:
+      case Type::kInt:
         return fmt::format("{}", key.integer);
-      case Kind::kFloat:
+      case Type::kFloat:
         return number(key.number);
       default:
         raise("a key of the type '{}' is no JSON", type_name(key));
@@ -163,19 +163,19 @@ Value to_json(Interpreter& run, const Value& value, const Arguments& arguments) 
   JsonStyle style;
   style.ascii = parameters.truth(0, false);
   style.sorted = parameters.truth(3, false);
-  if (parameters.has(1) && !parameters.at(1).is(Kind::kNone)) {
+  if (parameters.has(1) && !parameters.at(1).is(Type::kNone)) {
     style.lines = true;
     style.item = ",";
-    if (parameters.at(1).is(Kind::kString)) {
+    if (parameters.at(1).is(Type::kString)) {
       style.indent = parameters.at(1).text();
     } else {
       style.indent.assign(
           static_cast<size_t>(std::clamp<int64_t>(parameters.integer(1, 0), 0, kMaxIndent)), ' ');
     }
   }
-  if (parameters.has(2) && !parameters.at(2).is(Kind::kNone)) {
+  if (parameters.has(2) && !parameters.at(2).is(Type::kNone)) {
     const std::vector<Value> both = elements(run.heap(), parameters.at(2));
-    if (both.size() != 2 || !both[0].is(Kind::kString) || !both[1].is(Kind::kString))
+    if (both.size() != 2 || !both[0].is(Type::kString) || !both[1].is(Type::kString))
       raise("the separators of tojson must be two texts");
     style.item = both[0].text();
     style.key = both[1].text();

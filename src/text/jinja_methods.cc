@@ -37,7 +37,7 @@ Value stripped_text(Interpreter& run, const Value& self, const Arguments& argume
                     bool back) {
   const Parameters parameters("strip", arguments, {"chars"});
   std::optional<std::string_view> set;
-  if (parameters.has(0) && !parameters.at(0).is(Kind::kNone)) set = parameters.text(0, "");
+  if (parameters.has(0) && !parameters.at(0).is(Type::kNone)) set = parameters.text(0, "");
   if (set && set->size() > kMaxStripSet)
     raise("strip() takes at most {} bytes of characters", kMaxStripSet);
   run.heap().step(self.size / 16);
@@ -66,7 +66,7 @@ Value texts(Interpreter& run, const std::vector<std::string_view>& parts) {
 Value split_text(Interpreter& run, const Value& self, const Arguments& arguments, bool right) {
   const Parameters parameters("split", arguments, {"sep", "maxsplit"});
   std::optional<std::string_view> separator;
-  if (parameters.has(0) && !parameters.at(0).is(Kind::kNone)) separator = parameters.text(0, "");
+  if (parameters.has(0) && !parameters.at(0).is(Type::kNone)) separator = parameters.text(0, "");
   if (separator && separator->empty()) raise("split() needs a separator that is not empty");
   run.heap().charge_search(self.size, separator.value_or("").size());
   run.heap().step(self.size);
@@ -93,12 +93,12 @@ bool has_edge(Interpreter& run, const Value& self, const Arguments& arguments, b
     part = sliced(run.heap(), self, bounds);
   }
   const auto fits = [&](const Value& edge) {
-    if (!edge.is(Kind::kString)) raise("a text cannot begin or end with '{}'", type_name(edge));
+    if (!edge.is(Type::kString)) raise("a text cannot begin or end with '{}'", type_name(edge));
     run.heap().step(edge.size / 16);
     return front ? part.text().starts_with(edge.text()) : part.text().ends_with(edge.text());
   };
   const Value& edge = parameters.at(0);
-  if (!edge.is(Kind::kList) || edge.list->flavor != Flavor::kTuple) return fits(edge);
+  if (!edge.is(Type::kList) || edge.list->flavor != Flavor::kTuple) return fits(edge);
   return std::any_of(edge.list->items.begin(), edge.list->items.end(), fits);
 }
 Value method_startswith(Interpreter& run, const Value& self, const Arguments& arguments) {
@@ -171,7 +171,7 @@ Value method_join(Interpreter& run, const Value& self, const Arguments& argument
   std::string out;
   bool first = true;
   for (const Value& part : elements(run.heap(), parameters.at(0))) {
-    if (!part.is(Kind::kString)) raise("join() needs texts and got '{}'", type_name(part));
+    if (!part.is(Type::kString)) raise("join() needs texts and got '{}'", type_name(part));
     run.heap().charge(part.size + self.size);
     if (!first) out += self.text();
     out += part.text();
@@ -314,7 +314,7 @@ Method find_in(const NamedMethod (&methods)[n], std::string_view name) {
 Method find_string_method(std::string_view name) { return find_in(kStringMethods, name); }
 
 Method find_container_method(const Value& self, std::string_view name) {
-  if (self.is(Kind::kDict)) return find_in(kDictMethods, name);
+  if (self.is(Type::kDict)) return find_in(kDictMethods, name);
   const Flavor flavor = self.list->flavor;
   if (flavor > Flavor::kRange || (flavor != Flavor::kList && name == "copy")) return nullptr;
   return find_in(kListMethods, name);

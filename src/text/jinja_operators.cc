@@ -91,15 +91,15 @@ Value arithmetic_of_floats(Op op, double a, double b) {
   return of_float(result);
 }
 
-bool is_plain_list(const Value& v) { return v.is(Kind::kList) && v.list->flavor <= Flavor::kTuple; }
+bool is_plain_list(const Value& v) { return v.is(Type::kList) && v.list->flavor <= Flavor::kTuple; }
 
 Value repeated(Heap& heap, const Value& what, int64_t times) {
   const auto count = static_cast<size_t>(std::max<int64_t>(times, 0));
-  const size_t size = what.is(Kind::kString) ? what.size : what.list->items.size() * sizeof(Value);
+  const size_t size = what.is(Type::kString) ? what.size : what.list->items.size() * sizeof(Value);
   if (size > 0 && count > heap.budgets().memory_bytes / size)
     raise("a repetition needs more than {} bytes of memory", heap.budgets().memory_bytes);
   heap.step(count * size / 16);
-  if (what.is(Kind::kString)) {
+  if (what.is(Type::kString)) {
     std::string out;
     out.reserve(size * count);
     for (size_t i = 0; size > 0 && i < count; ++i) out += what.text();
@@ -121,7 +121,7 @@ Value joined(Heap& heap, std::string_view a, std::string_view b) {
 }
 
 Value added(Heap& heap, const Value& a, const Value& b) {
-  if (a.is(Kind::kString) && b.is(Kind::kString)) return joined(heap, a.text(), b.text());
+  if (a.is(Type::kString) && b.is(Type::kString)) return joined(heap, a.text(), b.text());
   if (!is_plain_list(a) || !is_plain_list(b) || a.list->flavor != b.list->flavor)
     raise("values of the types '{}' and '{}' cannot be added", type_name(a), type_name(b));
   std::vector<Value> out = elements(heap, a);
@@ -136,15 +136,15 @@ struct Steps {
 };
 Steps clipped(const Value (&bounds)[3], int64_t size) {
   for (const Value& bound : bounds) {
-    if (!bound.is(Kind::kNone) && !bound.is_integral())
+    if (!bound.is(Type::kNone) && !bound.is_integral())
       raise("the bounds of a slice must be integers or none, and one is '{}'", type_name(bound));
   }
   Steps out;
-  out.step = bounds[2].is(Kind::kNone) ? 1 : bounds[2].as_int();
+  out.step = bounds[2].is(Type::kNone) ? 1 : bounds[2].as_int();
   if (out.step == 0) raise("the step of a slice is zero");
   const bool back = out.step < 0;
   const auto bound = [&](const Value& given, int64_t otherwise) {
-    if (given.is(Kind::kNone)) return otherwise;
+    if (given.is(Type::kNone)) return otherwise;
     const int64_t at = given.as_int() < 0 ? given.as_int() + size : given.as_int();
     return std::clamp<int64_t>(at, back ? -1 : 0, back ? size - 1 : size);
   };
@@ -162,7 +162,7 @@ Steps clipped(const Value (&bounds)[3], int64_t size) {
 
 Value arithmetic(Heap& heap, Op op, const Value& a, const Value& b) {
   if (op == Op::kConcat) {
-    if (a.is(Kind::kString) && b.is(Kind::kString)) return joined(heap, a.text(), b.text());
+    if (a.is(Type::kString) && b.is(Type::kString)) return joined(heap, a.text(), b.text());
     return joined(heap, to_str(heap, a), to_str(heap, b));
   }
   if (is_undefined(a) || is_undefined(b))
@@ -170,8 +170,8 @@ Value arithmetic(Heap& heap, Op op, const Value& a, const Value& b) {
   if (a.is_integral() && b.is_integral()) return arithmetic_of_ints(op, a.as_int(), b.as_int());
   if (a.is_number() && b.is_number()) return arithmetic_of_floats(op, a.as_double(), b.as_double());
   if (op == Op::kAdd) return added(heap, a, b);
-  if (op == Op::kModulo && a.is(Kind::kString)) return format_percent(heap, a.text(), b);
-  const auto repeats = [](const Value& v) { return v.is(Kind::kString) || is_plain_list(v); };
+  if (op == Op::kModulo && a.is(Type::kString)) return format_percent(heap, a.text(), b);
+  const auto repeats = [](const Value& v) { return v.is(Type::kString) || is_plain_list(v); };
   if (op == Op::kMultiply && repeats(a) && b.is_integral()) return repeated(heap, a, b.as_int());
   if (op == Op::kMultiply && repeats(b) && a.is_integral()) return repeated(heap, b, a.as_int());
   raise("values of the types '{}' and '{}' do not go with this operator", type_name(a),
@@ -180,19 +180,19 @@ Value arithmetic(Heap& heap, Op op, const Value& a, const Value& b) {
 
 Value negated(const Value& value, bool negative) {
   if (is_undefined(value)) raise("'{}' is undefined", value.text());
-  if (value.is(Kind::kFloat)) return of_float(negative ? -value.number : value.number);
+  if (value.is(Type::kFloat)) return of_float(negative ? -value.number : value.number);
   if (!value.is_integral()) raise("a value of the type '{}' has no sign", type_name(value));
   return negative ? arithmetic_of_ints(Op::kSubtract, 0, value.as_int()) : of_int(value.as_int());
 }
 
 Value sliced(Heap& heap, const Value& object, const Value (&bounds)[3]) {
   if (is_undefined(object)) raise("'{}' is undefined", object.text());
-  const bool listed = object.is(Kind::kList) && object.list->flavor <= Flavor::kRange;
-  if (!listed && !object.is(Kind::kString))
+  const bool listed = object.is(Type::kList) && object.list->flavor <= Flavor::kRange;
+  if (!listed && !object.is(Type::kString))
     raise("a value of the type '{}' has no slices", type_name(object));
   const int64_t size = length(heap, object);
   const Steps steps = clipped(bounds, size);
-  if (object.is(Kind::kString) && steps.step == 1) {
+  if (object.is(Type::kString) && steps.step == 1) {
     const std::string_view rest =
         object.text().substr(byte_offset(object.text(), static_cast<size_t>(steps.start)));
     return of_text(rest.substr(0, byte_offset(rest, static_cast<size_t>(steps.count))));

@@ -18,24 +18,24 @@ struct NamedTest {
 };
 
 bool is_callable(const Value& v) {
-  return v.is(Kind::kFunction) || v.is(Kind::kLoop) || is_undefined(v);
+  return v.is(Type::kFunction) || v.is(Type::kLoop) || is_undefined(v);
 }
 bool is_sequence(const Value& v) {
-  return v.is(Kind::kUndefined) || v.is(Kind::kString) || v.is(Kind::kDict) ||
-         (v.is(Kind::kList) && v.list->flavor <= Flavor::kRange);
+  return v.is(Type::kUndefined) || v.is(Type::kString) || v.is(Type::kDict) ||
+         (v.is(Type::kList) && v.list->flavor <= Flavor::kRange);
 }
 bool same(Interpreter& run, const Value& a, const Value& b) {
   if (a.kind != b.kind) return false;
-  if (a.is(Kind::kList)) return a.list == b.list;
-  if (a.is(Kind::kDict)) return a.dict == b.dict;
+  if (a.is(Type::kList)) return a.list == b.list;
+  if (a.is(Type::kDict)) return a.dict == b.dict;
   return equal(run.heap(), a, b);
 }
 int64_t remainder(Interpreter& run, const Value& a, const Value& b) {
   const Value rest = arithmetic(run.heap(), Op::kModulo, a, b);
-  return rest.is(Kind::kFloat) ? (rest.number == 0 ? 0 : rest.number == 1 ? 1 : 2) : rest.as_int();
+  return rest.is(Type::kFloat) ? (rest.number == 0 ? 0 : rest.number == 1 ? 1 : 2) : rest.as_int();
 }
 bool in_case(Interpreter& run, const Value& v, bool up) {
-  const Value text = v.is(Kind::kString) ? v : run.text(to_str(run.heap(), v));
+  const Value text = v.is(Type::kString) ? v : run.text(to_str(run.heap(), v));
   const Method method = find_string_method(up ? "isupper" : "islower");
   return truth(method(run, text, {}));
 }
@@ -44,15 +44,15 @@ int ordered(Interpreter& run, const Value& a, const Value& b) { return compare(r
 constexpr NamedTest kTests[] = {
     {"defined", 0, [](auto&, auto& v, auto&) { return !is_undefined(v); }},
     {"undefined", 0, [](auto&, auto& v, auto&) { return is_undefined(v); }},
-    {"none", 0, [](auto&, auto& v, auto&) { return v.is(Kind::kNone); }},
-    {"string", 0, [](auto&, auto& v, auto&) { return v.is(Kind::kString); }},
+    {"none", 0, [](auto&, auto& v, auto&) { return v.is(Type::kNone); }},
+    {"string", 0, [](auto&, auto& v, auto&) { return v.is(Type::kString); }},
     {"number", 0, [](auto&, auto& v, auto&) { return v.is_number(); }},
-    {"integer", 0, [](auto&, auto& v, auto&) { return v.is(Kind::kInt); }},
-    {"float", 0, [](auto&, auto& v, auto&) { return v.is(Kind::kFloat); }},
-    {"boolean", 0, [](auto&, auto& v, auto&) { return v.is(Kind::kBool); }},
-    {"true", 0, [](auto&, auto& v, auto&) { return v.is(Kind::kBool) && v.boolean; }},
-    {"false", 0, [](auto&, auto& v, auto&) { return v.is(Kind::kBool) && !v.boolean; }},
-    {"mapping", 0, [](auto&, auto& v, auto&) { return v.is(Kind::kDict); }},
+    {"integer", 0, [](auto&, auto& v, auto&) { return v.is(Type::kInt); }},
+    {"float", 0, [](auto&, auto& v, auto&) { return v.is(Type::kFloat); }},
+    {"boolean", 0, [](auto&, auto& v, auto&) { return v.is(Type::kBool); }},
+    {"true", 0, [](auto&, auto& v, auto&) { return v.is(Type::kBool) && v.boolean; }},
+    {"false", 0, [](auto&, auto& v, auto&) { return v.is(Type::kBool) && !v.boolean; }},
+    {"mapping", 0, [](auto&, auto& v, auto&) { return v.is(Type::kDict); }},
     {"iterable", 0, [](auto&, auto& v, auto&) { return is_iterable(v); }},
     {"sequence", 0, [](auto&, auto& v, auto&) { return is_sequence(v); }},
     {"callable", 0, [](auto&, auto& v, auto&) { return is_callable(v); }},
@@ -109,7 +109,7 @@ Method test_at(size_t at, std::index_sequence<i...>) {
 // The name of a filter or test among the positional arguments, and the arguments behind it.
 std::string_view name_and_rest(const Arguments& arguments, size_t at, Arguments& rest) {
   if (at >= arguments.positional.size()) raise("the name of a filter or test is missing");
-  if (!arguments.positional[at].is(Kind::kString)) raise("the name of a filter or test is no text");
+  if (!arguments.positional[at].is(Type::kString)) raise("the name of a filter or test is no text");
   rest.positional.assign(arguments.positional.begin() + static_cast<long>(at) + 1,
                          arguments.positional.end());
   rest.named = arguments.named;
@@ -168,9 +168,9 @@ Value filter_attr(Interpreter& run, const Value& input, const Arguments& argumen
   const Parameters parameters("attr", arguments, {"name"}, 1);
   // Methods only: the fields of a dict are elements to Python, not attributes.
   const std::string_view name = parameters.text(0, "");
-  const bool holds = input.is(Kind::kNamespace) || input.is(Kind::kLoop) ||
-                     (input.is(Kind::kString) && find_string_method(name) != nullptr) ||
-                     ((input.is(Kind::kDict) || input.is(Kind::kList)) &&
+  const bool holds = input.is(Type::kNamespace) || input.is(Type::kLoop) ||
+                     (input.is(Type::kString) && find_string_method(name) != nullptr) ||
+                     ((input.is(Type::kDict) || input.is(Type::kList)) &&
                       find_container_method(input, name) != nullptr);
   return holds ? run.attribute(input, name) : undefined(name);
 }
@@ -183,10 +183,10 @@ Method find_test(std::string_view name) {
   }
   if (name == "filter" || name == "test") {
     return name == "filter" ? [](Interpreter&, const Value& v, const Arguments&) {
-      return of_bool(v.is(Kind::kString) && find_filter(v.text()) != nullptr);
+      return of_bool(v.is(Type::kString) && find_filter(v.text()) != nullptr);
     }
     : [](Interpreter&, const Value& v, const Arguments&) {
-        return of_bool(v.is(Kind::kString) && find_test(v.text()) != nullptr);
+        return of_bool(v.is(Type::kString) && find_test(v.text()) != nullptr);
       };
   }
   return nullptr;

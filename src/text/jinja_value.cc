@@ -50,8 +50,8 @@ int order_of_numbers(const Value& a, const Value& b) {
 
 bool is_hashable(Heap& heap, const Value& value, int depth) {
   refuse_depth(depth);
-  if (value.is(Kind::kDict)) return false;
-  if (!value.is(Kind::kList)) return true;
+  if (value.is(Type::kDict)) return false;
+  if (!value.is(Type::kList)) return true;
   if (value.list->flavor != Flavor::kTuple) return value.list->flavor == Flavor::kRange;
   heap.step(value.list->items.size());
   return std::all_of(value.list->items.begin(), value.list->items.end(),
@@ -101,40 +101,40 @@ void append_repr(Heap& heap, const Value& value, std::string& out, int depth) {
   heap.step();
   if (out.size() > heap.budgets().output_bytes) raise("a printed value is too long");
   switch (value.kind) {
-    case Kind::kUndefined:
+    case Type::kUndefined:
       out += "Undefined";
       return;
-    case Kind::kNone:
+    case Type::kNone:
       out += "None";
       return;
-    case Kind::kBool:
+    case Type::kBool:
       out += value.boolean ? "True" : "False";
       return;
-    case Kind::kInt:
+    case Type::kInt:
       out += fmt::format("{}", value.integer);
       return;
-    case Kind::kFloat:
+    case Type::kFloat:
       out += float_repr(value.number);
       return;
-    case Kind::kString:
+    case Type::kString:
       heap.step(value.size / 16);
       append_quoted(out, value.text());
       return;
-    case Kind::kList:
+    case Type::kList:
       append_sequence(heap, *value.list, out, depth);
       return;
-    case Kind::kDict:
+    case Type::kDict:
       append_dict(heap, *value.dict, out, depth);
       return;
-    case Kind::kNamespace:
+    case Type::kNamespace:
       out += "<Namespace ";
       append_dict(heap, *value.dict, out, depth);
       out += '>';
       return;
-    case Kind::kFunction:
+    case Type::kFunction:
       out += fmt::format("<function {}>", value.function->name);
       return;
-    case Kind::kLoop:
+    case Type::kLoop:
       out += "<LoopContext>";
       return;
   }
@@ -153,14 +153,14 @@ Value Heap::keep(std::string text) {
 Value Heap::list(std::vector<Value> items, Flavor flavor) {
   charge(items.size() * sizeof(Value) + sizeof(List));
   Value value;
-  value.kind = Kind::kList;
+  value.kind = Type::kList;
   value.list = &lists_.emplace_back();
   value.list->flavor = flavor;
   value.list->items = std::move(items);
   return value;
 }
 
-Value Heap::dict(std::vector<std::pair<Value, Value>> items, Kind kind) {
+Value Heap::dict(std::vector<std::pair<Value, Value>> items, Type kind) {
   charge(items.size() * 2 * sizeof(Value) + sizeof(Dict));
   Value value;
   value.kind = kind;
@@ -172,7 +172,7 @@ Value Heap::dict(std::vector<std::pair<Value, Value>> items, Kind kind) {
 Value Heap::function(const Function& function) {
   charge(sizeof(Function));
   Value value;
-  value.kind = Kind::kFunction;
+  value.kind = Type::kFunction;
   value.function = functions_.emplace_back(std::make_unique<Function>(function)).get();
   return value;
 }
@@ -181,7 +181,7 @@ const Value* Heap::find(const Dict& dict, const Value& key) {
   if (!is_hashable(*this, key, 0)) raise("unhashable type: '{}'", type_name(key));
   step(dict.items.size() / 8);
   for (const auto& [own, value] : dict.items) {
-    if (own.kind == key.kind && key.is(Kind::kString)) {
+    if (own.kind == key.kind && key.is(Type::kString)) {
       if (own.text() == key.text()) return &value;
     } else if (equal(*this, own, key)) {
       return &value;
@@ -199,24 +199,24 @@ void Heap::set(Dict& dict, const Value& key, const Value& value) {
   dict.items.emplace_back(key, value);
 }
 
-bool is_undefined(const Value& value) { return value.is(Kind::kUndefined); }
+bool is_undefined(const Value& value) { return value.is(Type::kUndefined); }
 
 bool truth(const Value& value) {
   switch (value.kind) {
-    case Kind::kUndefined:
-    case Kind::kNone:
+    case Type::kUndefined:
+    case Type::kNone:
       return false;
-    case Kind::kBool:
+    case Type::kBool:
       return value.boolean;
-    case Kind::kInt:
+    case Type::kInt:
       return value.integer != 0;
-    case Kind::kFloat:
+    case Type::kFloat:
       return value.number != 0;
-    case Kind::kString:
+    case Type::kString:
       return value.size != 0;
-    case Kind::kList:
+    case Type::kList:
       return value.list->flavor == Flavor::kGenerator || !value.list->items.empty();
-    case Kind::kDict:
+    case Type::kDict:
       return !value.dict->items.empty();
     default:
       return true;
@@ -229,18 +229,18 @@ bool equal(Heap& heap, const Value& a, const Value& b, int depth) {
   if (a.is_number() && b.is_number()) return equal_numbers(a, b);
   if (a.kind != b.kind) return false;
   switch (a.kind) {
-    case Kind::kString:
+    case Type::kString:
       heap.step(std::min(a.size, b.size) / 16);
       return a.text() == b.text();
-    case Kind::kList:
+    case Type::kList:
       return equal_items(heap, *a.list, *b.list, depth);
-    case Kind::kDict:
+    case Type::kDict:
       return equal_dicts(heap, *a.dict, *b.dict, depth);
-    case Kind::kNamespace:
+    case Type::kNamespace:
       return a.dict == b.dict;
-    case Kind::kFunction:
+    case Type::kFunction:
       return a.function == b.function;
-    case Kind::kLoop:
+    case Type::kLoop:
       return a.loop == b.loop;
     default:
       return true;
@@ -253,14 +253,14 @@ int compare(Heap& heap, const Value& a, const Value& b, int depth) {
   if (is_undefined(a) || is_undefined(b))
     raise("'{}' is undefined", is_undefined(a) ? a.text() : b.text());
   if (a.is_number() && b.is_number()) return order_of_numbers(a, b);
-  if (a.is(Kind::kString) && b.is(Kind::kString)) {
+  if (a.is(Type::kString) && b.is(Type::kString)) {
     heap.step(std::min(a.size, b.size) / 16);
     // The order of UTF-8 bytes is the order of code points.
     const int order = a.text().compare(b.text());
     return order < 0 ? -1 : static_cast<int>(order > 0);
   }
   const auto orders = [](const Value& v) {
-    return v.is(Kind::kList) &&
+    return v.is(Type::kList) &&
            (v.list->flavor == Flavor::kList || v.list->flavor == Flavor::kTuple);
   };
   if (!orders(a) || !orders(b) || a.list->flavor != b.list->flavor)
@@ -273,13 +273,13 @@ int compare(Heap& heap, const Value& a, const Value& b, int depth) {
 }
 
 bool contains(Heap& heap, const Value& container, const Value& item) {
-  if (container.is(Kind::kString)) {
-    if (!item.is(Kind::kString))
+  if (container.is(Type::kString)) {
+    if (!item.is(Type::kString))
       raise("'in' of a text needs a text on its left, not '{}'", type_name(item));
     heap.charge_search(container.size, item.size);
     return container.text().find(item.text()) != std::string_view::npos;
   }
-  if (container.is(Kind::kDict)) return heap.find(*container.dict, item) != nullptr;
+  if (container.is(Type::kDict)) return heap.find(*container.dict, item) != nullptr;
   const std::vector<Value> items = elements(heap, container);
   return std::any_of(items.begin(), items.end(),
                      [&](const Value& own) { return equal(heap, own, item); });
@@ -287,15 +287,15 @@ bool contains(Heap& heap, const Value& container, const Value& item) {
 
 int64_t length(Heap& heap, const Value& value) {
   switch (value.kind) {
-    case Kind::kUndefined:
+    case Type::kUndefined:
       return 0;
-    case Kind::kString:
+    case Type::kString:
       heap.step(value.size / 16);
       return static_cast<int64_t>(count_code_points(value.text()));
-    case Kind::kList:
+    case Type::kList:
       if (value.list->flavor == Flavor::kGenerator) break;
       return static_cast<int64_t>(value.list->items.size());
-    case Kind::kDict:
+    case Type::kDict:
       return static_cast<int64_t>(value.dict->items.size());
     default:
       break;
@@ -304,16 +304,16 @@ int64_t length(Heap& heap, const Value& value) {
 }
 
 bool is_iterable(const Value& value) {
-  return value.is(Kind::kUndefined) || value.is(Kind::kString) || value.is(Kind::kList) ||
-         value.is(Kind::kDict) || value.is(Kind::kLoop);
+  return value.is(Type::kUndefined) || value.is(Type::kString) || value.is(Type::kList) ||
+         value.is(Type::kDict) || value.is(Type::kLoop);
 }
 
 std::vector<Value> elements(Heap& heap, const Value& value) {
   std::vector<Value> out;
   switch (value.kind) {
-    case Kind::kUndefined:
+    case Type::kUndefined:
       return out;
-    case Kind::kString:
+    case Type::kString:
       heap.charge(value.size * sizeof(Value));
       for (size_t at = 0; at < value.size;) {
         const size_t size = decode_utf8(value.text(), at).size;
@@ -321,12 +321,12 @@ std::vector<Value> elements(Heap& heap, const Value& value) {
         at += size;
       }
       return out;
-    case Kind::kList:
+    case Type::kList:
       if (value.list->spent) return out;
       heap.charge(value.list->items.size() * sizeof(Value));
       value.list->spent = value.list->flavor == Flavor::kGenerator;
       return value.list->items;
-    case Kind::kDict:
+    case Type::kDict:
       heap.charge(value.dict->items.size() * sizeof(Value));
       for (const auto& item : value.dict->items) out.push_back(item.first);
       return out;
@@ -348,33 +348,33 @@ std::string to_repr(Heap& heap, const Value& value) {
 }
 
 std::string to_str(Heap& heap, const Value& value) {
-  if (value.is(Kind::kString)) return std::string(value.text());
+  if (value.is(Type::kString)) return std::string(value.text());
   return is_undefined(value) ? std::string() : to_repr(heap, value);
 }
 
 std::string_view type_name(const Value& value) {
   switch (value.kind) {
-    case Kind::kUndefined:
+    case Type::kUndefined:
       return "Undefined";
-    case Kind::kNone:
+    case Type::kNone:
       return "NoneType";
-    case Kind::kBool:
+    case Type::kBool:
       return "bool";
-    case Kind::kInt:
+    case Type::kInt:
       return "int";
-    case Kind::kFloat:
+    case Type::kFloat:
       return "float";
-    case Kind::kString:
+    case Type::kString:
       return "str";
-    case Kind::kDict:
+    case Type::kDict:
       return "dict";
-    case Kind::kNamespace:
+    case Type::kNamespace:
       return "Namespace";
-    case Kind::kFunction:
+    case Type::kFunction:
       return "function";
-    case Kind::kLoop:
+    case Type::kLoop:
       return "LoopContext";
-    case Kind::kList:
+    case Type::kList:
       break;
   }
   constexpr std::string_view kNames[] = {"list",      "tuple",       "range",     "generator",

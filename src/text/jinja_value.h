@@ -40,7 +40,7 @@ struct Budgets {
 constexpr int kMaxNesting = 150;        // of expressions and blocks in the source, and of values
 constexpr int64_t kMaxRange = 100'000;  // elements, as Jinja's sandbox has it
 
-enum class Kind : uint8_t {
+enum class Type : uint8_t {
   kUndefined,
   kNone,
   kBool,
@@ -60,7 +60,7 @@ struct Function;
 struct Loop;
 
 struct Value {
-  Kind kind = Kind::kUndefined;
+  Type kind = Type::kUndefined;
   union {
     bool boolean;
     int64_t integer = 0;
@@ -73,48 +73,48 @@ struct Value {
   };
   size_t size = 0;  // bytes at chars
 
-  bool is(Kind other) const { return kind == other; }
-  bool is_number() const { return is(Kind::kBool) || is(Kind::kInt) || is(Kind::kFloat); }
-  bool is_integral() const { return is(Kind::kBool) || is(Kind::kInt); }
+  bool is(Type other) const { return kind == other; }
+  bool is_number() const { return is(Type::kBool) || is(Type::kInt) || is(Type::kFloat); }
+  bool is_integral() const { return is(Type::kBool) || is(Type::kInt); }
   std::string_view text() const { return {chars, size}; }
-  int64_t as_int() const { return is(Kind::kBool) ? static_cast<int64_t>(boolean) : integer; }
-  double as_double() const { return is(Kind::kFloat) ? number : static_cast<double>(as_int()); }
+  int64_t as_int() const { return is(Type::kBool) ? static_cast<int64_t>(boolean) : integer; }
+  double as_double() const { return is(Type::kFloat) ? number : static_cast<double>(as_int()); }
 };
 
 inline Value none() {
   Value v;
-  v.kind = Kind::kNone;
+  v.kind = Type::kNone;
   return v;
 }
 inline Value of_bool(bool b) {
   Value v;
-  v.kind = Kind::kBool;
+  v.kind = Type::kBool;
   v.boolean = b;
   return v;
 }
 inline Value of_int(int64_t i) {
   Value v;
-  v.kind = Kind::kInt;
+  v.kind = Type::kInt;
   v.integer = i;
   return v;
 }
 inline Value of_float(double d) {
   Value v;
-  v.kind = Kind::kFloat;
+  v.kind = Type::kFloat;
   v.number = d;
   return v;
 }
 // The bytes must outlive the rendering: of the source, of the context or of Heap::keep.
 inline Value of_text(std::string_view text) {
   Value v;
-  v.kind = Kind::kString;
+  v.kind = Type::kString;
   v.chars = text.data();
   v.size = text.size();
   return v;
 }
 inline Value undefined(std::string_view name) {
   Value v = of_text(name);
-  v.kind = Kind::kUndefined;
+  v.kind = Type::kUndefined;
   return v;
 }
 
@@ -158,7 +158,7 @@ class Heap {
   Value keep(std::string text);
   Value list(std::vector<Value> items, Flavor flavor = Flavor::kList);
   Value tuple(std::vector<Value> items) { return list(std::move(items), Flavor::kTuple); }
-  Value dict(std::vector<std::pair<Value, Value>> items = {}, Kind kind = Kind::kDict);
+  Value dict(std::vector<std::pair<Value, Value>> items = {}, Type kind = Type::kDict);
   Value function(const Function& function);
 
   // Null where the key is missing.

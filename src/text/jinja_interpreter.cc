@@ -60,6 +60,12 @@ Interpreter::Flow Interpreter::run_body(const Body& body, Scope& scope) {
 Interpreter::Flow Interpreter::run_statement(const Statement& statement, Scope& scope) {
   line_ = statement.line;
   heap_.step();
+  if (depth_ >= heap_.budgets().depth)
+    raise("the template calls itself or nests deeper than {} levels", heap_.budgets().depth);
+  struct Leaving {
+    int& depth;
+    ~Leaving() { --depth; }
+  } const leaving{++depth_};
   switch (statement.kind) {
     case StmtKind::kText:
       emit(statement.text);

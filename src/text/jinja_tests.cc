@@ -93,11 +93,11 @@ constexpr size_t kTestCount = std::size(kTests);
 
 template <size_t i>
 Value run_test(Interpreter& run, const Value& input, const Arguments& arguments) {
-  constexpr const NamedTest& test = kTests[i];
-  if (arguments.positional.size() != static_cast<size_t>(test.arguments) ||
+  constexpr const NamedTest& kTest = kTests[i];
+  if (arguments.positional.size() != static_cast<size_t>(kTest.arguments) ||
       !arguments.named.empty())
-    raise("the test '{}' takes {} arguments", test.name, test.arguments);
-  return of_bool(test.answer(run, input, test.arguments > 0 ? arguments.positional[0] : input));
+    raise("the test '{}' takes {} arguments", kTest.name, kTest.arguments);
+  return of_bool(kTest.answer(run, input, kTest.arguments > 0 ? arguments.positional[0] : input));
 }
 
 template <size_t... i>

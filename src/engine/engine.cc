@@ -182,6 +182,8 @@ bool Engine::step(double now) {
     return true;
   }
   ++stats_.steps;
+  stats_.rows = 0;
+  for (const Chunk& chunk : chunks) stats_.rows += chunk.rows;
   scheduler_.commit(chunks);
   std::vector<Chunk> sampled;
   std::copy_if(chunks.begin(), chunks.end(), std::back_inserter(sampled),

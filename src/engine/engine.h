@@ -38,6 +38,7 @@ struct EngineStats {
   int running = 0, waiting = 0;
   int pages = 0, pages_held = 0, pages_cached = 0;
   int64_t steps = 0, preemptions = 0;
+  int rows = 0;  // of the last step
   int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
 };
 

@@ -64,7 +64,12 @@ Json parse_body(const std::string& body) {
   try {
     return parse_json(body, {.source = "the request", .max_depth = kDepth});
   } catch (const Error& error) {
-    throw ApiError(400, error.what());
+    // Without what the parser says about its states, and the bytes that it quotes.
+    std::string message = error.what();
+    const std::string_view mark = "not valid JSON at byte ";
+    if (const size_t at = message.find(mark); at != std::string::npos)
+      message.resize(std::min(message.find(':', at + mark.size()), message.size()));
+    throw ApiError(400, message);
   }
 }
 

@@ -151,9 +151,13 @@ ParsedRequest parse_common(const Fields& fields, const Json& body, const Request
   return out;
 }
 
-// After prompts and max_tokens are known.
-void check_sizes(const Fields& fields, ParsedRequest& parsed, const std::string& prompt_field,
+// After prompts and max_tokens are known. `names`: of their fields.
+struct SizeFields {
+  std::string prompt, max_tokens = "max_tokens";
+};
+void check_sizes(const Fields& fields, ParsedRequest& parsed, const SizeFields& names,
                  const RequestLimits& limits) {
+  const std::string& prompt_field = names.prompt;
   CompletionRequest& c = parsed.completion;
   if (const auto keep = fields.integer("truncate_prompt_tokens", 1, limits.context))
     for (std::vector<int32_t>& prompt : c.prompts)
@@ -179,11 +183,11 @@ void check_sizes(const Fields& fields, ParsedRequest& parsed, const std::string&
   const int64_t room = limits.context - longest;
   const int64_t asked = c.sampling.max_tokens;
   if (asked > room)
-    throw ApiError(400,
-                   fmt::format("max_tokens: {} new tokens and {} of the prompt exceed the model's "
-                               "context of {}",
-                               asked, longest, limits.context),
-                   "max_tokens", "context_length_exceeded");
+    throw ApiError(
+        400,
+        fmt::format("{}: {} new tokens and {} of the prompt exceed the model's context of {}",
+                    names.max_tokens, asked, longest, limits.context),
+        names.max_tokens, "context_length_exceeded");
   const int64_t choices = static_cast<int64_t>(c.prompts.size()) * c.n;
   if (choices > limits.choices)
     throw ApiError(
@@ -191,11 +195,10 @@ void check_sizes(const Fields& fields, ParsedRequest& parsed, const std::string&
         fmt::format("n: {} choices are asked for, at most {} are allowed", choices, limits.choices),
         "n");
   if (choices * asked > limits.new_tokens)
-    throw ApiError(
-        400,
-        fmt::format("max_tokens: {} choices of {} tokens exceed the {} tokens of a request",
-                    choices, asked, limits.new_tokens),
-        "max_tokens");
+    throw ApiError(400,
+                   fmt::format("{}: {} choices of {} tokens exceed the {} tokens of a request",
+                               names.max_tokens, choices, asked, limits.new_tokens),
+                   names.max_tokens);
   const int64_t least = fields.integer("min_tokens", 0, std::max<int64_t>(asked, 0)).value_or(0);
   c.sampling.min_tokens = c.text.min_tokens = static_cast<int>(least);
 }
@@ -239,7 +242,7 @@ ParsedRequest parse_completion(const Json& body, const RequestContext& context) 
                                     std::numeric_limits<int32_t>::max());
   out.completion.prompts = parse_prompts(fields, context);
   set_max_tokens(asked, kDefaultTokens, out, fields, limits);
-  check_sizes(fields, out, "prompt", limits);
+  check_sizes(fields, out, {.prompt = "prompt"}, limits);
   return out;
 }
 
@@ -255,10 +258,11 @@ ParsedRequest parse_chat(const Json& body, const RequestContext& context) {
   if (logprobs) out.completion.sampling.logprobs = static_cast<int>(top.value_or(0));
   auto asked = fields.integer("max_completion_tokens", 1, std::numeric_limits<int32_t>::max());
   const auto old_name = fields.integer("max_tokens", 1, std::numeric_limits<int32_t>::max());
+  const std::string name = asked ? "max_completion_tokens" : "max_tokens";
   if (!asked) asked = old_name;
   out.completion.prompts = {parse_messages(fields, context)};
   set_max_tokens(asked, limits.context, out, fields, limits);
-  check_sizes(fields, out, "messages", limits);
+  check_sizes(fields, out, {.prompt = "messages", .max_tokens = name}, limits);
   return out;
 }
 

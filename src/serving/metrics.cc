@@ -71,7 +71,7 @@ void write_own(Writer& out, const ThreadStats& stats) {
   out.sample("atom_kv_pages", "state=\"held\"", e.pages_held);
   out.sample("atom_kv_pages", "state=\"cached\"", e.pages_cached);
   out.sample("atom_kv_pages", "state=\"free\"", e.pages - e.pages_held - e.pages_cached);
-  out.single("atom_batch_rows", "gauge", "Rows of the last step.", e.rows);
+  out.single("atom_batch_rows", "gauge", "Rows of the last step.", e.step_rows);
   out.single("atom_prefix_cache_queries_total", "counter",
              "Tokens of prompts, which were looked for in the prefix cache.", e.prompt_tokens);
   out.single("atom_prefix_cache_hits_total", "counter", "Tokens that were found there.",

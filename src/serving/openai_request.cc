@@ -84,7 +84,6 @@ std::vector<std::pair<int32_t, float>> parse_bias(const Fields& fields,
   return out;
 }
 
-// min_p has its own function so that it follows the engine's options.
 void parse_filters(const Fields& fields, engine::SamplingOptions& sampling) {
   sampling.temperature = static_cast<float>(fields.number("temperature", 0, 2).value_or(1));
   sampling.top_p = static_cast<float>(fields.number("top_p", 0, 1, true).value_or(1));
@@ -92,14 +91,7 @@ void parse_filters(const Fields& fields, engine::SamplingOptions& sampling) {
   const int64_t top_k =
       fields.integer("top_k", -1, std::numeric_limits<int32_t>::max()).value_or(0);
   sampling.top_k = static_cast<int>(std::max<int64_t>(top_k, 0));
-  const double min_p = fields.number("min_p", 0, 1).value_or(0);
-  const auto set_min_p = [&](auto& options) {
-    if constexpr (requires { options.min_p; })
-      options.min_p = static_cast<float>(min_p);
-    else if (min_p != 0)
-      throw ApiError(400, "min_p: is not supported yet", "min_p");
-  };
-  set_min_p(sampling);
+  sampling.min_p = static_cast<float>(fields.number("min_p", 0, 1).value_or(0));
   const auto penalty = [&](std::string_view name) {
     return static_cast<float>(fields.number(name, -2, 2).value_or(0));
   };

@@ -61,6 +61,7 @@ const std::vector<FieldCase>& field_cases() {
       {"max_completion_tokens", {"1"}, true},
       {"temperature", {"0", "1", "0.5", "1.5"}},
       {"top_p", {"1", "0.5"}},
+      {"min_p", {"0", "1", "0.5"}},
       {"top_k", {"-1", "0", "1", "2147483647"}},
       {"n", {"1"}},
       {"best_of", {"1"}},
@@ -191,7 +192,6 @@ TEST_F(ApiTest, LimitsOfSizes) {
   expect_error(completion({{"model", 3}}), 400, "model");
   EXPECT_EQ(completion({{"model", "alias"}}).json()["model"], "alias");
   expect_error(completion({{"stream_options", Json::object()}}), 400, "stream_options");
-  expect_error(completion({{"min_p", 2}}), 400, "min_p");
   expect_error(completion({{"n", 2}, {"best_of", 3}}), 400, "best_of");
 }
 

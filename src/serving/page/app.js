@@ -43,8 +43,6 @@ const page = {
     if (timing && stats.firstToken !== null) {
       byId("speed").textContent =
         `${formatRate(stats.rate ?? NaN)} tok/s \u00b7 ${formatSeconds(stats.firstToken)} to first token`;
-    } else if (!timing && !stats) {
-      byId("speed").textContent = "";
     }
   },
 
@@ -53,9 +51,11 @@ const page = {
     const length = page.models[0]?.max_model_len;
     byId("context").hidden = !(length > 0);
     if (!(length > 0)) return;
-    byId("context-bar").max = length;
-    byId("context-bar").value = Math.min(count, length);
-    byId("context-bar").classList.toggle("nearly", count > length * 0.9);
+    const bar = byId("context-bar");
+    bar.setAttribute("aria-valuemax", length);
+    bar.setAttribute("aria-valuenow", Math.min(count, length));
+    bar.classList.toggle("nearly", count > length * 0.9);
+    bar.firstElementChild.style.width = `${Math.min(100, count / length * 100)}%`;
     byId("context-text").textContent = `${formatCount(count)} / ${formatCount(length)}`;
   },
 
@@ -63,8 +63,7 @@ const page = {
     byId("send").hidden = streaming;
     byId("stop").hidden = !streaming;
     document.body.classList.toggle("busy", streaming);
-    if (streaming) byId("speed").textContent = "waiting for the first token";
-    else if (byId("speed").textContent.startsWith("waiting")) byId("speed").textContent = "";
+    byId("speed").textContent = streaming ? "waiting for the first token" : "";
   },
 
   noTemplate(text) {
@@ -207,7 +206,11 @@ function startComposer() {
     });
   }
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Escape" && page.mode.streaming && !byId("key-dialog").open) page.mode.stop();
+    if (event.key !== "Escape" || byId("key-dialog").open) return;
+    if (page.mode.streaming) page.mode.stop();
+    else if (!byId("panel").hidden && getComputedStyle(byId("panel-close")).display !== "none") {
+      byId("panel-close").click();
+    }
   });
   byId("new").addEventListener("click", () => {
     page.mode.reset();

@@ -7,17 +7,18 @@ const BOTTOM = 20;
 const TOP = 10;
 const RIGHT = 8;
 
-// The next round number that is at least `value`: 1, 2 or 5 times a power of ten.
+// The next number that is at least `value` and whose half is round too.
 export function roundUp(value) {
   if (!(value > 0)) return 1;
   const power = 10 ** Math.floor(Math.log10(value));
-  return [1, 2, 5, 10].map((m) => m * power).find((candidate) => candidate >= value * 0.999);
+  return [1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10].map((m) => m * power).find((candidate) => candidate >= value * 0.999);
 }
 
 export class Chart {
-  // series: [{ name, class }], drawn in this order; seconds: width of the time axis
-  constructor(place, { series, seconds, whole = false, label }) {
-    Object.assign(this, { place, series, seconds, whole });
+  // series: [{ name, class }], drawn in this order; whole: of whole numbers
+  constructor(place, { series, whole = false, label }) {
+    Object.assign(this, { place, series, whole });
+    this.seconds = 60;
     this.root = svg("svg", { role: "img", "aria-label": label, class: "chart" });
     this.tip = el("div", { class: "chart-tip", hidden: true });
     place.append(this.root, this.tip);
@@ -28,10 +29,13 @@ export class Chart {
     new ResizeObserver(() => this.draw()).observe(place);
   }
 
-  // data: for each series [{ time, value }] in seconds; `now`: the right end
+  // data: for each series [{ time, value }] in seconds; `now`: the right end. The time axis has as many
+  // whole minutes as the data.
   set(data, now) {
     this.data = data;
     this.now = now;
+    const first = Math.min(now, ...data.map((points) => points[0]?.time ?? now));
+    this.seconds = Math.max(1, Math.ceil((now - first) / 60)) * 60;
     this.draw();
   }
 
@@ -67,12 +71,12 @@ export class Chart {
       parts.push(svg("line", { class: "grid", x1: LEFT, x2: this.width - RIGHT, y1: y, y2: y }),
                  svg("text", { x: LEFT - 8, y: y + 4, class: "axis end" }, this.text(this.top * share)));
     }
-    const minutes = this.seconds / 60;
-    for (let minute = minutes; minute >= 0; --minute) {
-      const x = this.x(this.now - minute * 60);
-      const side = minute === 0 ? "end" : minute === minutes ? "" : "middle";
-      parts.push(svg("text", { x, y: this.height - 4, class: `axis ${side}` },
-                     minute ? `\u2212${minute} min` : "now"));
+    const step = this.seconds === 60 ? 20 : 60;
+    for (let ago = this.seconds; ago >= 0; ago -= step) {
+      if (this.width < 420 && ago % (2 * step) && ago !== this.seconds) continue;
+      const side = ago === 0 ? "end" : ago === this.seconds ? "" : "middle";
+      const text = ago === 0 ? "now" : step === 60 ? `\u2212${ago / 60} min` : `\u2212${ago} s`;
+      parts.push(svg("text", { x: this.x(this.now - ago), y: this.height - 4, class: `axis ${side}` }, text));
     }
     return parts;
   }

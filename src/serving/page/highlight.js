@@ -11,7 +11,7 @@ const KEYWORDS = new Set(("and as assert async await auto bool break case catch 
   "let long loop match mod module mut namespace new nil None not null nullptr of or override package " +
   "pass private protected pub public raise return self short signed size_t sizeof static string " +
   "struct super switch template this throw trait true True False try type typedef typename union " +
-  "unsigned use using var virtual void while with yield").split(" "));
+  "unsigned static_cast reinterpret_cast use using var virtual void while with yield").split(" "));
 const SQL = new Set(("SELECT INSERT UPDATE DELETE CREATE TABLE FROM WHERE VALUES JOIN LEFT INNER GROUP " +
   "ORDER BY LIMIT SET INTO AND OR NOT NULL AS ON HAVING UNION DISTINCT").split(" "));
 

@@ -30,11 +30,11 @@ export class Live {
     this.history = new History(SECONDS);
     this.throughput = new Chart(byId("chart-throughput"), {
       series: [{ name: "prompt", class: "second" }, { name: "generated", class: "first" }],
-      seconds: SECONDS, label: "Tokens a second over the last five minutes",
+      label: "Tokens a second over the last minutes",
     });
     this.batch = new Chart(byId("chart-batch"), {
       series: [{ name: "waiting", class: "third" }, { name: "running", class: "first" }],
-      seconds: SECONDS, whole: true, label: "Requests over the last five minutes",
+      whole: true, label: "Requests over the last minutes",
     });
     document.addEventListener("visibilitychange", () => this.schedule(0));
   }
@@ -135,7 +135,9 @@ export class Live {
                 ...[0.5, 0.95, 0.99].map((q) => el("td", {}, formatSeconds(quantile(buckets, q)))));
     });
     byId("latency").replaceChildren(...rows);
-    byId("latency-span").textContent = recent ? "last 5 minutes" : "since the start";
+    const minutes = Math.round((this.history.last.time - this.history.first.time) / 60);
+    byId("latency-span").textContent = !recent ? "since the start"
+      : minutes > 1 ? `last ${minutes} minutes` : "last minute";
   }
 
   drawTotals(families) {

@@ -47,8 +47,15 @@ export class Settings {
     const right = input.value !== "" ? input.checkValidity() : !input.validity.badInput;
     input.setAttribute("aria-invalid", String(!right));
     if (!right) return undefined;
-    if (SLIDERS.includes(name)) byId(`${name}-slider`).value = input.value || DEFAULTS[name];
+    if (SLIDERS.includes(name)) this.slide(name, input.value || DEFAULTS[name]);
     return input.value === "" ? "" : Number(input.value);
+  }
+
+  slide(name, value) {
+    const slider = byId(`${name}-slider`);
+    slider.value = value;
+    const share = (slider.value - slider.min) / (slider.max - slider.min);
+    slider.style.setProperty("--fill", `${share * 100}%`);
   }
 
   set(name, value) {
@@ -67,7 +74,7 @@ export class Settings {
   show() {
     for (const name of [...NUMBERS, ...TEXTS]) control(name).value = this.values[name];
     for (const name of SWITCHES) byId(name).checked = Boolean(this.values[name]);
-    for (const name of SLIDERS) byId(`${name}-slider`).value = this.values[name];
+    for (const name of SLIDERS) this.slide(name, this.values[name]);
     for (const name of NUMBERS) byId(name).setAttribute("aria-invalid", "false");
   }
 

@@ -36,6 +36,7 @@ class Browser:
         if not CHROMIUM or not DRIVER:
             skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
         self.url, self.limit = url, limit
+        self.looks = None
         options = webdriver.ChromeOptions()
         options.binary_location = CHROMIUM
         for argument in ("--headless=new", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars",
@@ -54,12 +55,10 @@ class Browser:
         self.driver.quit()
 
     def open(self, path="/", fresh=True):
-        """Loads the page, without what earlier visits left."""
-        self.driver.get(self.url + path)
+        """Loads the page, without what earlier visits left where `fresh`."""
         if fresh:
-            self.run("localStorage.clear(); sessionStorage.clear();")
-            self.driver.get("about:blank")
-            self.driver.get(self.url + path)
+            self.run("if (location.protocol !== 'data:') { localStorage.clear(); sessionStorage.clear(); }")
+        self.driver.get(self.url + path)
 
     def run(self, script, *arguments):
         return self.driver.execute_script(script, *arguments)
@@ -129,6 +128,9 @@ class Browser:
         ActionChains(self.driver).send_keys(*keys).perform()
 
     def look(self, width=1200, height=800, dark=False, still=False):
+        if self.looks == (width, height, dark, still):
+            return
+        self.looks = (width, height, dark, still)
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": False})
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [

@@ -8,11 +8,13 @@ Usage: mock_server.py [--port N] [--key KEY] [--no-template] [--delay SECONDS]
 """
 
 import argparse
+import functools
 import json
 import math
 import pathlib
 import random
 import re
+import socket
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -67,6 +69,7 @@ SCRIPTS = {
 }
 
 
+@functools.cache
 def policy():
     """The value of kPageSecurityPolicy in page.h."""
     text = (SOURCE / "page.h").read_text()
@@ -140,6 +143,7 @@ class State:
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def log_message(self, *_):
         pass
@@ -237,7 +241,8 @@ class Handler(BaseHTTPRequestHandler):
         time.sleep(min(0.12, delay * 8))
         for i, token in enumerate(tokens):
             if "cut" in asked and i == 4:
-                self.connection.close()
+                time.sleep(0.1)  # what was sent arrives
+                self.connection.shutdown(socket.SHUT_RDWR)
                 raise OSError("cut")
             if "fails" in asked and i == 4:
                 self.event({"error": {"message": "The logits of this request are not numbers.",

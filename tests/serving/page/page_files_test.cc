@@ -64,6 +64,8 @@ TEST(PageFiles, ReferToEachOtherOnly) {
   }
   for (const PageFile& file : page_files()) {
     if (!file.path.ends_with(".js")) continue;
+    EXPECT_NE(page.find("\"" + std::string(file.path) + "\""), page.npos)
+        << file.path << " is not preloaded";
     for (const std::string& target : quoted_after(file.bytes, " from \"./")) {
       EXPECT_NE(find_page("/" + target), nullptr) << file.path << " imports " << target;
     }

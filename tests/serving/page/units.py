@@ -34,7 +34,7 @@ class Units:
              "<p><strong>bold</> <em>it</> <s>no</> <code>a*b*</></>"),
             ("2 * 3 * 4 and snake_case_name", "<p>2 * 3 * 4 and snake_case_name</>"),
             (r"\*not\*", "<p>*not*</>"),
-            ("***both***", "<p>*<strong>both</>*</>"),
+            ("***both***", "<p><strong><em>both</></></>"),
             ("- a\n- b\n  - c\n\n  d", "<ul><li>a</><li>b<ul><li>c</></><p>d</></></>"),
             ("1. a\n2. b\n\ntext", "<ol><li>a</><li>b</></><p>text</>"),
             ("> a\n> > b", "<blockquote><p>a</><blockquote><p>b</></></>"),

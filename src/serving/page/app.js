@@ -28,10 +28,12 @@ const page = {
     return length ? `${model.id}, ${formatCount(length)} tokens of context` : String(model.id);
   },
 
-  askKey(then) {
+  // `refused`: the server has just turned down the key of before, if there was one.
+  askKey(then, refused = Boolean(apiKey())) {
     if (byId("key-dialog").open) return;
     page.afterKey = then;
     byId("key-value").value = apiKey();
+    byId("key-refused").hidden = !refused;
     byId("key-dialog").showModal();
   },
 
@@ -67,8 +69,7 @@ const page = {
   },
 
   noTemplate(text) {
-    page.settings.values.plain = true;  // for this visit; the switch in the panel goes back
-    byId("plain").checked = true;
+    page.settings.forcePlain();
     byId("document").value = text;
     showMode();
     byId("mode-note").hidden = false;
@@ -106,6 +107,8 @@ function showMode() {
   byId("composer-row").hidden = plain;
   byId("continuation").hidden = !plain;
   byId("send").textContent = plain ? "Continue" : "Send";
+  byId("keys-chat").hidden = plain;
+  byId("keys-plain").hidden = !plain;
   byId("mode-note").hidden = true;
   byId("system-field").hidden = plain;
 }
@@ -183,7 +186,7 @@ function startPanel() {
 
 function startKey() {
   const dialog = byId("key-dialog");
-  byId("key").addEventListener("click", () => page.askKey(loadModels));
+  byId("key").addEventListener("click", () => page.askKey(loadModels, false));
   byId("key-cancel").addEventListener("click", () => dialog.close());
   byId("key-form").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -1,6 +1,6 @@
 // Plain text that the model continues: for models without a chat template.
 
-import { announce, byId } from "./dom.js";
+import { announce, byId, load, save } from "./dom.js";
 import { generate, Timing } from "./generate.js";
 import { errorBox, statsLine } from "./message.js";
 import { TokenView } from "./tokens.js";
@@ -14,6 +14,8 @@ export class Continuation {
     this.result = byId("document-result");
     this.abort = null;
     this.before = [];  // texts to go back to
+    this.box.value = load(sessionStorage, "document") || "";
+    this.box.addEventListener("change", () => this.store());
     byId("undo").addEventListener("click", () => this.undo());
   }
 
@@ -68,11 +70,16 @@ export class Continuation {
     this.stats.replaceChildren(...statsLine(stats, false));
     if (stats.prompt !== null) this.page.used(null, stats);
     byId("undo").disabled = false;
+    this.store();
     announce(failure ? "" : "The continuation is complete.");
     if (!failure) return;
     const again = () => this.ask();
     this.result.append(errorBox(failure, { again, key: () => this.page.askKey(again) }));
     if (failure.kind === "key") this.page.askKey(again);
+  }
+
+  store() {
+    save(sessionStorage, "document", this.box.value || null);
   }
 
   stop() {
@@ -85,12 +92,14 @@ export class Continuation {
     byId("undo").disabled = !this.before.length;
     this.stats.replaceChildren();
     this.result.replaceChildren();
+    this.store();
   }
 
   reset() {
     this.stop();
     this.before = [];
     this.box.value = "";
+    this.store();
     byId("undo").disabled = true;
     this.stats.replaceChildren();
     this.result.replaceChildren();

@@ -19,6 +19,7 @@ function control(name) {
 export class Settings {
   constructor(changed) {
     this.values = { ...DEFAULTS, ...load(localStorage, "settings") };
+    if (load(sessionStorage, "plain")) this.values.plain = true;  // the model has no chat template
     this.changed = changed;
     for (const name of NUMBERS) this.bind(name, "input", (input) => this.number(name, input));
     for (const name of TEXTS) this.bind(name, "input", (input) => input.value);
@@ -60,12 +61,21 @@ export class Settings {
 
   set(name, value) {
     this.values[name] = value;
-    save(localStorage, "settings", this.values);
+    if (name === "plain") save(sessionStorage, "plain", null);
+    const forced = load(sessionStorage, "plain");
+    save(localStorage, "settings", { ...this.values, plain: this.values.plain && !forced });
     this.changed(name);
   }
 
+  // Plain text for this visit, as there is no chat template.
+  forcePlain() {
+    this.values.plain = true;
+    save(sessionStorage, "plain", true);
+    this.show();
+  }
+
   reset() {
-    this.values = { ...DEFAULTS };
+    this.values = { ...DEFAULTS, plain: Boolean(load(sessionStorage, "plain")) };
     save(localStorage, "settings", null);
     this.show();
     this.changed("plain");

@@ -97,7 +97,7 @@ class Browser:
                 return value
             if time.monotonic() > end:
                 raise AssertionError(f"waited in vain: {what}; the page says: {self.text('#log, #live-error')[:400]}")
-            time.sleep(0.02)
+            time.sleep(0.04)
 
     def until_text(self, selector, part):
         return self.until(f"{part!r} in {selector}", lambda: part in self.text(selector))

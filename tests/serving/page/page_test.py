@@ -66,13 +66,14 @@ class AnyServer(PageTest):
         return self.page.text("#document-stats" if self.page.visible("#continuation") else ".answer .stats")
 
     def test_answer_has_numbers(self):
-        self.page.ask("Hello", limit=60)
+        self.page.ask("Say hello", limit=60)
+        self.picture("any_chat")
         self.page.until("numbers", lambda: "to first token" in self.stats() and "tok/s" in self.stats())
         self.assertRegex(self.page.text("#context-text"), r"^[\d,]+ / [\d,]+$")
         self.assertNotEqual(self.page.text("#context-text")[:2], "0 ")
 
     def test_regenerates(self):
-        self.page.ask("Hello", limit=60)
+        self.page.ask("Say hello", limit=60)
         if self.page.visible("#continuation"):
             self.skipTest("no chat template")
         self.page.click(".answer .tools button[title=Regenerate]")
@@ -81,7 +82,7 @@ class AnyServer(PageTest):
         self.assertNotIn("failed", self.page.text(".answer .stats"))
 
     def test_live_tab_has_numbers(self):
-        self.page.ask("Hello", limit=60)
+        self.page.ask("Say hello", limit=60)
         self.page.click("#tab-live")
         self.page.until("metrics", lambda: self.page.count("#totals div") > 0)
         self.assertFalse(self.page.visible("#live-error"), self.page.text("#live-error"))
@@ -115,8 +116,8 @@ class Conversation(PageTest):
 
     def test_shows_numbers_while_it_streams(self):
         self.page.send("long text")
-        self.page.until_text(".answer .stats", "tok/s")
-        self.assertIn("\u2248", self.page.text(".answer .stats"))
+        self.page.until_text(".answer .markdown", "the model has read")
+        self.assertRegex(self.page.text(".answer .stats"), "tok/s.*to first token\u2248\\d+ tokens")
         self.assertRegex(self.page.text("#speed"), r"tok/s . [\d.]+ m?s to first token")
         self.assertFalse(self.page.visible("#send"))
         gone = self.server.gone
@@ -128,7 +129,7 @@ class Conversation(PageTest):
 
     def test_button_stops_and_the_next_message_has_both(self):
         self.page.send("long text")
-        self.page.until_text(".answer .stats", "tok/s")
+        self.page.until_text(".answer .markdown", "the model has read")
         self.page.click("#stop")
         self.page.idle()
         self.page.ask("hello")
@@ -258,6 +259,7 @@ class Failures(PageTest):
         self.picture("key")
         self.page.type("wrong" + Keys.ENTER, "#key-value")
         self.page.until("the dialog again", lambda: self.page.visible("#key-dialog"))
+        self.assertIn("not accepted", self.page.text("#key-refused"))
         self.page.one("#key-value").clear()
         self.page.type("right" + Keys.ENTER, "#key-value")
         self.page.until_text("#model-name", "example")
@@ -284,13 +286,18 @@ class Failures(PageTest):
         self.assertIn("tok/s", self.page.text("#document-stats"))
         self.assertIn("no chat template", self.page.text("#mode-note"))
         self.picture("continuation")
+        self.page.open(fresh=False)  # the mode and the text stay
+        self.page.until_text("#model-name", "example")
+        self.assertTrue(self.page.visible("#document"))
         self.page.run("document.getElementById('logprobs').click()")
         self.page.click("#send")
         self.page.until_text("#document-result .tokens", "page of 64")
         self.page.idle()
         self.page.click("#undo")
-        self.page.click("#undo")
-        self.assertEqual(self.page.one("#document").get_property("value"), "Once upon a time")
+        self.assertEqual(self.page.one("#document").get_property("value"),
+                         "Once upon a time, there was a page of 64 tokens.")
+        self.page.click("label:has(#plain)")
+        self.assertTrue(self.page.visible("#log"))
 
 
 class Hostile(PageTest):

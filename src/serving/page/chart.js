@@ -73,7 +73,7 @@ export class Chart {
     }
     const step = this.seconds === 60 ? 20 : 60;
     for (let ago = this.seconds; ago >= 0; ago -= step) {
-      if (this.width < 420 && ago % (2 * step) && ago !== this.seconds) continue;
+      if (this.width < 420 && step === 60 && ago % 120 && ago !== this.seconds) continue;
       const side = ago === 0 ? "end" : ago === this.seconds ? "" : "middle";
       const text = ago === 0 ? "now" : step === 60 ? `\u2212${ago / 60} min` : `\u2212${ago} s`;
       parts.push(svg("text", { x: this.x(this.now - ago), y: this.height - 4, class: `axis ${side}` }, text));

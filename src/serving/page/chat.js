@@ -10,6 +10,11 @@ const EXAMPLES = [
   "Compare INT8 and INT4 for activations in a table.",
 ];
 
+function lacksTemplate(failure) {
+  return failure?.code === "no_chat_template" ||
+         (failure?.status === 400 && failure.message.includes("no chat template"));  // of other servers
+}
+
 export class Chat {
   // page: { model(), settings, askKey(then), used(tokens), state(streaming), noTemplate(text) }
   constructor(page) {
@@ -98,7 +103,7 @@ export class Chat {
     this.abort = null;
     this.page.state(false);
     this.finish(message, timing.summary(failure ? "error" : finish), failure);
-    if (failure?.code === "no_chat_template") this.handOver();
+    if (lacksTemplate(failure)) this.handOver();
   }
 
   finish(message, stats, failure) {

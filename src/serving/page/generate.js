@@ -2,19 +2,23 @@
 
 import { stream } from "./api.js";
 
-// Times of an answer in seconds, and its tokens. Until the server's `usage` arrives, the tokens are
-// those that were seen: one a piece, or as many as have logprobs.
+// Times of an answer in seconds, and its tokens. Where the server's `usage` does not come along, the
+// tokens are those that were seen: one a piece, or as many as have logprobs.
 export class Timing {
   constructor(now = performance.now()) {
     this.start = now;
     this.first = null;
     this.last = null;
     this.tokens = 0;
+    this.firstTokens = 0;  // of the first piece
     this.usage = null;
   }
 
   add(tokens, now = performance.now()) {
-    if (this.first === null) this.first = now;
+    if (this.first === null) {
+      this.first = now;
+      this.firstTokens = tokens;
+    }
     this.last = now;
     this.tokens += tokens;
   }
@@ -25,10 +29,11 @@ export class Timing {
     if (!Number.isFinite(prompt) || !Number.isFinite(completion)) return;
     const cached = usage.prompt_tokens_details?.cached_tokens;
     this.usage = { prompt, completion, cached: Number.isFinite(cached) ? cached : 0 };
+    if (this.last === this.first) this.firstTokens = completion;
     this.tokens = completion;
   }
 
-  // What is shown and exported. The rate leaves the first token out: its time is the prompt's.
+  // What is shown and exported. The rate leaves the first piece out: its time is the prompt's.
   summary(finish) {
     const span = (this.last - this.first) / 1000;
     return {
@@ -37,7 +42,7 @@ export class Timing {
       cached: this.usage?.cached ?? 0,
       exact: this.usage !== null,
       firstToken: this.first === null ? null : (this.first - this.start) / 1000,
-      rate: this.tokens > 1 && span > 0 ? (this.tokens - 1) / span : null,
+      rate: this.tokens > this.firstTokens && span > 0 ? (this.tokens - this.firstTokens) / span : null,
       seconds: this.last === null ? null : (this.last - this.start) / 1000,
       finish: finish || null,
     };
@@ -71,7 +76,8 @@ function completionTokens(logprobs) {
 // finish reason. Errors: ApiError; AbortError when `signal` stops it.
 export async function generate({ chat, body, signal, timing, piece }) {
   const path = chat ? "/v1/chat/completions" : "/v1/completions";
-  const whole = { ...body, stream: true, stream_options: { include_usage: true } };
+  const usage = { include_usage: true, continuous_usage_stats: true };  // the second: of every piece
+  const whole = { ...body, stream: true, stream_options: usage };
   let finish = null;
   for await (const chunk of stream(path, whole, signal)) {
     const choice = chunk.choices?.[0];
@@ -80,9 +86,11 @@ export async function generate({ chat, body, signal, timing, piece }) {
       const tokens = chat ? chatTokens(choice.logprobs) : completionTokens(choice.logprobs);
       if (text || tokens.length) timing.add(tokens.length || 1);
       if (choice.finish_reason) finish = String(choice.finish_reason);
+      if (chunk.usage && (text || tokens.length)) timing.setUsage(chunk.usage);
       piece(String(text), tokens);
+    } else if (chunk.usage) {
+      timing.setUsage(chunk.usage);
     }
-    if (chunk.usage) timing.setUsage(chunk.usage);
   }
   return finish;
 }

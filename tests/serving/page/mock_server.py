@@ -239,6 +239,7 @@ class Handler(BaseHTTPRequestHandler):
         if chat:
             self.event({**head, "choices": [self.choice(chat, {"role": "assistant", "content": ""})]})
         time.sleep(min(0.12, delay * 8))
+        options = body.get("stream_options", {})
         for i, token in enumerate(tokens):
             if "cut" in asked and i == 4:
                 time.sleep(0.1)  # what was sent arrives
@@ -249,16 +250,17 @@ class Handler(BaseHTTPRequestHandler):
                                       "type": "internal_error", "param": None, "code": None}})
                 break
             content = {"content": token} if chat else token
+            if options.get("include_usage"):
+                every = options.get("continuous_usage_stats") and "sparse" not in asked
+                head["usage"] = self.usage(prompt, i + 1) if every else None
             self.event({**head, "choices": [self.choice(chat, content, self.logprobs(body, chat, token))]})
             self.server.state.count("generation")
             self.server.state.observe("time_to_first_token" if i == 0 else "inter_token_latency", delay + 1e-4)
             time.sleep(delay)
         else:
             self.event({**head, "choices": [self.choice(chat, {} if chat else "", None, "stop")]})
-            if body.get("stream_options", {}).get("include_usage"):
-                usage = {"prompt_tokens": prompt, "completion_tokens": len(tokens),
-                         "total_tokens": prompt + len(tokens), "prompt_tokens_details": {"cached_tokens": prompt // 2}}
-                self.event({**head, "choices": [], "usage": usage})
+            if options.get("include_usage"):
+                self.event({**head, "choices": [], "usage": self.usage(prompt, len(tokens))})
             self.send_bytes(b"data: [DONE]\n\n")
         self.wfile.write(b"0\r\n\r\n")
         state = self.server.state
@@ -266,6 +268,10 @@ class Handler(BaseHTTPRequestHandler):
                             ("steps", len(tokens))):
             state.count(name, value)
         state.observe("e2e_request_latency", time.time() - start)
+
+    def usage(self, prompt, tokens):
+        return {"prompt_tokens": prompt, "completion_tokens": tokens, "total_tokens": prompt + tokens,
+                "prompt_tokens_details": {"cached_tokens": prompt // 2}}
 
     def choice(self, chat, content, logprobs=None, finish=None):
         return {"index": 0, "delta" if chat else "text": content, "logprobs": logprobs, "finish_reason": finish}

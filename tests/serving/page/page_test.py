@@ -112,10 +112,11 @@ class Conversation(PageTest):
         self.assertEqual(path, "/v1/chat/completions")
         self.assertEqual(body, {
             "model": "example-8b-w4a4", "messages": [{"role": "user", "content": "What is a KV-cache?"}],
-            "temperature": 0.7, "max_tokens": 512, "stream": True, "stream_options": {"include_usage": True}})
+            "temperature": 0.7, "max_tokens": 512, "stream": True,
+            "stream_options": {"include_usage": True, "continuous_usage_stats": True}})
 
     def test_shows_numbers_while_it_streams(self):
-        self.page.send("long text")
+        self.page.send("long sparse text")
         self.page.until_text(".answer .markdown", "the model has read")
         self.assertRegex(self.page.text(".answer .stats"), "tok/s.*to first token\u2248\\d+ tokens")
         self.assertRegex(self.page.text("#speed"), r"tok/s . [\d.]+ m?s to first token")

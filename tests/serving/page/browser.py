@@ -32,7 +32,7 @@ DRIVER = shutil.which("chromedriver")
 class Browser:
     """One window. Every wait has a limit in seconds; what is waited for is in the exception."""
 
-    def __init__(self, url, limit=5):
+    def __init__(self, url, limit=20):
         if not CHROMIUM or not DRIVER:
             skip("needs chromium and chromedriver (Debian: chromium, chromium-driver)")
         self.url, self.limit = url, limit

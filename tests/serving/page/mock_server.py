@@ -199,7 +199,7 @@ class Handler(BaseHTTPRequestHandler):
     def refuse(self, asked):
         if "busy" in asked and not self.server.was_busy:
             self.server.was_busy = True
-            self.fail(429, "64 requests are waiting already.", "rate_limit", headers=[("Retry-After", "7")])
+            self.fail(429, "64 requests are waiting already.", "rate_limit", headers=[("Retry-After", "70")])
         elif "wrong" in asked:
             self.fail(400, "temperature must be from 0 to 2, not 9 <img src=x onerror=alert(8)>",
                       param="temperature")

@@ -68,11 +68,12 @@ const page = {
     byId("speed").textContent = streaming ? "waiting for the first token" : "";
   },
 
+  // The model cannot chat; `text` is what was asked of it, if anything.
   noTemplate(text) {
     page.settings.forcePlain();
-    byId("document").value = text;
     showMode();
-    byId("mode-note").hidden = false;
+    if (!text) return;
+    byId("document").value = text;
     page.text.ask();
   },
 
@@ -81,6 +82,17 @@ const page = {
     byId("model").title = yes ? "Connected" : "No connection to the server";
   },
 };
+
+// Goes over to plain text, and back, as the server says.
+async function checkTemplate() {
+  const info = await (await request("/tokenizer_info")).json();
+  const { settings, chat } = page;
+  if (info.has_chat_template === false && !settings.values.plain && !chat.messages.length) {
+    page.noTemplate("");
+  } else if (info.has_chat_template === true && settings.forced) {
+    settings.set("plain", false);
+  }
+}
 
 async function loadModels() {
   try {
@@ -98,7 +110,9 @@ async function loadModels() {
     page.reachable(false);
     if (error.kind === "key") page.askKey(loadModels);
     else setTimeout(loadModels, 3000);
+    return;
   }
+  checkTemplate().catch(() => {});  // then the first answer tells
 }
 
 function showMode() {
@@ -109,7 +123,7 @@ function showMode() {
   byId("send").textContent = plain ? "Continue" : "Send";
   byId("keys-chat").hidden = plain;
   byId("keys-plain").hidden = !plain;
-  byId("mode-note").hidden = true;
+  byId("mode-note").hidden = !page.settings.forced;
   byId("system-field").hidden = plain;
 }
 

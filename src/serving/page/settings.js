@@ -61,10 +61,15 @@ export class Settings {
 
   set(name, value) {
     this.values[name] = value;
+    if (name === "plain") byId("plain").checked = value;
     if (name === "plain") save(sessionStorage, "plain", null);
-    const forced = load(sessionStorage, "plain");
-    save(localStorage, "settings", { ...this.values, plain: this.values.plain && !forced });
+    save(localStorage, "settings", { ...this.values, plain: this.values.plain && !this.forced });
     this.changed(name);
+  }
+
+  // Plain text because the model has no chat template.
+  get forced() {
+    return this.values.plain && Boolean(load(sessionStorage, "plain"));
   }
 
   // Plain text for this visit, as there is no chat template.

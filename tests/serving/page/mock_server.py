@@ -181,7 +181,9 @@ class Handler(BaseHTTPRequestHandler):
             self.answer(200, json.dumps({"object": "list", "data": [model]}))
         elif path == "/metrics" and self.allowed():
             self.answer(200, self.server.state.text(), "text/plain; version=0.0.4; charset=utf-8")
-        elif path not in ("/v1/models", "/metrics"):
+        elif path == "/tokenizer_info" and self.allowed():
+            self.answer(200, json.dumps({"has_chat_template": not self.server.options.no_template}))
+        elif path not in ("/v1/models", "/metrics", "/tokenizer_info"):
             self.fail(404, f"There is no {path}.")
 
     def do_POST(self):

@@ -299,6 +299,11 @@ class Failures(PageTest):
                          "Once upon a time, there was a page of 64 tokens.")
         self.page.click("label:has(#plain)")
         self.assertTrue(self.page.visible("#log"))
+        self.page.open()
+        self.page.until("the text box at once", lambda: self.page.visible("#mode-note"))
+        self.server.options.no_template = False
+        self.page.open(fresh=False)
+        self.page.until("the conversation again", lambda: self.page.visible("#log"))
 
 
 class Hostile(PageTest):

@@ -112,7 +112,8 @@ async function loadModels() {
     else setTimeout(loadModels, 3000);
     return;
   }
-  checkTemplate().catch(() => {});  // then the first answer tells
+  await checkTemplate().catch(() => {});  // then the first answer tells
+  document.body.dataset.ready = "";
 }
 
 function showMode() {

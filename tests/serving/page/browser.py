@@ -112,7 +112,11 @@ class Browser:
         self.type(text + Keys.ENTER)
 
     def ask(self, text, limit=None):
-        """Sends a message and waits for the end of its answer."""
+        """Sends a message, or a text to continue, and waits for the end of its answer."""
+        if self.visible("#continuation"):
+            self.type(text + Keys.CONTROL + Keys.ENTER, "#document")
+            self.until_text("#document-stats", "in all")
+            return
         answers = self.count(".answer")
         self.send(text)
         self.until("an answer", lambda: self.count(".answer") > answers or self.visible("#continuation"))

@@ -38,8 +38,7 @@ class PageTest(unittest.TestCase):
         if OPTIONS.key:
             self.page.run("sessionStorage.setItem('atom.key', JSON.stringify(arguments[0]))", OPTIONS.key)
             self.page.open(fresh=False)
-        self.page.until("the model's name",
-                        lambda: self.page.text("#model-name") not in ("", "connecting", "not connected"))
+        self.page.until("the page to be ready", lambda: self.page.count("body[data-ready]"))
         self.failures_expected = False
 
     def tearDown(self):
@@ -60,7 +59,6 @@ class AnyServer(PageTest):
         super().setUp()
         self.page.run("const m = document.getElementById('max_tokens'); m.value = 24;"
                       "m.dispatchEvent(new Event('input'));")
-        self.failures_expected = self.server is None  # 400 of a model without a chat template
 
     def stats(self):
         return self.page.text("#document-stats" if self.page.visible("#continuation") else ".answer .stats")
@@ -73,9 +71,9 @@ class AnyServer(PageTest):
         self.assertNotEqual(self.page.text("#context-text")[:2], "0 ")
 
     def test_regenerates(self):
-        self.page.ask("Say hello", limit=60)
         if self.page.visible("#continuation"):
             self.skipTest("no chat template")
+        self.page.ask("Say hello", limit=60)
         self.page.click(".answer .tools button[title=Regenerate]")
         self.page.idle(60)
         self.assertEqual(self.page.count(".answer"), 1)

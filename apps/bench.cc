@@ -1,4 +1,4 @@
-// atom bench: the verbs that take times.
+// atom bench: the verbs that take times on random data.
 #include "verbs.h"
 
 namespace atom::app {
@@ -6,11 +6,11 @@ namespace atom::app {
 void add_bench(Program& program) {
   CLI::App& bench = add_verb_group(
       program.app(), {.name = "bench",
-                      .text = "Time operations (ops), decoding (step), a running server (serve)",
+                      .text = "Time a backend on random data: operations (ops), decoding (step)",
                       .footer = ""});
   add_bench_ops(program, bench);
-  add_bench_step(program, bench);
   add_bench_serve(program, bench);
+  add_bench_step(program, bench);
 }
 
 }  // namespace atom::app

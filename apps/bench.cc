@@ -11,6 +11,7 @@ void add_bench(Program& program) {
            "Time a backend on random data: operations (ops), decoding (step), serving (throughput)",
        .footer = ""});
   add_bench_ops(program, bench);
+  add_bench_serve(program, bench);
   add_bench_step(program, bench);
   add_bench_throughput(program, bench);
 }

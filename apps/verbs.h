@@ -13,6 +13,7 @@ void add_ablation(Program& program, CLI::App& parent);    // eval ablation
 void add_generate(Program& program);
 void add_inspect(Program& program);
 void add_verify(Program& program);
+void add_bench_serve(Program& program, CLI::App& parent);  // bench serve
 void add_doctor(Program& program);
 void add_bench(Program& program);                               // ops, step and throughput
 void add_bench_ops(Program& program, CLI::App& parent);         // bench ops

@@ -1,0 +1,266 @@
+#include "load_client.h"
+
+#include <netdb.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cctype>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cstring>
+#include <memory>
+
+#include "base/error.h"
+#include "command_line.h"
+
+namespace atom::app {
+namespace {
+
+constexpr size_t kMaxLine = 1 << 16;   // bytes of a line of the head
+constexpr size_t kMaxBody = 1 << 26;   // bytes of an answer that is kept
+constexpr size_t kMaxEvent = 1 << 24;  // bytes of one event
+
+std::string lower(std::string text) {
+  std::ranges::transform(text, text.begin(),
+                         [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
+  return text;
+}
+
+// Value of a field in a head of lower-case lines; empty: absent.
+std::string field(const std::string& head, const std::string& name) {
+  const size_t at = head.find("\n" + name + ":");
+  if (at == std::string::npos) return {};
+  const size_t begin = head.find_first_not_of(" \t", at + name.size() + 2);
+  const size_t end = head.find('\n', at + 1);
+  return begin < end ? head.substr(begin, end - begin) : std::string();
+}
+
+size_t number(std::string_view text, int base) {
+  size_t value = 0;
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value, base);
+  if (error != std::errc() || end == text.data()) fail("the server sent a length that is none");
+  return value;
+}
+
+// Cuts bytes into events: lines "data: ..." up to an empty line.
+class EventReader {
+ public:
+  explicit EventReader(const std::function<void(std::string_view)>& event) : event_(event) {}
+
+  void operator()(std::string_view bytes) {
+    rest_ += bytes;
+    size_t begin = 0;
+    for (size_t end; (end = rest_.find('\n', begin)) != std::string::npos; begin = end + 1)
+      line(std::string_view(rest_).substr(begin, end - begin));
+    rest_.erase(0, begin);
+    if (rest_.size() + data_.size() > kMaxEvent) fail("the server sent an event without an end");
+  }
+
+ private:
+  void line(std::string_view text) {
+    if (text.ends_with('\r')) text.remove_suffix(1);
+    if (text.empty()) {
+      if (!data_.empty()) event_(data_);
+      data_.clear();
+    } else if (text.starts_with("data:")) {
+      text.remove_prefix(text.starts_with("data: ") ? 6 : 5);
+      data_.append(data_.empty() ? "" : "\n").append(text);
+    }
+  }
+
+  const std::function<void(std::string_view)>& event_;
+  std::string rest_, data_;
+};
+
+}  // namespace
+
+std::string ServerAddress::url() const {
+  const bool bare = host.find(':') == std::string::npos;
+  return "http://" + (bare ? host : "[" + host + "]") + ":" + port;
+}
+
+ServerAddress parse_server(const std::string& option, const std::string& url) {
+  constexpr std::string_view kScheme = "http://";
+  if (!url.starts_with(kScheme))
+    usage_fail("{}: '{}' does not begin with http:// (there is no TLS here)", option, url);
+  std::string rest = url.substr(kScheme.size());
+  if (rest.ends_with('/')) rest.pop_back();
+  ServerAddress address;
+  const size_t bracket = rest.starts_with('[') ? rest.find(']') : std::string::npos;
+  const size_t colon = rest.find(':', bracket == std::string::npos ? 0 : bracket);
+  address.host = bracket == std::string::npos ? rest.substr(0, colon) : rest.substr(1, bracket - 1);
+  if (colon != std::string::npos) address.port = rest.substr(colon + 1);
+  if (address.host.empty() || address.host.find_first_of("/?#@[] ") != std::string::npos)
+    usage_fail("{}: '{}' is not of the form http://HOST:PORT", option, url);
+  int port = 0;
+  const char* end = address.port.data() + address.port.size();
+  if (std::from_chars(address.port.data(), end, port).ptr != end || port < 1 || port > 65535)
+    usage_fail("{}: '{}' has a port that is not from 1 to 65535", option, url);
+  return address;
+}
+
+LoadClient::~LoadClient() { close(); }
+
+void LoadClient::close() {
+  if (socket_ >= 0) ::close(socket_);
+  socket_ = -1;
+  buffer_.clear();
+}
+
+void LoadClient::open() {
+  addrinfo hints = {};
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  const auto& [host, port] = options_.address;
+  if (const int code = ::getaddrinfo(host.c_str(), port.c_str(), &hints, &found); code != 0)
+    fail("cannot find the server {}: {}", host, ::gai_strerror(code));
+  const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(found, ::freeaddrinfo);
+  int error = 0;
+  for (const addrinfo* one = list.get(); one != nullptr; one = one->ai_next) {
+    socket_ = ::socket(one->ai_family, one->ai_socktype | SOCK_CLOEXEC, one->ai_protocol);
+    if (socket_ < 0) {
+      error = errno;
+      continue;
+    }
+    const timeval limit = {.tv_sec = static_cast<time_t>(options_.timeout) + 1, .tv_usec = 0};
+    ::setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);  // of connect() too
+    if (::connect(socket_, one->ai_addr, one->ai_addrlen) == 0) {
+      const int on = 1;
+      ::setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+      return;
+    }
+    error = errno;
+    close();
+  }
+  fail("cannot connect to {}: {}", options_.address.url(), std::strerror(error));
+}
+
+void LoadClient::send(std::string_view bytes) {
+  while (!bytes.empty()) {
+    const ssize_t sent = ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
+    if (sent < 0 && errno == EINTR) continue;
+    if (sent < 0) fail("cannot send to {}: {}", options_.address.url(), std::strerror(errno));
+    bytes.remove_prefix(static_cast<size_t>(sent));
+  }
+}
+
+bool LoadClient::fill() {
+  constexpr int kTick = 100;  // milliseconds between two looks at `stopped`
+  const auto start = std::chrono::steady_clock::now();
+  for (;;) {
+    pollfd file = {socket_, POLLIN, 0};
+    const int ready = ::poll(&file, 1, kTick);
+    if (options_.stopped()) fail("stopped");
+    if (ready > 0) break;
+    if (ready < 0 && errno != EINTR) fail("cannot wait for the server: {}", std::strerror(errno));
+    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
+    if (waited.count() > options_.timeout)
+      fail("the server sent nothing for {} seconds", options_.timeout);
+  }
+  char bytes[16384];
+  const ssize_t size = ::recv(socket_, bytes, sizeof bytes, 0);
+  if (size < 0) fail("the connection broke: {}", std::strerror(errno));
+  buffer_.append(bytes, static_cast<size_t>(size));
+  return size > 0;
+}
+
+std::string LoadClient::line() {
+  size_t end;
+  while ((end = buffer_.find('\n')) == std::string::npos) {
+    if (buffer_.size() > kMaxLine) fail("the server sent a line without an end");
+    if (!fill()) fail("the server closed the connection in the middle of an answer");
+  }
+  std::string text = buffer_.substr(0, end);
+  buffer_.erase(0, end + 1);
+  if (text.ends_with('\r')) text.pop_back();
+  return text;
+}
+
+void LoadClient::take(size_t count, const Sink& sink) {
+  while (count > 0) {
+    if (buffer_.empty() && !fill())
+      fail("the server closed the connection in the middle of an answer");
+    const size_t now = std::min(count, buffer_.size());
+    sink(std::string_view(buffer_).substr(0, now));
+    buffer_.erase(0, now);
+    count -= now;
+  }
+}
+
+// The body that `head` announces: chunked, of a length, or up to the end of the connection.
+void LoadClient::body(const std::string& head, const Sink& sink) {
+  if (field(head, "transfer-encoding").ends_with("chunked")) {
+    while (const size_t size = number(line(), 16)) {
+      take(size, sink);
+      line();
+    }
+    while (!line().empty()) {
+    }  // trailers
+  } else if (const std::string length = field(head, "content-length"); !length.empty()) {
+    take(number(length, 10), sink);
+  } else {
+    do {
+      take(buffer_.size(), sink);
+    } while (fill());
+    close();
+  }
+}
+
+LoadClient::Answer LoadClient::exchange(const std::string& request,
+                                        const std::function<void(std::string_view)>& event) {
+  // A kept connection may have been closed by the server meanwhile.
+  if (socket_ >= 0) {
+    pollfd file = {socket_, POLLIN, 0};
+    if (::poll(&file, 1, 0) != 0) close();
+  }
+  if (socket_ < 0) open();
+  try {
+    send(request);
+    std::string head = lower(line());
+    if (!head.starts_with("http/1.1 ")) fail("the server's answer is not HTTP/1.1");
+    Answer answer{.status = static_cast<int>(number(std::string_view(head).substr(9), 10)),
+                  .body = {}};
+    for (std::string one; !(one = line()).empty(); head += "\n" + lower(one))
+      if (head.size() > kMaxLine) fail("the server sent a head without an end");
+    head += '\n';
+    const bool events =
+        answer.status == 200 && field(head, "content-type").starts_with("text/event-stream");
+    EventReader reader(event);
+    body(head, [&](std::string_view bytes) {
+      if (events && event) return reader(bytes);
+      if (answer.body.size() + bytes.size() > kMaxBody) fail("the server's answer is too long");
+      answer.body += bytes;
+    });
+    if (field(head, "connection") == "close") close();
+    return answer;
+  } catch (...) {
+    close();
+    throw;
+  }
+}
+
+LoadClient::Answer LoadClient::get(const std::string& path) {
+  const std::string key =
+      options_.api_key.empty() ? "" : "Authorization: Bearer " + options_.api_key + "\r\n";
+  return exchange("GET " + path + " HTTP/1.1\r\nHost: " + options_.address.url().substr(7) +
+                      "\r\n" + key + "\r\n",
+                  nullptr);
+}
+
+LoadClient::Answer LoadClient::stream(const std::string& path, const std::string& body,
+                                      const std::function<void(std::string_view data)>& event) {
+  const std::string key =
+      options_.api_key.empty() ? "" : "Authorization: Bearer " + options_.api_key + "\r\n";
+  return exchange("POST " + path + " HTTP/1.1\r\nHost: " + options_.address.url().substr(7) +
+                      "\r\n" + key + "Content-Type: application/json\r\nContent-Length: " +
+                      std::to_string(body.size()) + "\r\n\r\n" + body,
+                  event);
+}
+
+}  // namespace atom::app

@@ -56,7 +56,7 @@ void Connection::close() {
   transport_->close();
 }
 
-void Connection::abort() {
+void Connection::cut() {
   close();
   wake();
 }

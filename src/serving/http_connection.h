@@ -39,8 +39,8 @@ class Connection : public std::enable_shared_from_this<Connection> {
   ~Connection();
   // turned_away: answers that there are too many connections, and closes.
   boost::asio::awaitable<void> run(bool turned_away);
-  void wake();   // of the I/O thread, as all here
-  void abort();  // closes at once
+  void wake();  // of the I/O thread, as all here
+  void cut();   // closes at once
 
  private:
   using Clock = std::chrono::steady_clock;

@@ -86,6 +86,7 @@ size_t RequestParser::feed(std::string_view bytes) {
     if (first != 0) return std::min(first, bytes.size());
   }
   const bool in_line = in_head && !begun_;  // the parser takes the request line as a whole
+  const size_t body = impl_->parser.get().body().size();
   const size_t used = impl_->parser.put(boost::asio::buffer(bytes.data(), bytes.size()), error);
   begun_ = begun_ || used > 0;
   if (error == http::error::need_more) {
@@ -93,6 +94,9 @@ size_t RequestParser::feed(std::string_view bytes) {
     // The parser counts the head only where it sees its end.
     if (in_head && bytes.size() - used >= limits_.head_bytes) error = http::error::header_limit;
     if (!in_head && bytes.size() - used >= limits_.head_bytes) error = http::error::bad_chunk;
+  } else if (!error && !in_head &&
+             used - (impl_->parser.get().body().size() - body) >= limits_.head_bytes) {
+    error = http::error::bad_chunk;  // extensions and trailers, which nobody reads
   }
   if (error == http::error::header_limit) {
     if (in_line && used == 0 && bytes.find('\n') >= limits_.target_bytes)

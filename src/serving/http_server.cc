@@ -83,7 +83,7 @@ class HttpServer::Impl {
     asio::post(loop_->context, [this] {
       stopping_ = true;
       stop_accepting();
-      for (const auto& connection : loop_->open) connection->abort();
+      for (const auto& connection : loop_->open) connection->cut();
     });
     thread_.join();
   }

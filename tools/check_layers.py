@@ -61,6 +61,7 @@ LIBRARIES = {
 
 MAX_LINES = 400
 CPP_SUFFIXES = {".h", ".cc", ".cpp", ".cu", ".cuh", ".inc"}
+PAGE_SUFFIXES = {".html", ".css", ".js"}
 SOURCE_FOLDERS = ("src", "apps", "tests", "testing", "bench", "tools")
 OTHER_SOURCES = {".py", ".sh", ".cmake"}
 # Folders of generated or third-party material, never sources.
@@ -145,7 +146,7 @@ class Checker:
         return self.findings
 
     def sources(self):
-        wanted = CPP_SUFFIXES | OTHER_SOURCES
+        wanted = CPP_SUFFIXES | PAGE_SUFFIXES | OTHER_SOURCES
         for name in SOURCE_FOLDERS:
             for path in sorted((self.root / name).glob("**/*")):
                 relative = path.relative_to(self.root)
@@ -170,7 +171,7 @@ class Checker:
                 self.add(path, number, "todo",
                          f"{TODO.search(line).group(1)} without a number, as in TODO(#12)")
         count = text.count("\n")
-        if path.suffix in CPP_SUFFIXES and count > MAX_LINES:
+        if path.suffix in CPP_SUFFIXES | PAGE_SUFFIXES and count > MAX_LINES:
             self.add(path, MAX_LINES + 1, "size",
                      f"{count} lines, at most {MAX_LINES}; split it by concept")
 

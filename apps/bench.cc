@@ -5,11 +5,14 @@ namespace atom::app {
 
 void add_bench(Program& program) {
   CLI::App& bench = add_verb_group(
-      program.app(), {.name = "bench",
-                      .text = "Time a backend on random data: operations (ops), decoding (step)",
-                      .footer = ""});
+      program.app(),
+      {.name = "bench",
+       .text =
+           "Time a backend on random data: operations (ops), decoding (step), serving (throughput)",
+       .footer = ""});
   add_bench_ops(program, bench);
   add_bench_step(program, bench);
+  add_bench_throughput(program, bench);
 }
 
 }  // namespace atom::app

@@ -216,6 +216,11 @@ void argument(CLI::App& verb, const std::string& name, std::string& value,
   verb.add_option(name, value, text)->required();
 }
 
+CLI::Option* optional_argument(CLI::App& verb, const std::string& name, std::string& value,
+                               const std::string& text) {
+  return verb.add_option(name, value, text);
+}
+
 CLI::Option* text_option(CLI::App& verb, const std::string& name, std::string& value,
                          const Help& help) {
   return described(verb.add_option(name, value, help.text), help);

@@ -86,8 +86,10 @@ CLI::App& add_verb(CLI::App& parent, const Verb& verb);
 CLI::App& add_verb_group(CLI::App& parent, const Verb& verb);  // one of its own verbs must follow
 void on_run(Program& program, CLI::App& verb, std::function<int()> run);
 
-// Positional argument, required.
+// Positional arguments, required and not.
 void argument(CLI::App& verb, const std::string& name, std::string& value, const std::string& text);
+CLI::Option* optional_argument(CLI::App& verb, const std::string& name, std::string& value,
+                               const std::string& text);
 
 CLI::Option* text_option(CLI::App& verb, const std::string& name, std::string& value,
                          const Help& help);

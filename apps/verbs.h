@@ -14,8 +14,9 @@ void add_generate(Program& program);
 void add_inspect(Program& program);
 void add_verify(Program& program);
 void add_doctor(Program& program);
-void add_bench(Program& program);                         // ops and step
-void add_bench_ops(Program& program, CLI::App& parent);   // bench ops
-void add_bench_step(Program& program, CLI::App& parent);  // bench step
+void add_bench(Program& program);                               // ops, step and throughput
+void add_bench_ops(Program& program, CLI::App& parent);         // bench ops
+void add_bench_step(Program& program, CLI::App& parent);        // bench step
+void add_bench_throughput(Program& program, CLI::App& parent);  // bench throughput
 
 }  // namespace atom::app

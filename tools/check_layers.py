@@ -35,7 +35,7 @@ LEVELS = {
     "quantizer": 6,
     "engine": 6,
     "eval": 6,
-    "timing": 6,
+    "timing": 7,
     "serving": 7,
 }
 APPS = "apps"

@@ -192,7 +192,9 @@ struct CombineArgs {
 struct SampleRule {
   float temperature = 0;
   int32_t top_k = 0;  // 0: all
-  float top_p = 1;  // smallest set of most likely ids whose share of what top_k left reaches top_p
+  // Ids at least so many times as likely as the likeliest; 0: all. Then top_k, then top_p, as in vLLM.
+  float min_p = 0;
+  float top_p = 1;     // smallest set of most likely ids whose share of what is left reaches top_p
   double uniform = 0;  // draw in [0, 1)
 };
 

@@ -1,6 +1,7 @@
 #include "engine/engine.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <iterator>
 #include <limits>
@@ -50,6 +51,7 @@ void validate(const Request& request, const EngineOptions& options, int vocabula
          request.prompt.size(), s.max_tokens, room);
   if (!(s.temperature >= 0)) fail("a temperature of {} is negative", s.temperature);
   if (s.top_k < 0) fail("a top_k of {} is negative", s.top_k);
+  if (!(s.min_p >= 0 && s.min_p <= 1)) fail("a min_p of {} is outside [0, 1]", s.min_p);
   if (!(s.top_p > 0 && s.top_p <= 1)) fail("a top_p of {} is outside (0, 1]", s.top_p);
   if (!(s.repetition_penalty > 0 && std::isfinite(s.repetition_penalty)))
     fail("a repetition_penalty of {} is not positive", s.repetition_penalty);
@@ -128,7 +130,7 @@ RequestId Engine::submit(Request request, EventSink sink) {
 }
 
 void Engine::finish(RequestId id, Finish reason, const std::string& error) {
-  const std::unique_ptr<Sequence> ended = scheduler_.remove(id);
+  const std::unique_ptr<Sequence> ended = scheduler_.remove(id, reason == Finish::kError);
   check(ended != nullptr, "a request ends once");
   deliver(*ended, {.request = id,
                    .finish = reason,
@@ -157,6 +159,10 @@ bool Engine::cancel(RequestId id) {
   return false;
 }
 
+void Engine::shutdown() {
+  for (const Sequence* sequence : scheduler_.all()) finish(sequence->id, Finish::kCancelled);
+}
+
 void Engine::expire(double now) {
   for (const Sequence* sequence : scheduler_.all())
     if (sequence->request.deadline && now > *sequence->request.deadline)
@@ -164,6 +170,7 @@ void Engine::expire(double now) {
 }
 
 bool Engine::step(double now) {
+  const auto begin = std::chrono::steady_clock::now();
   expire(now);
   const std::vector<Chunk> chunks = scheduler_.plan();
   if (chunks.empty()) {
@@ -172,7 +179,11 @@ bool Engine::step(double now) {
     check(wrong.empty(), wrong);
     return false;
   }
+  stats_.step_sequences = static_cast<int>(chunks.size());
+  stats_.step_rows = 0;
+  for (const Chunk& chunk : chunks) stats_.step_rows += chunk.rows;
   std::vector<NextId> ids;
+  const auto planned = std::chrono::steady_clock::now();
   try {
     ids = runner_.run(chunks);
   } catch (const InvariantError&) {
@@ -181,12 +192,15 @@ bool Engine::step(double now) {
     for (const Chunk& chunk : chunks) finish(chunk.sequence->id, Finish::kError, error.what());
     return true;
   }
+  const auto ran = std::chrono::steady_clock::now();
   ++stats_.steps;
   scheduler_.commit(chunks);
   std::vector<Chunk> sampled;
   std::copy_if(chunks.begin(), chunks.end(), std::back_inserter(sampled),
                [](const Chunk& chunk) { return chunk.samples; });
   take_ids(sampled, ids);
+  const auto end = std::chrono::steady_clock::now();
+  stats_.schedule_seconds += std::chrono::duration<double>((planned - begin) + (end - ran)).count();
   if (options_.check_each_step) {
     const std::string wrong = problem();
     check(wrong.empty(), wrong);
@@ -215,7 +229,7 @@ void Engine::take_ids(std::span<const Chunk> sampled, std::span<NextId> ids) {
                    .prompt_cached = s.cached,
                    .logprobs = std::move(ids[i].logprobs),
                    .prompt_logprobs = std::exchange(s.prompt_logprobs, {})};
-    s.ids.push_back(id);
+    s.append(id);
     ++stats_.generated_tokens;
     std::unique_ptr<Sequence> ended;
     if (s.generated() == sampling.max_tokens) {

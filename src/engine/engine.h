@@ -39,11 +39,14 @@ struct EngineStats {
   int pages = 0, pages_held = 0, pages_cached = 0;
   int64_t steps = 0, preemptions = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
+  int step_rows = 0, step_sequences = 0;  // of the last step
+  double schedule_seconds = 0;  // of all steps: to plan and commit them, and to tell the clients
 };
 
 class Engine {
  public:
   Engine(const model::Model& model, const EngineOptions& options);
+  ~Engine() { shutdown(); }  // so sinks are called once more
   Engine(const Engine&) = delete;
   Engine& operator=(const Engine&) = delete;
 
@@ -52,6 +55,8 @@ class Engine {
   RequestId submit(Request request, EventSink sink);
   // Its last event is sent now, its pages are free. False: no such request (any more).
   bool cancel(RequestId id);
+  // Cancels all requests.
+  void shutdown();
   // Schedules, runs and commits one step. `now` in seconds, for deadlines. When the device fails, so do the requests of the
   // step, and the others go on. False: there was nothing to do.
   bool step(double now = 0);

@@ -38,6 +38,8 @@ void validate(const model::Model& model, std::span<const int32_t> prompt,
            model.config.vocabulary);
   if (!(options.temperature >= 0)) fail("a temperature of {} is negative", options.temperature);
   if (options.top_k < 0) fail("a top_k of {} is negative", options.top_k);
+  if (!(options.min_p >= 0 && options.min_p <= 1))
+    fail("a min_p of {} is outside [0, 1]", options.min_p);
   if (!(options.top_p > 0 && options.top_p <= 1))
     fail("a top_p of {} is outside (0, 1]", options.top_p);
 }
@@ -155,6 +157,7 @@ void decode_tokens(const model::Model& model, OneSequence& sequence, const Gener
   const auto sample = [&] {
     return sequence.sample({.temperature = options.temperature,
                             .top_k = options.top_k,
+                            .min_p = options.min_p,
                             .top_p = options.top_p,
                             .uniform = random.uniform()});
   };

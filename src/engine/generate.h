@@ -15,6 +15,7 @@ struct GenerateOptions {
   int max_tokens = 128;
   float temperature = 0.8f;  // 0: greedy
   int top_k = 0;             // 0: all
+  float min_p = 0;           // 0: all
   float top_p = 1.0f;
   uint64_t seed = 0;
   int max_rows = 512;  // rows of one prefill step; does not change the result on cpu

@@ -11,28 +11,24 @@ namespace atom::engine {
 void append_edits(const Sequence& sequence, std::span<const int> eos_ids, int row,
                   std::vector<backend::LogitEdit>& edits) {
   const SamplingOptions& s = sequence.request.sampling;
-  const std::span<const int32_t> ids = sequence.ids;
-  const std::span<const int32_t> text = ids.subspan(sequence.request.prompt.size());
-  std::map<int32_t, backend::LogitEdit> of;  // one of each id, so that factors come before sums
-  const auto edit = [&](int32_t id) -> backend::LogitEdit& {
-    return of.try_emplace(id, backend::LogitEdit{.row = row, .id = id}).first->second;
-  };
-  if (s.repetition_penalty != 1)
-    for (const int32_t id : ids) edit(id).factor = s.repetition_penalty;
-  if (s.frequency_penalty != 0)
-    for (const int32_t id : text) edit(id).add -= s.frequency_penalty;
-  if (s.presence_penalty != 0) {
-    std::vector<int32_t> present(text.begin(), text.end());
-    std::sort(present.begin(), present.end());
-    present.erase(std::unique(present.begin(), present.end()), present.end());
-    for (const int32_t id : present) edit(id).add -= s.presence_penalty;
-  }
-  for (const auto& [id, bias] : s.logit_bias) edit(id).add += bias;
+  std::map<int32_t, float> added;  // to ids besides penalties
+  for (const auto& [id, bias] : s.logit_bias) added[id] += bias;
   if (!s.ignore_eos && sequence.generated() < s.min_tokens) {
-    for (const int id : eos_ids) edit(id).add = -std::numeric_limits<float>::infinity();
-    for (const int32_t id : s.stop_ids) edit(id).add = -std::numeric_limits<float>::infinity();
+    for (const int id : eos_ids) added[id] = -std::numeric_limits<float>::infinity();
+    for (const int32_t id : s.stop_ids) added[id] = -std::numeric_limits<float>::infinity();
   }
-  for (const auto& one : of) edits.push_back(one.second);
+  // One edit of each id, so that factors come before sums.
+  for (const auto& [id, count] : sequence.seen) {
+    float add = -s.frequency_penalty * static_cast<float>(count);
+    if (count > 0) add -= s.presence_penalty;
+    if (const auto more = added.find(id); more != added.end()) {
+      add += more->second;
+      added.erase(more);
+    }
+    if (s.repetition_penalty != 1 || add != 0)
+      edits.push_back({.row = row, .id = id, .factor = s.repetition_penalty, .add = add});
+  }
+  for (const auto& [id, add] : added) edits.push_back({.row = row, .id = id, .add = add});
 }
 
 Logprobs logprobs_of(std::span<const float> logits, int32_t id, int count) {

@@ -5,6 +5,11 @@
 #include "engine/logits.h"
 
 namespace atom::engine {
+namespace {
+
+constexpr size_t kMostRecordings = 64;  // a graph of a large model takes some MiB of host memory
+
+}  // namespace
 
 ModelRunner::ModelRunner(const model::Model& model, const Options& options)
     : model_(model),
@@ -31,25 +36,55 @@ std::vector<float> ModelRunner::download_logits(int index) const {
   return values;
 }
 
-std::vector<backend::SequenceStep> ModelRunner::forward(std::span<const Chunk> chunks) {
-  std::vector<int32_t> ids;
-  std::vector<backend::SequenceStep> steps;
+ModelRunner::Placed ModelRunner::place(std::span<const Chunk> chunks) {
+  Placed out;
   for (const Chunk& chunk : chunks) {
     const Sequence& s = *chunk.sequence;
-    const int begin = static_cast<int>(ids.size());
-    ids.insert(ids.end(), s.ids.begin() + s.computed, s.ids.begin() + s.computed + chunk.rows);
-    steps.push_back({.row_begin = begin,
-                     .row_end = begin + chunk.rows,
-                     .position = s.computed,
-                     .page_table = s.pages.data(),
-                     .open_page = s.place});
+    const int begin = static_cast<int>(out.ids.size());
+    out.ids.insert(out.ids.end(), s.ids.begin() + s.computed,
+                   s.ids.begin() + s.computed + chunk.rows);
+    out.steps.push_back({.row_begin = begin,
+                         .row_end = begin + chunk.rows,
+                         .position = s.computed,
+                         .page_table = s.pages.data(),
+                         .open_page = s.place});
   }
-  const int rows = static_cast<int>(ids.size());
-  forward_.embed(*model_.ends, ids, h_.as<float>());
+  return out;
+}
+
+void ModelRunner::enqueue_layers(std::span<const backend::SequenceStep> steps, int rows) {
+  forward_.embed(*model_.ends, rows, h_.as<float>());
   for (int layer = 0; layer < pool_.layers(); ++layer)
     forward_.layer(*model_.layers[static_cast<size_t>(layer)], pool_, layer, steps, rows,
                    h_.as<float>());
-  return steps;
+}
+
+void ModelRunner::forward(const Placed& placed) {
+  forward_.upload_ids(placed.ids);
+  enqueue_layers(placed.steps, static_cast<int>(placed.ids.size()));
+}
+
+void ModelRunner::decode(const Placed& placed) {
+  forward_.upload_ids(placed.ids);
+  recording(placed.steps.size()).run(placed.steps);
+}
+
+backend::Recording& ModelRunner::recording(size_t sequences) {
+  const auto at = std::find_if(recorded_.begin(), recorded_.end(), [&](const RecordedStep& step) {
+    return step.sequences == sequences;
+  });
+  if (at != recorded_.end()) {
+    recorded_.splice(recorded_.begin(), recorded_, at);
+  } else {
+    if (recorded_.size() == kMostRecordings) recorded_.pop_back();
+    recorded_.push_front(
+        {sequences, model_.backend->record([this](std::span<const backend::SequenceStep> steps) {
+           const int rows = static_cast<int>(steps.size());
+           enqueue_layers(steps, rows);
+           forward_.head(*model_.ends, h_.as<float>(), rows, logits_.as<float>());
+         })});
+  }
+  return *recorded_.front().recording;
 }
 
 // Row r has the logits of the id at position r + 1.
@@ -77,6 +112,7 @@ std::vector<NextId> ModelRunner::sample(std::span<Sequence* const> sequences) {
     const SamplingOptions& sampling = s.request.sampling;
     rules.push_back({.temperature = sampling.temperature,
                      .top_k = sampling.top_k,
+                     .min_p = sampling.min_p,
                      .top_p = sampling.top_p,
                      .uniform = s.random.uniform()});
     append_edits(s, model_.config.eos_ids, static_cast<int>(i), edits);
@@ -100,20 +136,24 @@ std::vector<NextId> ModelRunner::sample(std::span<Sequence* const> sequences) {
 }
 
 std::vector<NextId> ModelRunner::run(std::span<const Chunk> chunks) {
-  const std::vector<backend::SequenceStep> steps = forward(chunks);
-  for (size_t i = 0; i < chunks.size(); ++i) {
-    Sequence& s = *chunks[i].sequence;  // a text that is computed anew has delivered its prompt's
-    if (s.request.sampling.prompt_logprobs && s.generated() == 0) score_prompt(s, steps[i]);
+  const Placed placed = place(chunks);
+  std::vector<Sequence*> sampling;
+  const auto is_newest_id = [](const Chunk& c) { return c.samples && c.rows == 1; };
+  if (std::all_of(chunks.begin(), chunks.end(), is_newest_id)) {  // so no prompt has rows to score
+    decode(placed);
+    for (const Chunk& chunk : chunks) sampling.push_back(chunk.sequence);
+    return sample(sampling);
   }
+  forward(placed);
+  const std::vector<backend::SequenceStep>& steps = placed.steps;
+  for (size_t i = 0; i < chunks.size(); ++i)  // a text that is computed anew has delivered its own
+    if (chunks[i].sequence->scores_prompt()) score_prompt(*chunks[i].sequence, steps[i]);
   // Single rows are in front, one after another; of a prompt the last row counts.
   const auto vocabulary = static_cast<size_t>(model_.config.vocabulary);
-  std::vector<Sequence*> sampling;
   for (size_t i = 0; i < chunks.size();) {
     const bool samples = chunks[i].samples;
     size_t end = i + 1;
-    while (samples && chunks[i].rows == 1 && end < chunks.size() && chunks[end].samples &&
-           chunks[end].rows == 1)
-      ++end;
+    while (is_newest_id(chunks[i]) && end < chunks.size() && is_newest_id(chunks[end])) ++end;
     if (samples)
       forward_.head(*model_.ends, row(steps[i].row_end - 1), static_cast<int>(end - i),
                     logits_.as<float>() + sampling.size() * vocabulary);

@@ -13,7 +13,10 @@ namespace atom::engine {
 
 struct SamplingOptions {
   float temperature = 1;  // 0: greedy
-  int top_k = 0;          // 0: all
+  // Filters, in this order, as in vLLM: ids at least min_p times as likely as the likeliest (after temperature; 0: all), the
+  // top_k most likely ones (0: all), the fewest of these whose share reaches top_p.
+  float min_p = 0;
+  int top_k = 0;
   float top_p = 1;
   uint64_t seed = 0;
   // Of ids in the prompt or the text: a positive logit is divided by it, a negative one multiplied (Keskar et al. 2019).
@@ -65,7 +68,7 @@ struct Event {
   std::vector<Logprobs>
       prompt_logprobs;  // of prompt[1], prompt[2], ...: with the first event, where they were asked for
 };
-// Called within Engine::step or Engine::cancel, on the caller's thread; it may not call the engine.
+// Called within Engine::step, cancel, shutdown or the destructor, on the caller's thread; it may not call the engine.
 // One that throws hears no more, and its request ends.
 using EventSink = std::function<void(const Event&)>;
 

@@ -1,10 +1,16 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/error.h"
 
 namespace atom::engine {
+namespace {
+
+constexpr size_t kMostPassed = 64;  // that wait for a page: so many are asked in a step
+
+}  // namespace
 
 Scheduler::Scheduler(const Options& options, kv::PageAllocator& pages)
     : options_(options), pages_(pages) {
@@ -57,21 +63,37 @@ bool Scheduler::grow_by_preemption(Sequence& sequence, int positions) {
   return true;
 }
 
-// The oldest waiting one runs from now on, if there is a place, pages for all that it has so far, and one for the others.
-bool Scheduler::admit_first() {
-  if (waiting_.empty() || places_.empty()) return false;
-  Sequence& sequence = *waiting_.front();
-  const bool needs_all_rows =
-      sequence.request.sampling.prompt_logprobs.has_value() && sequence.generated() == 0;
+bool Scheduler::is_being_computed(const Sequence& waiting, size_t index) const {
+  if (!pages_.has_prefix_cache()) return false;
+  const auto end =
+      static_cast<std::ptrdiff_t>((index + 1) * static_cast<size_t>(pages_.page_tokens()));
+  if (end >= waiting.size()) return false;  // its last id is its own to compute
+  const auto computes = [&](const std::unique_ptr<Sequence>& other) {
+    return std::cmp_less_equal(other->published, index) && end <= other->size() &&
+           other->request.cache_salt == waiting.request.cache_salt &&
+           std::equal(waiting.ids.begin(), waiting.ids.begin() + end, other->ids.begin());
+  };
+  return std::any_of(running_.begin(), running_.end(), computes);
+}
+
+// It runs from now on, if there are pages for all that it has so far, and one for the others.
+Scheduler::Admitted Scheduler::admit(size_t index) {
+  Sequence& sequence = *waiting_[index];
   kv::PageAllocator::Prefix prefix;
-  if (!needs_all_rows) prefix = pages_.take_prefix(sequence.ids, sequence.request.cache_salt);
+  if (!sequence.scores_prompt()) {
+    prefix = pages_.take_prefix(sequence.ids, sequence.request.cache_salt, &sequence.hashes);
+    if (is_being_computed(sequence, prefix.pages.size())) {
+      pages_.release(prefix.pages);
+      return Admitted::kAwaitsPage;
+    }
+  }
   sequence.pages = std::move(prefix.pages);
   const int found = static_cast<int>(sequence.pages.size());
   const int spare = running_.empty() ? 0 : 1;
   if (!grow(sequence, sequence.size(), spare)) {
     pages_.release(sequence.pages);
     sequence.pages.clear();
-    return false;
+    return Admitted::kNoRoom;
   }
   sequence.published = found;
   sequence.computed = found * pages_.page_tokens();
@@ -80,9 +102,19 @@ bool Scheduler::admit_first() {
   sequence.last_content = prefix.last;
   sequence.place = places_.back();
   places_.pop_back();
-  running_.push_back(std::move(waiting_.front()));
-  waiting_.pop_front();
-  return true;
+  running_.push_back(std::move(waiting_[index]));
+  waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(index));
+  return Admitted::kYes;
+}
+
+// The oldest that waits for no page. Those in front of it keep their turn, so what passes them is over before they are late:
+// nobody passes one whose page is there.
+bool Scheduler::admit_next() {
+  for (size_t i = 0; i < std::min(waiting_.size(), kMostPassed) && !places_.empty(); ++i) {
+    const Admitted admitted = admit(i);
+    if (admitted != Admitted::kAwaitsPage) return admitted == Admitted::kYes;
+  }
+  return false;
 }
 
 std::vector<Chunk> Scheduler::plan() {
@@ -101,16 +133,17 @@ std::vector<Chunk> Scheduler::plan() {
     if (sequence.remaining() == 1 && grow_by_preemption(sequence, sequence.size()))
       take(sequence, 1);
   }
-  for (size_t i = 0; i < running_.size() && rows > 0; ++i) {
-    Sequence& sequence = *running_[i];
-    if (sequence.remaining() == 1) continue;
-    take(sequence, std::min(rows, sequence.remaining()));
-  }
+  int scored = single.empty() ? rows : std::min(rows, options_.max_scored_rows);
+  const auto take_more = [&](Sequence& sequence) {
+    const bool scores = sequence.scores_prompt();
+    const int count = std::min({rows, sequence.remaining(), scores ? scored : rows});
+    if (scores) scored -= count;
+    if (count > 0) take(sequence, count);
+  };
+  for (size_t i = 0; i < running_.size() && rows > 0; ++i)
+    if (running_[i]->remaining() > 1) take_more(*running_[i]);
   // Those that came to wait again had no room: nobody else is let in before they have.
-  while (preemptions_ == before && rows > 0 && admit_first()) {
-    Sequence& sequence = *running_.back();
-    take(sequence, std::min(rows, sequence.remaining()));
-  }
+  while (preemptions_ == before && rows > 0 && admit_next()) take_more(*running_.back());
   single.insert(single.end(), longer.begin(), longer.end());
   return single;
 }
@@ -129,13 +162,14 @@ void Scheduler::commit(std::span<const Chunk> chunks) {
   }
 }
 
-std::unique_ptr<Sequence> Scheduler::remove(RequestId id) {
+std::unique_ptr<Sequence> Scheduler::remove(RequestId id, bool failed) {
   const auto has_id = [id](const std::unique_ptr<Sequence>& s) { return s->id == id; };
   std::unique_ptr<Sequence> found;
   if (const auto at = std::find_if(running_.begin(), running_.end(), has_id);
       at != running_.end()) {
     found = std::move(*at);
     running_.erase(at);
+    if (failed) pages_.withdraw(found->pages);
     stop(*found);
   } else if (const auto there = std::find_if(waiting_.begin(), waiting_.end(), has_id);
              there != waiting_.end()) {
@@ -152,6 +186,21 @@ std::vector<const Sequence*> Scheduler::all() const {
   return out;
 }
 
+std::string Scheduler::problem_of(const Sequence& s) const {
+  const int tokens = pages_.page_tokens(), room = static_cast<int>(s.pages.size()) * tokens;
+  if (s.computed > room)
+    return fmt::format("request {} has {} positions in pages for {}", s.id, s.computed, room);
+  if (s.computed > s.size())
+    return fmt::format("request {} has {} positions of {} ids", s.id, s.computed, s.size());
+  if (s.published * tokens > s.computed)
+    return fmt::format("request {} lets others find {} pages, but has {} positions", s.id,
+                       s.published, s.computed);
+  for (size_t i = static_cast<size_t>(s.published); i < s.pages.size(); ++i)
+    if (pages_.is_findable(s.pages[i]))
+      return fmt::format("page {} is found, but request {} has yet to fill it", s.pages[i], s.id);
+  return "";
+}
+
 std::string Scheduler::problem() const {
   std::vector<std::span<const int32_t>> tables;
   std::vector<bool> taken(static_cast<size_t>(options_.max_sequences), false);
@@ -161,9 +210,7 @@ std::string Scheduler::problem() const {
     if (s->place < 0 || taken.at(static_cast<size_t>(s->place)))
       return fmt::format("place {} belongs to two, one of them request {}", s->place, s->id);
     taken[static_cast<size_t>(s->place)] = true;
-    const int room = static_cast<int>(s->pages.size()) * pages_.page_tokens();
-    if (s->computed > room)
-      return fmt::format("request {} has {} positions in pages for {}", s->id, s->computed, room);
+    if (std::string wrong = problem_of(*s); !wrong.empty()) return wrong;
   }
   for (const auto& s : waiting_)
     if (!s->pages.empty() || s->place >= 0 || s->computed != 0)

@@ -16,6 +16,7 @@ PageAllocator::PageAllocator(const Options& options)
 
 uint64_t PageAllocator::hash_of(std::span<const int32_t> tokens, ContentId before,
                                 std::string_view salt) const {
+  if (options_.hash) return options_.hash(tokens, before);
   Sha256 hash;
   const uint64_t head[] = {options_.key, before, tokens.size()};
   hash.update(std::as_bytes(std::span(head)));
@@ -59,17 +60,26 @@ std::optional<int32_t> PageAllocator::take() {
   const int32_t index = free_.back();
   free_.pop_back();
   pages_[static_cast<size_t>(index)].holders = 1;
+  pages_[static_cast<size_t>(index)].withdrawn = false;
   return index;
 }
 
 PageAllocator::Prefix PageAllocator::take_prefix(std::span<const int32_t> ids,
-                                                 std::string_view salt) {
+                                                 std::string_view salt,
+                                                 std::vector<PageHash>* hashes) {
   Prefix prefix;
+  std::vector<PageHash> own_hashes;
+  if (hashes == nullptr) hashes = &own_hashes;
   if (!options_.prefix_cache) return prefix;
   const auto tokens = static_cast<size_t>(options_.page_tokens);
   for (size_t begin = 0; begin + tokens < ids.size(); begin += tokens) {
     const std::span<const int32_t> own = ids.subspan(begin, tokens);
-    const int32_t page = find(hash_of(own, prefix.last, salt), own, prefix.last, salt);
+    const size_t at = begin / tokens;
+    if (at == hashes->size() || (*hashes)[at].before != prefix.last) {
+      hashes->resize(at);
+      hashes->push_back({prefix.last, hash_of(own, prefix.last, salt)});
+    }
+    const int32_t page = find((*hashes)[at].hash, own, prefix.last, salt);
     if (page < 0) break;
     hold(page);
     prefix.pages.push_back(page);
@@ -95,6 +105,16 @@ ContentId PageAllocator::publish(int32_t index, std::span<const int32_t> tokens,
   page.tokens.assign(tokens.begin(), tokens.end());
   page.salt = salt;
   return content;
+}
+
+void PageAllocator::withdraw(std::span<const int32_t> pages) {
+  for (const int32_t index : pages) {
+    Page& page = pages_.at(static_cast<size_t>(index));
+    check(page.holders > 0, "a withdrawn page is held");
+    if (page.content == 0) continue;
+    forget(page);
+    page.withdrawn = true;
+  }
 }
 
 void PageAllocator::release(std::span<const int32_t> pages) {
@@ -131,7 +151,7 @@ std::string PageAllocator::problem(std::span<const std::span<const int32_t>> hol
     const bool found = known != known_.end() && known->second == static_cast<int32_t>(i);
     if (page.content != 0 && !found) return fmt::format("page {} is full and cannot be found", i);
     if (page.content == 0 && found) return fmt::format("page {} is found and has no contents", i);
-    if (page.holders > 1 && page.content == 0)
+    if (page.holders > 1 && page.content == 0 && !page.withdrawn)
       return fmt::format("page {} is shared and not full", i);
   }
   return "";

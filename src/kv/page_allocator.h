@@ -13,6 +13,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <optional>
 #include <span>
@@ -26,6 +27,12 @@ namespace atom::kv {
 // Of the contents of a full page; unique among all that an allocator ever had. 0: no page, the beginning of a sequence.
 using ContentId = uint64_t;
 
+// Hashes of the pages of a sequence, as far as they were looked for; each goes for the contents before that page.
+struct PageHash {
+  ContentId before = 0;
+  uint64_t hash = 0;
+};
+
 class PageAllocator {
  public:
   struct Options {
@@ -33,6 +40,8 @@ class PageAllocator {
     int page_tokens = 64;
     bool prefix_cache = true;
     uint64_t key = 0;  // of the hash: secret, drawn anew by each process
+    // Instead of the keyed hash; tests make collisions with it.
+    std::function<uint64_t(std::span<const int32_t> tokens, ContentId before)> hash = {};
   };
   explicit PageAllocator(const Options& options);
   PageAllocator(const PageAllocator&) = delete;
@@ -52,13 +61,19 @@ class PageAllocator {
     ContentId last = 0;  // of the last of them
   };
   // The pages of the longest known beginning of `ids`, held by the caller too. They end before the last id, whose row has
-  // to be computed in any case.
-  Prefix take_prefix(std::span<const int32_t> ids, std::string_view salt);
+  // to be computed in any case. `hashes`: of earlier calls for these ids, and for later ones; may be null.
+  Prefix take_prefix(std::span<const int32_t> ids, std::string_view salt,
+                     std::vector<PageHash>* hashes = nullptr);
 
   // `page`, held by the caller, is full: `tokens` are its own, `before` the contents of the page in front of it. It can be found
   // from now on, unless another page with the same contents can be found already. Gives the contents of the one that is found.
   ContentId publish(int32_t page, std::span<const int32_t> tokens, ContentId before,
                     std::string_view salt);
+
+  // Held by the caller, and found by nobody from now on: what is in them is not to be trusted.
+  void withdraw(std::span<const int32_t> pages);
+  bool is_findable(int32_t page) const { return pages_.at(static_cast<size_t>(page)).content != 0; }
+  bool has_prefix_cache() const { return options_.prefix_cache; }
 
   // The caller holds them no longer. They are a sequence's, in order: the last is forgotten first.
   void release(std::span<const int32_t> pages);
@@ -69,7 +84,8 @@ class PageAllocator {
  private:
   struct Page {
     int holders = 0;
-    ContentId content = 0;  // 0: cannot be found
+    ContentId content = 0;   // 0: cannot be found
+    bool withdrawn = false;  // full, and shared perhaps
     ContentId before = 0;
     uint64_t hash = 0;
     std::vector<int32_t> tokens;

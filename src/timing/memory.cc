@@ -60,6 +60,19 @@ double layer_bytes(const model::ModelConfig& config, const model::Scheme& scheme
   return bytes.qkv + bytes.out + config.experts * (bytes.gate_up + bytes.down);
 }
 
+model::WeightBytes weight_bytes(const model::ModelConfig& config, const model::Scheme& scheme) {
+  const LayerBytes bytes = bytes_of(config, scheme);
+  model::WeightBytes out;
+  out.attention = static_cast<int64_t>(bytes.qkv + bytes.out);
+  out.expert = static_cast<int64_t>(bytes.gate_up + bytes.down);
+  if (config.mixture())
+    out.router = static_cast<int64_t>(linear_bytes(
+        scheme, model::module_name(0, config.family->router), config.experts, config.hidden));
+  out.head =
+      static_cast<int64_t>(linear_bytes(scheme, "lm_head", config.vocabulary, config.hidden));
+  return out;
+}
+
 double step_memory(const model::ModelConfig& config, const model::Scheme& scheme,
                    const StepShape& shape) {
   const double ends = 2 * 2.0 * config.vocabulary * config.hidden;  // embedding and head

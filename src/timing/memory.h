@@ -5,12 +5,14 @@
 #pragma once
 
 #include "model/config.h"
+#include "model/random_model.h"
 #include "model/scheme.h"
 #include "timing/attention_ops.h"
 #include "timing/step.h"
 
 namespace atom::timing {
 
+model::WeightBytes weight_bytes(const model::ModelConfig& config, const model::Scheme& scheme);
 double layer_bytes(const model::ModelConfig& config, const model::Scheme& scheme);  // all experts
 double step_memory(const model::ModelConfig& config, const model::Scheme& scheme,
                    const StepShape& shape);

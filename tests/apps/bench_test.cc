@@ -109,28 +109,94 @@ TEST(BenchTest, OperationTable) {
     EXPECT_NE(result.out.find(part), std::string::npos) << part << "\n" << result.out;
 }
 
+std::vector<std::string> throughput(std::vector<std::string> options) {
+  std::vector<std::string> arguments = {"bench",     "throughput", "--layers", "2",
+                                        "--threads", "2",          "--memory", "12MiB"};
+  arguments.insert(arguments.end(), options.begin(), options.end());
+  return arguments;
+}
+
+TEST(BenchTest, ThroughputOfEveryFormat) {
+  const Json json = json_of(throughput({"--random-weights", "128x256", "--memory", "25MB",
+                                        "--trace", "30:20", "--seconds", "0.01"}));
+  EXPECT_EQ(json["trace"], "30:20");
+  EXPECT_EQ(json["memory_bytes"], 25000000);
+  ASSERT_EQ(json["runs"].size(), 10u);
+  for (const Json& run : json["runs"]) {
+    SCOPED_TRACE(run.dump());
+    EXPECT_LE(run["bytes"].get<int64_t>(), 25000000);
+    ASSERT_GT(run["batch"].get<int>(), 0);
+    for (const char* key :
+         {"tokens_per_second", "ms_per_token", "times_f16", "times_w8a8", "running"})
+      EXPECT_GT(run[key].get<double>(), 0) << key;
+    EXPECT_TRUE(run["void"].is_boolean());
+    if (run["format"] == "f16") EXPECT_EQ(run["times_f16"], 1);
+    // The cache of four bits leaves room for more.
+    if (run["batch_rule"] == "published")
+      EXPECT_EQ(run["batch"], run["kv"] == "f16" ? 2 : run["kv"] == "int8" ? 4 : 8);
+  }
+}
+
+TEST(BenchTest, ThroughputOfAModel) {
+  const std::string model = shipped_model().string();
+  const Result result =
+      run_program({"bench", "throughput", model, "--memory", "64MiB", "--requests", "4", "--trace",
+                   "20:4", "--batch", "published", "--threads", "2"});
+  ASSERT_EQ(result.code, 0) << result.err;
+  for (const char* part : {"throughput", "64MiB", "20:4", "4 requests", "tokens/s", "x f16"})
+    EXPECT_NE(result.out.find(part), std::string::npos) << part << "\n" << result.out;
+}
+
 TEST(BenchTest, WrongWordsAreRefused) {
   struct Case {
     std::vector<std::string> options;
     const char* part;
     const char* verb = "step";
   };
-  const Case cases[] = {{{"--ops", "linear,conv"}, "--ops: 'conv' is not one of linear", "ops"},
-                        {{"--presets", "w4a8,w5"}, "--presets: 'w5' is not one of fp", "ops"},
-                        {{"--rows", "0"}, "--rows: '0' is not a whole number", "ops"},
-                        {{"--kv", "int8.open"}, "--kv: 'int8.open' is not one of f32", "ops"},
-                        {{"--prompt", "1"}, "--prompt: '1' is not a whole number", "ops"},
-                        {{"--rotate", "-1"}, "--rotate: '-1' is not a whole number", "ops"},
-                        {{"--shapes", "llama-8b"}, "--shapes: 'llama-8b' is not one of llama-7b"},
-                        {{"--shapes", "100x256"}, "--shapes: 100 is not a multiple of 64"},
-                        {{"--shapes", "128x256,"}, "--shapes: '128x256,' has an empty word"},
-                        {{"--batch", "0"}, "--batch: '0' is not a whole number"},
-                        {{"--batch", "1,,2"}, "--batch: '1,,2' has an empty word"},
-                        {{"--context", "many"}, "--context: 'many' is not a whole number"},
-                        {{"--preset", "w3a3"}, "--preset: 'w3a3' is not one of fp"},
-                        {{"--kv", "int5"}, "--kv: 'int5' is not one of"},
-                        {{"--rounds", "0"}, "--rounds: '0' is not a whole number"},
-                        {{"--sustained", "-1"}, "--sustained: '-1' is not a number"}};
+  const Case cases[] = {
+      {{"--ops", "linear,conv"}, "--ops: 'conv' is not one of linear", "ops"},
+      {{"--presets", "w4a8,w5"}, "--presets: 'w5' is not one of fp", "ops"},
+      {{"--rows", "0"}, "--rows: '0' is not a whole number", "ops"},
+      {{"--kv", "int8.open"}, "--kv: 'int8.open' is not one of f32", "ops"},
+      {{"--prompt", "1"}, "--prompt: '1' is not a whole number", "ops"},
+      {{"--rotate", "-1"}, "--rotate: '-1' is not a whole number", "ops"},
+      {{"--shapes", "llama-8b"}, "--shapes: 'llama-8b' is not one of llama-7b"},
+      {{"--shapes", "100x256"}, "--shapes: 100 is not a multiple of 64"},
+      {{"--shapes", "128x256,"}, "--shapes: '128x256,' has an empty word"},
+      {{"--batch", "0"}, "--batch: '0' is not a whole number"},
+      {{"--batch", "1,,2"}, "--batch: '1,,2' has an empty word"},
+      {{"--context", "many"}, "--context: 'many' is not a whole number"},
+      {{"--preset", "w3a3"}, "--preset: 'w3a3' is not one of fp"},
+      {{"--kv", "int5"}, "--kv: 'int5' is not one of"},
+      {{"--rounds", "0"}, "--rounds: '0' is not a whole number"},
+      {{"--sustained", "-1"}, "--sustained: '-1' is not a number"},
+      {{}, "MODEL or --random-weights is required", "throughput"},
+      {{"m", "--random-weights", "llama-7b"}, "MODEL and --random-weights exclude", "throughput"},
+      {{"m", "--formats", "f16"}, "--formats: a model has its own", "throughput"},
+      {{"--random-weights", "128x256,128x192"},
+       "--random-weights: '128x256,128x192' is not one shape",
+       "throughput"},
+      {{"--random-weights", "128x256", "--memory", "24"},
+       "--memory: '24' is not a size",
+       "throughput"},
+      {{"--random-weights", "128x256", "--memory", "-1GiB"},
+       "--memory: '-1GiB' is not a size",
+       "throughput"},
+      {{"--random-weights", "128x256", "--formats", "f16,w2"},
+       "--formats: 'w2' is not one of f16",
+       "throughput"},
+      {{"--random-weights", "128x256", "--batch", "all"},
+       "--batch: 'all' is not one of published",
+       "throughput"},
+      {{"--random-weights", "128x256", "--trace", "long"},
+       "--trace: 'long' is neither published nor IN:OUT",
+       "throughput"},
+      {{"--random-weights", "128x256", "--trace", "0:5"},
+       "--trace: '0' is not a whole number",
+       "throughput"},
+      {{"--random-weights", "128x256", "--requests", "0"},
+       "--requests: '0' is not a whole number",
+       "throughput"}};
   for (const Case& c : cases) {
     std::vector<std::string> arguments = {"bench", c.verb};
     arguments.insert(arguments.end(), c.options.begin(), c.options.end());

@@ -243,6 +243,16 @@ TEST_P(Choice, SamplesByHand) {
       {{.temperature = 1, .top_p = 0.51f, .uniform = 0.999}, 3},
       {{.temperature = 1, .top_p = 0.8f, .uniform = 0.999}, 0},
       {{.temperature = 1, .top_p = 0.9f, .uniform = 0.999}, 2},
+      {{.temperature = 1, .min_p = 0.51f, .uniform = 0.999}, 1},  // 1, 1/4, 1/2, 1/4 of the first
+      {{.temperature = 1, .min_p = 0.49f, .uniform = 0.66}, 1},
+      {{.temperature = 1, .min_p = 0.49f, .uniform = 0.67}, 3},
+      {{.temperature = 1, .min_p = 0.24f, .uniform = 0.999}, 2},
+      {{.temperature = 1, .min_p = 1, .uniform = 0.999}, 1},
+      {{.temperature = 2, .min_p = 0.51f, .uniform = 0.999}, 3},  // after temperature
+      {{.temperature = 1, .top_k = 1, .min_p = 0.24f, .uniform = 0.999}, 1},
+      {{.temperature = 1, .min_p = 0.49f, .top_p = 0.6f, .uniform = 0.999},
+       1},  // 2/3 of what is left
+      {{.temperature = 1, .min_p = 0.49f, .top_p = 0.7f, .uniform = 0.999}, 3},
       {{.temperature = 0.5f, .uniform = 0.72}, 1},  // 16/22, 4/22, 1/22, 1/22
       {{.temperature = 0.5f, .uniform = 0.74}, 3},
       {{.temperature = 1e-6f, .uniform = 0.999}, 1},
@@ -269,6 +279,7 @@ TEST_P(Choice, SamplesAsTheReferenceDoes) {
                                       : static_cast<float>(3 * random.normal()));
       rules.push_back({.temperature = row % 4 == 0 ? 0.0f : 0.25f * static_cast<float>(row % 7 + 1),
                        .top_k = row % 3 == 0 ? 0 : between(random, 1, 60),
+                       .min_p = row % 6 < 4 ? 0.0f : 0.2f * static_cast<float>(random.uniform()),
                        .top_p = row % 5 == 0 ? 1.0f : static_cast<float>(random.uniform()),
                        .uniform = random.uniform()});
     }

@@ -90,6 +90,7 @@ class EngineTest : public ::testing::TestWithParam<format::KvKind> {
                     {.max_tokens = request.sampling.max_tokens,
                      .temperature = request.sampling.temperature,
                      .top_k = request.sampling.top_k,
+                     .min_p = request.sampling.min_p,
                      .top_p = request.sampling.top_p,
                      .seed = request.sampling.seed,
                      .ignore_eos = request.sampling.ignore_eos,
@@ -118,6 +119,7 @@ inline Request random_request(Random& random, int most_prompt, int most_new) {
   s.temperature = random.below(2) == 0 ? 0.0f : 1.0f;
   if (random.below(3) == 0) s.top_k = 10;
   if (random.below(3) == 0) s.top_p = 0.8f;
+  if (random.below(4) == 0) s.min_p = 0.3f;
   s.seed = random.next();
   s.max_tokens = between(random, 1, most_new);
   s.ignore_eos = random.below(2) == 0;

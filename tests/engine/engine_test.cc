@@ -265,6 +265,8 @@ TEST_P(EngineTest, RefusesWhatItCannotDo) {
   refused(bad, {"temperature"});
   bad = good, bad.sampling.top_p = 0;
   refused(bad, {"top_p", "0"});
+  bad = good, bad.sampling.min_p = 1.5f;
+  refused(bad, {"min_p", "1.5"});
   bad = good, bad.sampling.top_k = -1;
   refused(bad, {"top_k", "-1"});
   bad = good, bad.sampling.repetition_penalty = 0;

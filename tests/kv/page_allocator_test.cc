@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <map>
+#include <utility>
 
 #include "base/error.h"
 #include "testing/random_data.h"
@@ -127,9 +128,61 @@ TEST(PageAllocator, WithoutACacheNothingIsFound) {
   EXPECT_TRUE(allocator.take_prefix(ids_of(9), "").pages.empty());
 }
 
-// Random sequences over few tokens, so that beginnings recur: whatever is found has the tokens that were written there.
-TEST(PageAllocator, FindsOnlyWhatWasWritten) {
-  PageAllocator allocator({.pages = 24, .page_tokens = kTokens});
+TEST(PageAllocator, WithdrawnPagesAreNotFound) {
+  PageAllocator allocator({.pages = 8, .page_tokens = kTokens});
+  const std::vector<int32_t> ids = ids_of(10);
+  const std::vector<int32_t> first = compute(allocator, ids);
+  const PageAllocator::Prefix second = allocator.take_prefix(ids, "");
+  ASSERT_EQ(second.pages.size(), 2u);
+  allocator.withdraw(first);
+  EXPECT_TRUE(allocator.take_prefix(ids, "").pages.empty());
+  EXPECT_EQ(problem(allocator, {first, second.pages}), "");
+  allocator.release(first);
+  EXPECT_EQ(problem(allocator, {second.pages}), "");
+  allocator.release(second.pages);
+  EXPECT_EQ(allocator.cached(), 0);
+  const std::vector<int32_t> again = compute(allocator, ids);
+  EXPECT_EQ(allocator.take_prefix(ids, "").pages.size(), 2u);
+}
+
+// What was hashed once is not hashed again, unless the contents before it changed.
+TEST(PageAllocator, RemembersHashes) {
+  int hashed = 0;
+  PageAllocator allocator({.pages = 8,
+                           .page_tokens = kTokens,
+                           .hash = [&](std::span<const int32_t> tokens, ContentId before) {
+                             ++hashed;
+                             return static_cast<uint64_t>(tokens[0]) * 31 + before;
+                           }});
+  const std::vector<int32_t> ids = ids_of(13);
+  std::vector<PageHash> hashes;
+  EXPECT_TRUE(allocator.take_prefix(ids, "", &hashes).pages.empty());
+  EXPECT_EQ(std::exchange(hashed, 0), 1);
+  EXPECT_TRUE(allocator.take_prefix(ids, "", &hashes).pages.empty());
+  EXPECT_EQ(std::exchange(hashed, 0), 0);
+  allocator.release(compute(allocator, ids));
+  hashed = 0;
+  for (const int expected : {2, 0}) {
+    const PageAllocator::Prefix prefix = allocator.take_prefix(ids, "", &hashes);
+    EXPECT_EQ(prefix.pages.size(), 3u);
+    EXPECT_EQ(std::exchange(hashed, 0), expected);
+    allocator.release(prefix.pages);
+  }
+}
+
+class Finding : public ::testing::TestWithParam<int> {};
+
+// Random sequences over few tokens, so that beginnings recur: whatever is found has the tokens that were written there, also
+// when hashes collide.
+TEST_P(Finding, FindsOnlyWhatWasWritten) {
+  PageAllocator::Options options = {.pages = 24, .page_tokens = kTokens};
+  if (GetParam() > 0)
+    options.hash = [](std::span<const int32_t> tokens, ContentId before) {
+      uint64_t hash = before;
+      for (const int32_t token : tokens) hash = hash * 3 + static_cast<uint64_t>(token);
+      return hash % static_cast<uint64_t>(GetParam());
+    };
+  PageAllocator allocator(options);
   Random random(5);
   std::map<int32_t, std::vector<int32_t>> written;  // of a page: all tokens from the beginning
   std::vector<std::vector<int32_t>> tables;
@@ -160,8 +213,11 @@ TEST(PageAllocator, FindsOnlyWhatWasWritten) {
     }
     ASSERT_EQ(problem(allocator, tables), "") << turn;
   }
-  EXPECT_GT(found, 300);
+  EXPECT_GT(found, GetParam() == 0 ? 300 : 30);
 }
+
+INSTANTIATE_TEST_SUITE_P(HashesModulo, Finding, ::testing::Values(0, 1, 7),
+                         ::testing::PrintToStringParamName());
 
 }  // namespace
 }  // namespace atom::kv

@@ -36,26 +36,33 @@ class RankedIds {
   std::vector<int32_t> heap_;
 };
 
-// top_k, then top_p of what it left, then the id at which the running mass exceeds uniform * mass.
+// min_p and top_k, then top_p of what they left, then the id at which the running mass exceeds uniform * mass. Ids without any
+// mass are never drawn.
 int32_t draw(const float* logits, int count, float largest, const SampleRule& rule) {
   const auto weight = [&](int32_t id) {
-    return std::exp((double{logits[id]} - double{largest}) / double{rule.temperature});
+    const double w = std::exp((double{logits[id]} - double{largest}) / double{rule.temperature});
+    return w < double{rule.min_p} ? 0.0 : w;
   };
   const bool all = rule.top_k <= 0 || rule.top_k >= count;
   RankedIds ranked(logits, count);
   std::vector<int32_t> ids;
   std::vector<double> weights;
+  // False: no other id has any mass.
   const auto take = [&] {
-    ids.push_back(ranked.next());
-    weights.push_back(weight(ids.back()));
-    return weights.back();
+    if (ranked.empty()) return false;
+    const int32_t id = ranked.next();
+    const double w = weight(id);
+    if (w == 0) return false;
+    ids.push_back(id);
+    weights.push_back(w);
+    return true;
   };
 
   double mass = 0;
   if (all)
     for (int32_t id = 0; id < count; ++id) mass += weight(id);
   else
-    for (int j = 0; j < rule.top_k; ++j) mass += take();
+    for (int j = 0; j < rule.top_k && take(); ++j) mass += weights.back();
   if (!std::isfinite(mass)) return -1;  // infinite logits define no distribution
 
   if (rule.top_p < 1.0f) {
@@ -63,10 +70,7 @@ int32_t draw(const float* logits, int count, float largest, const SampleRule& ru
     mass = 0;
     size_t kept = 0;
     for (; kept == 0 || mass < wanted; ++kept) {
-      if (kept == ids.size()) {
-        if (!all || ranked.empty()) break;
-        take();
-      }
+      if (kept == ids.size() && !(all && take())) break;
       mass += weights[kept];
     }
     ids.resize(kept);
@@ -74,10 +78,7 @@ int32_t draw(const float* logits, int count, float largest, const SampleRule& ru
   const bool extend = all && rule.top_p >= 1.0f;
   double running = 0;
   for (size_t i = 0;; ++i) {
-    if (i == ids.size()) {
-      if (!extend || ranked.empty()) return ids.back();
-      take();
-    }
+    if (i == ids.size() && !(extend && take())) return ids.back();
     running += weights[i];
     if (running > rule.uniform * mass) return ids[i];
   }

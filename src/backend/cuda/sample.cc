@@ -39,6 +39,7 @@ std::shared_ptr<DrawSlot> CudaBackend::enqueue_sample(const SampleArgs& args, in
     std::transform(args.rules, args.rules + rows, slot->rules, [](const SampleRule& rule) {
       return DrawRule{.temperature = rule.temperature,
                       .top_k = rule.top_k,
+                      .min_p = rule.min_p,
                       .top_p = rule.top_p,
                       .uniform = rule.uniform};
     });

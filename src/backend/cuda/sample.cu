@@ -122,13 +122,14 @@ __device__ uint64_t mass_up_to(const Row& row, uint64_t limit, Shared& s) {
   return block_reduce(mass, Sum(), s.integers);
 }
 
-// top_k, then top_p of what it left, then the id at which the running mass exceeds uniform * mass.
+// min_p and top_k, then top_p of what they left, then the id at which the running mass exceeds uniform * mass.
 __device__ int draw(const Row& row, const DrawRule& rule, float largest, Shared& s) {
   constexpr double kUnit = 1099511627776.0;  // 2^40
   row.each([&](int id, float logit) {
     const double distance = static_cast<double>(logit) - static_cast<double>(largest);
+    const double weight = exp(distance / static_cast<double>(rule.temperature));
     row.masses[id] =
-        static_cast<uint64_t>(exp(distance / static_cast<double>(rule.temperature)) * kUnit);
+        weight < static_cast<double>(rule.min_p) ? 0 : static_cast<uint64_t>(weight * kUnit);
   });
   __syncthreads();
   uint64_t limit = ~uint64_t{0};

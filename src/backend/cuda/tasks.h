@@ -156,6 +156,7 @@ Status launch_route(const RouteTask& task, Stream stream);
 struct DrawRule {
   float temperature = 0;
   int top_k = 0;
+  float min_p = 0;
   float top_p = 1;
   double uniform = 0;
 };

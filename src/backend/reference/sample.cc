@@ -13,8 +13,8 @@ int32_t most_likely(std::span<const float> logits) {
   return static_cast<int32_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
 }
 
-// Ids from the most to the least likely, ties by id; then top_k, then top_p of what top_k left;
-// then the id at which the running mass exceeds uniform * mass.
+// Ids from the most to the least likely, ties by id; of these min_p and top_k, then top_p of what they left; then the id at
+// which the running mass exceeds uniform * mass. Ids without any mass are never drawn.
 int32_t draw(std::span<const float> logits, const SampleRule& rule) {
   std::vector<int32_t> ids(logits.size());
   std::iota(ids.begin(), ids.end(), 0);
@@ -27,6 +27,9 @@ int32_t draw(std::span<const float> logits, const SampleRule& rule) {
     p.push_back(std::exp((double{logits[id]} - double{logits[ids[0]]}) / double{rule.temperature}));
   double mass = std::accumulate(p.begin(), p.end(), 0.0);
   if (!std::isfinite(mass)) return -1;  // infinite logits define no distribution
+  while (p.back() == 0 || p.back() < double{rule.min_p}) p.pop_back();  // the first has 1
+  ids.resize(p.size());
+  mass = std::accumulate(p.begin(), p.end(), 0.0);
 
   if (rule.top_p < 1.0f) {
     const double wanted = double{rule.top_p} * mass;

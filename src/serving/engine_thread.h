@@ -1,0 +1,145 @@
+// The thread that owns an engine. Any thread submits and cancels, through a mailbox; sinks are called on the engine's thread.
+//
+//   EngineThread thread(model, {.max_sequences = 64});
+//   const EngineThread::Ticket ticket = thread.new_ticket();
+//   thread.submit(ticket, {request, request}, sink);      // a group: all of it is accepted, or none
+//   thread.cancel(ticket);
+//
+// Each sink hears refused() once and nothing else; or accepted(), then of each request any number of ids and exactly one
+// finish. That holds also when the thread dies: what was open ends with an error, what comes is refused, alive() is false.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <thread>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "engine/engine.h"
+#include "serving/histogram.h"
+
+namespace atom::serving {
+
+enum class Refusal { kInvalid, kOverloaded, kStopped };
+
+// Of one group; called on the engine's thread, but for a refusal, which may come within submit().
+class GroupSink {
+ public:
+  virtual ~GroupSink() = default;
+  virtual void accepted() = 0;
+  virtual void refused(Refusal why, const std::string& message) = 0;
+  // `index`: of the group's requests.
+  virtual void event(size_t index, const engine::Event& event) = 0;
+};
+
+// Times in seconds.
+struct ThreadStats {
+  engine::EngineStats engine;
+  std::array<int64_t, 6> finished{};  // requests, by engine::Finish
+  Histogram first_token, inter_token, whole, queue;
+};
+
+struct EngineThreadOptions {
+  // Called before each step, on the engine's thread; what it throws ends the thread as an error of the engine does.
+  std::function<void()> before_step;
+};
+
+class EngineThread {
+ public:
+  using Ticket = uint64_t;
+
+  // Error: as of engine::Engine.
+  EngineThread(const model::Model& model, const engine::EngineOptions& options,
+               EngineThreadOptions thread_options = {});
+  ~EngineThread();
+  EngineThread(const EngineThread&) = delete;
+  EngineThread& operator=(const EngineThread&) = delete;
+
+  Ticket new_ticket() { return next_ticket_++; }
+  // Once for each ticket. Deadlines are those of now(), in seconds.
+  void submit(Ticket ticket, std::vector<engine::Request> requests,
+              std::shared_ptr<GroupSink> sink);
+  // All of the group, or one of it; before the next step. They end as `finish`. Tickets that have ended are ignored.
+  void cancel(Ticket ticket, std::optional<size_t> index = {},
+              engine::Finish finish = engine::Finish::kCancelled);
+  void stop();  // what is open is cancelled; the thread has ended
+
+  bool alive() const { return alive_; }  // false after an error of the engine or stop()
+  std::string cause() const;             // of its death; empty: none
+  double now() const;
+  ThreadStats stats() const;
+  const engine::EngineOptions& options() const { return options_; }
+  const model::ModelConfig& config() const { return config_; }
+  // Tokens that one sequence can have.
+  int64_t context() const;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  struct Item {
+    engine::RequestId id = 0;
+    bool started = false, ended = false;
+    std::optional<double> last_id;  // when the newest id came
+    engine::Finish cancelled_as = engine::Finish::kCancelled;
+  };
+  struct Group {
+    std::shared_ptr<GroupSink> sink;
+    std::vector<Item> items;
+    size_t open = 0;
+    double submitted = 0;
+    bool refused = false;
+  };
+  struct Mail {
+    Ticket ticket = 0;
+    std::vector<engine::Request> requests;  // of a submission
+    std::shared_ptr<GroupSink> sink;        // null: a cancellation
+    std::optional<size_t> index;
+    engine::Finish finish = engine::Finish::kCancelled;
+    double submitted = 0;
+  };
+
+  void run();
+  bool take_mail(bool wait, std::vector<Mail>& mail);
+  void open_group(Mail& mail);
+  void close_group(const Mail& mail);
+  void on_event(Ticket ticket, size_t index, const engine::Event& event);
+  void measure(Group& group, Item& item, const engine::Event& event);
+  void after_step();
+  void end_all(engine::Finish finish, const std::string& error);
+  void die(const std::string& what);
+
+  const Clock::time_point start_ = Clock::now();
+  const model::ModelConfig config_;
+  const EngineThreadOptions thread_options_;
+  std::atomic<Ticket> next_ticket_ = 1;
+  std::atomic<bool> alive_ = true;
+
+  mutable std::mutex mutex_;  // of these
+  std::condition_variable wake_;
+  std::vector<Mail> mail_;
+  int mail_requests_ = 0;  // of submissions in mail_
+  bool stopping_ = false;
+  std::string cause_;
+  ThreadStats seen_;  // what stats() gives
+
+  // Of the engine's thread.
+  std::unordered_map<Ticket, Group> groups_;
+  std::vector<Ticket> ended_;                    // groups to be forgotten after the step
+  std::deque<std::pair<Ticket, size_t>> queue_;  // by arrival; started ones are dropped late
+  int unstarted_ = 0;                            // in queue_
+  ThreadStats stats_;
+  engine::Engine engine_;
+  const engine::EngineOptions options_;
+  std::jthread thread_;
+};
+
+}  // namespace atom::serving

@@ -2,6 +2,7 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <atomic>
 #include <filesystem>
 #include <mutex>
 #include <thread>
@@ -142,12 +143,25 @@ serving::HttpResponse page_response(const serving::PageFile& file) {
                       {"Referrer-Policy", "no-referrer"}}};
 }
 
-serving::HttpHandlers handlers(const serving::Access& access, serving::Api& api) {
-  const auto handle = [&api](serving::HttpRequest request, std::shared_ptr<serving::Reply> reply) {
+// What the server needs, in the order in which it is made and may go: the server is stopped first.
+struct Serving {
+  std::unique_ptr<model::Model> model;
+  std::optional<serving::EngineThread> engine;
+  std::optional<serving::Api> api;
+  std::atomic<bool> ready = false;  // the api is there
+};
+
+// Listens from the start, so that a port that is taken shows before a model is loaded; says 503 until it is ready.
+serving::HttpHandlers handlers(const serving::Access& access, Serving& serving) {
+  const auto handle = [&serving](serving::HttpRequest request,
+                                 std::shared_ptr<serving::Reply> reply) {
     if (request.head.method == "GET")
       for (const serving::PageFile& file : serving::page_files())
         if (file.path == request.head.path) return reply->send(page_response(file));
-    api.handle(std::move(request), std::move(reply));
+    if (serving.ready) return serving.api->handle(std::move(request), std::move(reply));
+    serving::HttpResponse loading = serving::Api::error(503, "the model is being loaded");
+    loading.headers.emplace_back("Retry-After", "1");
+    reply->send(std::move(loading));
   };
   return {.admit = [&access](const serving::HttpHead& head) { return access.check(head); },
           .handle = handle,
@@ -203,6 +217,21 @@ void drain(serving::HttpServer& server, serving::Api& api, serving::EngineThread
   while (!done() && rest.seconds() < 1) std::this_thread::sleep_for(kTick / 5);
 }
 
+// Serves until a signal comes and open requests have ended. False: the engine has died.
+bool serve(const ServeOptions& options, serving::HttpServer& server, Serving& serving) {
+  const bool asked = wait_for_signal(*serving.engine);
+  if (!asked) {
+    console().error(fmt::format("the engine has stopped: {}", serving.engine->cause()));
+    const Stopwatch watch;  // health checks see it
+    while (watch.seconds() < kDeadSeconds && !interrupted()) std::this_thread::sleep_for(kTick);
+  }
+  drain(server, *serving.api, *serving.engine,
+        asked ? options.drain_timeout.value_or(kDrainSeconds) : 0);
+  server.stop();
+  serving.engine->stop();
+  return asked;
+}
+
 int run(const ServeOptions& options) {
   start(options.common);
   share_console();
@@ -215,31 +244,24 @@ int run(const ServeOptions& options) {
   const std::optional<text::ChatTemplate> chat_template = load_chat_template(options, files);
   if (!chat_template)
     console().notice("the model folder has no chat template: /v1/chat/completions is refused");
-
-  Runtime runtime(options.common);
-  std::optional<format::KvKind> kv;
-  if (options.kv_cache_dtype != "auto") kv = format::parse_kv(options.kv_cache_dtype);
-  const std::unique_ptr<model::Model> model = load_weights(files, runtime, kv);
-  runtime.show_fallbacks();
   raise_file_limit(options.max_connections);
 
-  serving::EngineThread engine(*model, engine_options(options, *model));
+  Runtime runtime(options.common);
+  Serving serving;
+  serving::HttpServer server(http, handlers(access, serving));
+  std::optional<format::KvKind> kv;
+  if (options.kv_cache_dtype != "auto") kv = format::parse_kv(options.kv_cache_dtype);
+  serving.model = load_weights(files, runtime, kv);
+  runtime.show_fallbacks();
+  serving.engine.emplace(*serving.model, engine_options(options, *serving.model));
   const std::vector<std::string> names = model_names(options);
-  serving::Api api(
-      engine, tokenizer, chat_template ? &*chat_template : nullptr,
-      {.models = names, .version = ATOM_VERSION, .vllm_metrics = options.metrics_compat == "vllm"});
-  serving::HttpServer server(http, handlers(access, api));
+  serving.api.emplace(*serving.engine, tokenizer, chat_template ? &*chat_template : nullptr,
+                      serving::ApiOptions{.models = names,
+                                          .version = ATOM_VERSION,
+                                          .vllm_metrics = options.metrics_compat == "vllm"});
+  serving.ready = true;
   announce(options, names, server.port());
-  const bool asked = wait_for_signal(engine);
-  if (!asked) {
-    console().error(fmt::format("the engine has stopped: {}", engine.cause()));
-    const Stopwatch watch;  // health checks see it
-    while (watch.seconds() < kDeadSeconds && !interrupted()) std::this_thread::sleep_for(kTick);
-  }
-  drain(server, api, engine, asked ? options.drain_timeout.value_or(kDrainSeconds) : 0);
-  server.stop();
-  engine.stop();
-  return asked ? kSuccess : kFailure;
+  return serve(options, server, serving) ? kSuccess : kFailure;
 }
 
 }  // namespace

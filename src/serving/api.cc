@@ -26,6 +26,17 @@ namespace {
 
 constexpr int kDepth = 32;  // of a request's JSON
 
+constexpr size_t kLeastPromptBytes = 1 << 20;
+
+// A text of more bytes cannot be one of so many tokens, were it made of the longest ones; four times that, since
+// normalizers may shorten a text.
+size_t most_bytes(const text::Tokenizer& tokenizer, int64_t tokens) {
+  size_t longest = 0;
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id)
+    longest = std::max(longest, tokenizer.id_to_token(id).size());
+  return 4 * longest * static_cast<size_t>(tokens);
+}
+
 int64_t unix_seconds() {
   return std::chrono::duration_cast<std::chrono::seconds>(
              std::chrono::system_clock::now().time_since_epoch())
@@ -149,6 +160,7 @@ Api::Impl::Impl(EngineThread& engine, const text::Tokenizer& tokenizer,
   limits_.choices = std::min(options_.max_choices, engine.options().max_waiting);
   limits_.new_tokens = options_.max_new_tokens;
   limits_.prompt_tokens = std::max(engine.options().max_waiting_tokens, limits_.context);
+  limits_.prompt_bytes = std::max(kLeastPromptBytes, most_bytes(tokenizer, limits_.context));
   if (template_ != nullptr)
     render_ = [this](const Json& context) { return template_->render(context); };
   const auto token = [&](std::string& text, std::optional<int32_t> id) {

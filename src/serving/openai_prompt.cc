@@ -11,6 +11,11 @@ namespace {
 
 std::vector<int32_t> encode(const std::string& text, bool add_special, std::string_view field,
                             const RequestContext& context) {
+  if (text.size() > context.limits.prompt_bytes)
+    throw ApiError(400,
+                   fmt::format("{}: a text has {} bytes, at most {} are allowed", field,
+                               text.size(), context.limits.prompt_bytes),
+                   std::string(field), "context_length_exceeded");
   try {
     return context.tokenizer.encode(text, {.add_special_tokens = add_special});
   } catch (const Error&) {

@@ -24,6 +24,7 @@ struct RequestLimits {
   int choices = 512;                // prompts x n
   int64_t new_tokens = 1 << 20;     // prompts x n x max_tokens
   int64_t prompt_tokens = 1 << 20;  // of all choices
+  size_t prompt_bytes = 1 << 20;    // of one text: to make tokens of more takes too long
   int n = 128;
   int stops = 64;
   size_t stop_bytes = 1024;  // of each

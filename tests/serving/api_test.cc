@@ -4,9 +4,15 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <map>
+#include <regex>
+#include <sstream>
 #include <stdexcept>
 #include <string>
+#include <thread>
+#include <vector>
 
+#include "base/random.h"
 #include "serving/serving_fixture.h"
 
 namespace atom::serving {
@@ -114,6 +120,8 @@ TEST_F(ApiTest, LongPromptOfSpaces) {
       ask("/v1/completions", R"({"prompt": ")" + std::string(1 << 20, ' ') + R"("})");
   const std::string message = expect_error(answer, 400, "prompt");
   EXPECT_NE(message.find("context of 512"), std::string::npos) << message;
+  expect_error(ask("/tokenize", R"({"prompt": ")" + std::string((1 << 20) + 1, 'a') + R"("})"), 400,
+               "prompt");
 }
 
 TEST_F(ApiTest, Metrics) {
@@ -131,6 +139,55 @@ TEST_F(ApiTest, Metrics) {
         "# TYPE atom_steps_total counter",
         "vllm:request_success_total{model_name=\"small\",finished_reason=\"length\"} 1"})
     EXPECT_NE(text.find(std::string("\n") + line + "\n"), std::string::npos) << line;
+}
+
+// The rules that promtool checks: a sample's family is declared before it, once; counters end in _total; no family comes
+// twice; buckets rise to +Inf, which is the count.
+TEST_F(ApiTest, MetricsAreWellFormed) {
+  api_options_.vllm_metrics = true;
+  api_options_.models = {"a\"b\\c"};
+  ask("/v1/completions", R"({"prompt": "a", "max_tokens": 5, "ignore_eos": true})");
+  expect_no_pages();
+  std::istringstream text(get("/metrics").response.body);
+  std::map<std::string, std::string> types;
+  std::string family, line;
+  double bucket = 0;
+  const std::regex sample(
+      R"re(([a-z_:][a-zA-Z0-9_:]*)(\{(?:[a-z_]+="(?:[^"\\]|\\.)*",?)*\})? (-?[0-9.e+-]+))re");
+  while (std::getline(text, line)) {
+    std::istringstream words(line);
+    std::string hash, kind, name, type;
+    if (line[0] == '#') {
+      words >> hash >> kind >> name >> type;
+      EXPECT_TRUE(kind == "TYPE" || types.count(name) == 0) << "declared twice: " << name;
+      if (kind == "TYPE") {
+        family = name;
+        types[name] = type;
+        bucket = 0;
+      }
+      continue;
+    }
+    std::smatch match;
+    ASSERT_TRUE(std::regex_match(line, match, sample)) << line;
+    const std::string rest = match[1].str().substr(std::min(family.size(), match[1].str().size()));
+    EXPECT_EQ(match[1].str().substr(0, family.size()), family) << line;
+    const std::string& of = types.at(family);
+    EXPECT_EQ(of == "counter", family.ends_with("_total")) << family;
+    if (of != "histogram") {
+      EXPECT_EQ(rest, "") << line;
+      continue;
+    }
+    const double value = std::stod(match[3]);
+    EXPECT_TRUE(rest == "_bucket" || rest == "_sum" || rest == "_count") << line;
+    if (rest == "_bucket") {
+      EXPECT_GE(value, bucket) << line;
+      bucket = value;
+    }
+    if (rest == "_count") {
+      EXPECT_EQ(value, bucket) << line;
+    }
+  }
+  EXPECT_GT(types.size(), 25u);
 }
 
 TEST_F(ApiTest, ClientsThatLeaveGiveTheirPagesBackWithinAStep) {
@@ -230,6 +287,36 @@ TEST_F(ApiTest, IdleWhenAllHaveEnded) {
   const auto until = std::chrono::steady_clock::now() + kPatience;
   while (!api().idle() && std::chrono::steady_clock::now() < until) std::this_thread::yield();
   EXPECT_TRUE(api().idle());
+}
+
+TEST_F(ApiTest, ManyClientsAtOnce) {
+  engine_options_.pages = 12;
+  api();
+  std::vector<std::jthread> clients;
+  std::atomic<int> answers = 0, left = 0;
+  for (uint64_t client = 0; client < 4; ++client)
+    clients.emplace_back([&, client] {
+      Random random(client);
+      for (int i = 0; i < 10; ++i) {
+        Json body = {{"prompt", std::vector<int>(1 + random.below(150), 7)}, {"ignore_eos", true}};
+        body["max_tokens"] = 1 + random.below(30);
+        body["stream"] = random.below(2) == 0;
+        body["n"] = 1 + random.below(3);
+        const auto reply = begin("/v1/completions", body.dump());
+        if (random.below(3) == 0) {
+          reply->leave();
+          ++left;
+          continue;
+        }
+        EXPECT_TRUE(reply->wait());
+        EXPECT_EQ(reply->response().status, 200);
+        EXPECT_EQ(get("/metrics").response.status, 200);
+        ++answers;
+      }
+    });
+  clients.clear();
+  EXPECT_EQ(answers + left, 40);
+  expect_no_pages();
 }
 
 }  // namespace

@@ -1,0 +1,233 @@
+// Chat templates against python3-jinja2 (fixtures of tools/make_template_fixtures.py), budgets, and
+// hostile templates.
+#include "text/chat_template.h"
+
+#include <gtest/gtest.h>
+
+#include <map>
+
+#include "base/error.h"
+#include "base/random.h"
+#include "text/fixture.h"
+#include "text/unicode.h"
+
+namespace atom::text {
+namespace {
+
+// 2024-07-26 12:34:56 local time, as in the generator.
+std::time_t fixture_time() {
+  std::tm local{};
+  local.tm_year = 124;
+  local.tm_mon = 6;
+  local.tm_mday = 26;
+  local.tm_hour = 12;
+  local.tm_min = 34;
+  local.tm_sec = 56;
+  local.tm_isdst = -1;
+  return std::mktime(&local);
+}
+
+// What the fixtures hold: the text, or null where the template raises.
+Json rendered(const std::string& source, const Json& context, std::string* error = nullptr) {
+  try {
+    return ChatTemplate::parse(source).render(context, fixture_time());
+  } catch (const Error& raised) {
+    EXPECT_TRUE(is_valid_utf8(raised.what()));
+    EXPECT_NE(std::string(raised.what()).find("line "), std::string::npos) << raised.what();
+    if (error != nullptr) *error = raised.what();
+    return nullptr;
+  }
+}
+
+std::string error_of(const std::string& source, const Json& context = Json::object(),
+                     const ChatTemplateLimits& limits = {}) {
+  try {
+    ChatTemplate::parse(source, limits).render(context);
+  } catch (const Error& raised) {
+    return raised.what();
+  }
+  return "no error";
+}
+
+const Json& template_fixture() {
+  static const Json kFixture = test::fixture("chat_template_cases.json");
+  return kFixture;
+}
+
+void expect_cases(const Json& cases, const Json& values) {
+  for (const Json& entry : cases) {
+    std::string error;
+    const Json got = rendered(entry[0], values, &error);
+    EXPECT_EQ(got, entry[1]) << entry[0] << "\n" << error;
+  }
+}
+
+TEST(ChatTemplateTest, FamiliesRenderAsInPython) {
+  const Json& fixture = template_fixture();
+  std::map<std::string, std::string> sources;
+  ASSERT_GT(fixture["renders"].size(), 500u);
+  for (const Json& entry : fixture["renders"]) {
+    const std::string name = entry[0];
+    std::string& source = sources[name];
+    if (source.empty())
+      source = read_file(std::string(ATOM_TEST_DATA) + "/text/chat_templates/" + name);
+    Json context = fixture["conversations"][entry[1].get<std::string>()];
+    context["add_generation_prompt"] = entry[2];
+    context["bos_token"] = "<s>";
+    context["eos_token"] = "</s>";
+    std::string error;
+    const Json got = rendered(source, context, &error);
+    EXPECT_EQ(got, entry[3]) << entry[0] << " " << entry[1] << "\n" << error;
+  }
+}
+
+TEST(ChatTemplateTest, ConstructsRenderAsInPython) {
+  ASSERT_GT(template_fixture()["cases"].size(), 900u);
+  expect_cases(template_fixture()["cases"], template_fixture()["values"]);
+}
+
+TEST(ChatTemplateTest, RandomFragmentsRenderAsInPython) {
+  ASSERT_GT(template_fixture()["random"].size(), 1000u);
+  expect_cases(template_fixture()["random"], template_fixture()["values"]);
+}
+
+std::string times(const std::string& text, size_t count) {
+  std::string out;
+  for (size_t i = 0; i < count; ++i) out += text;
+  return out;
+}
+
+void expect_contains(const std::string& text, const std::string& part) {
+  EXPECT_NE(text.find(part), std::string::npos) << text;
+}
+
+TEST(ChatTemplateTest, ErrorsNameTheLine) {
+  expect_contains(error_of("a\n\n{{ missing.x }}"),
+                  "chat template, line 3: 'missing' is undefined");
+  expect_contains(error_of("a\n{% if true %}"), "chat template, line 2: expected '{% endif %}'");
+  expect_contains(error_of("{{ raise_exception('No \xC3\xA9') }}"), "line 1: No \xC3\xA9");
+  expect_contains(error_of("{% for m in messages %}\n{{ m.x.y }}{% endfor %}", {{"messages", {1}}}),
+                  "line 2: 'x' is undefined");
+  expect_contains(error_of("\xFF"), "not valid UTF-8");
+}
+
+TEST(ChatTemplateTest, BudgetsHold) {
+  ChatTemplateLimits small;
+  small.source_bytes = 10;
+  expect_contains(error_of("12345678901", {}, small), "at most 10 are read");
+  small = {};
+  small.output_bytes = 99;
+  expect_contains(error_of("{% for x in range(10) %}1234567890{% endfor %}", {}, small),
+                  "99 bytes");
+  EXPECT_EQ(error_of("{% for x in range(9) %}1234567890{% endfor %}", Json::object(), small),
+            "no error");
+  small = {};
+  small.steps = 1000;
+  expect_contains(error_of("{% for x in range(1000) %}{{ x }}{% endfor %}", {}, small),
+                  "1000 steps");
+  small = {};
+  small.memory_bytes = 1 << 20;
+  for (const char* source : {
+           "{{ 'a' * 10000000 }}",
+           "{{ [1] * 10000000 }}",
+           "{{ 'ab' * 9223372036854775807 }}",
+           "{% set ns = namespace(s='ab') %}{% for x in range(60) %}{% set ns.s = ns.s + ns.s %}"
+           "{% endfor %}",
+           "{% set ns = namespace(s=[1]) %}{% for x in range(60) %}{% set ns.s = ns.s + ns.s %}"
+           "{% endfor %}",
+           "{% set ns = namespace(s='ab') %}{% for x in range(60) %}"
+           "{% set ns.s = ns.s|replace('a', 'aaaaaaaa') %}{% endfor %}",
+           "{{ (range(100000)|list) * 1000 }}",
+       }) {
+    expect_contains(error_of(source, Json::object(), small), "1048576 bytes");
+  }
+}
+
+TEST(ChatTemplateTest, RecursionIsBounded) {
+  for (const char* open :
+       {"(", "[", "{'a':", "-", "not ", "x[", "f(", "1 if ", "1 if 1 else ", "x is in "}) {
+    expect_contains(error_of("{{ " + times(open, 100'000)), "line 1: ");
+  }
+  for (const char* more : {"+1", "|trim", ".a", "[0]", " and 1", " if 1 else 1", "()", " is odd"}) {
+    expect_contains(error_of("{{ 1" + times(more, 100'000) + " }}"), "line 1: ");
+  }
+  expect_contains(error_of(times("{% if 1 %}", 50'000)), "deeper");
+  expect_contains(error_of("{% for x in 'a' recursive %}{{ loop('a') }}{% endfor %}"), "deeper");
+  expect_contains(error_of("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}"), "deeper");
+  const std::string nested = times("(", 140) + "m()" + times(")", 140);
+  expect_contains(error_of("{% macro m() %}{{ " + nested + " }}{% endmacro %}{{ m() }}"), "deeper");
+  expect_contains(error_of("{% macro m() %}" + times("{% if 1 %}", 140) + "{{ m() }}" +
+                           times("{% endif %}", 140) + "{% endmacro %}{{ m() }}"),
+                  "deeper");
+  const std::string wrap =
+      "{% set ns = namespace(v=1) %}{% for i in range(10000) %}{% set ns.v = [ns.v] %}{% endfor %}";
+  for (const char* use : {"{{ ns.v }}", "{{ ns.v|tojson }}", "{{ ns.v == [ns.v][0] + [] }}"}) {
+    expect_contains(error_of(wrap + use), "deeper");
+  }
+  expect_contains(error_of("{% set n = namespace() %}{% set n.n = n %}{{ n }}"), "deeper");
+}
+
+// Templates that would run for hours without the budget of steps.
+TEST(ChatTemplateTest, NothingHangs) {
+  ChatTemplateLimits limits;
+  limits.steps = 200'000;
+  for (const char* source : {
+           "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+           "{% set s = 'a' * 400000 %}{% for a in range(9999) %}{{ s|length }}{% endfor %}",
+           "{{ ('a' * 1000000).find('a' * 500000 ~ 'b') }}",
+           "{{ range(100000)|unique|list|length }}",
+           "{% macro m(n) %}{% if n %}{{ m(n - 1) }}{{ m(n - 1) }}{% endif %}{% endmacro %}{{ "
+           "m(40) }}",
+       }) {
+    expect_contains(error_of(source, Json::object(), limits), "200000 steps");
+  }
+}
+
+// Templates with random damage: any answer, but an answer.
+TEST(ChatTemplateTest, DamagedTemplatesEnd) {
+  const Json& fixture = template_fixture();
+  Json context = fixture["conversations"]["two_calls"];
+  context["add_generation_prompt"] = true;
+  context["bos_token"] = "<s>";
+  context["eos_token"] = "</s>";
+  ChatTemplateLimits limits;
+  limits.steps = 100'000;
+  Random random(20240727);
+  const std::string pieces[] = {"{%", "%}", "{{",   "}}", "-",      "(",    ")",    "[",
+                                "]",  "'",  "\"",   "|",  ".",      " if ", " in ", "{#",
+                                "0",  ":",  "\xC3", "\n", "endfor", "*"};
+  size_t rendered_count = 0;
+  for (const char* name : {"qwen3", "llama31_tools", "command_r", "mistral", "gemma", "chatml"}) {
+    const std::string source =
+        read_file(std::string(ATOM_TEST_DATA) + "/text/chat_templates/" + name + ".jinja");
+    for (int round = 0; round < 60; ++round) {
+      std::string damaged = source;
+      for (uint64_t n = 1 + random.below(3); n > 0; --n) {
+        const size_t at = random.below(damaged.size());
+        const std::string& piece = pieces[random.below(std::size(pieces))];
+        if (random.below(2) == 0) {
+          damaged.erase(at, 1 + random.below(4));
+        } else {
+          damaged.insert(at, piece);
+        }
+      }
+      rendered_count += error_of(damaged, context, limits) == "no error" ? 1 : 0;
+    }
+  }
+  EXPECT_GT(rendered_count, 0u);
+  EXPECT_LT(rendered_count, 360u);
+}
+
+TEST(ChatTemplateTest, ContextIsChecked) {
+  expect_contains(error_of("", Json::array()), "must be a JSON object");
+  EXPECT_EQ(rendered("{{ a }}", {{"a", "x\xFFy"}}), Json("x\xEF\xBF\xBDy"));
+  EXPECT_EQ(rendered("{{ a }}", {{"a", 9223372036854775807u}}), Json("9223372036854775807"));
+  expect_contains(error_of("{{ a }}", {{"a", 9223372036854775808u}}), "64 bits");
+  expect_contains(error_of("{{ 9223372036854775807 + 1 }}"), "64 bits");
+  Json deep = 1;
+  for (int i = 0; i < 200; ++i) deep = Json::array({deep});
+  expect_contains(error_of("", {{"a", deep}}), "deeper");
+}
+
+}  // namespace
+}  // namespace atom::text

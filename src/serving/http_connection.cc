@@ -21,17 +21,9 @@ std::chrono::steady_clock::time_point after(double seconds) {
 }
 constexpr auto kNever = std::chrono::steady_clock::time_point::max();
 
-// Counts a request that is under way.
-class Counted {
- public:
-  explicit Counted(std::atomic<int>& count) : count_(count) { ++count_; }
-  ~Counted() { --count_; }
-  Counted(const Counted&) = delete;
-  Counted& operator=(const Counted&) = delete;
-
- private:
-  std::atomic<int>& count_;
-};
+HttpResponse too_slow(const HttpLoop& loop, const std::string& part) {
+  return loop.handlers.error(408, "the request's " + part + " took too long to arrive");
+}
 
 }  // namespace
 
@@ -238,12 +230,8 @@ awaitable<bool> Connection::next_request() {
                         .head_bytes = loop_->options.head_bytes,
                         .body_bytes = loop_->options.body_bytes},
                        client_);
-  const auto too_slow = [this](const char* part) {
-    return loop_->handlers.error(408,
-                                 std::string("the request's ") + part + " took too long to arrive");
-  };
   if (!co_await read_part(parser, State::kHead, loop_->options.head_seconds)) {
-    if (!end_of_input_ && !closed_) co_await refuse(parser, too_slow("head"));
+    if (!end_of_input_ && !closed_) co_await refuse(parser, too_slow(*loop_, "head"));
     co_return false;
   }
   if (parser.state() != State::kRefused) {
@@ -259,7 +247,7 @@ awaitable<bool> Connection::next_request() {
           !co_await send("HTTP/1.1 100 Continue\r\n\r\n"))
         co_return false;
       if (!co_await read_part(parser, State::kBody, loop_->options.body_seconds)) {
-        if (!end_of_input_ && !closed_) co_await refuse(parser, too_slow("body"));
+        if (!end_of_input_ && !closed_) co_await refuse(parser, too_slow(*loop_, "body"));
         co_return false;
       }
     }

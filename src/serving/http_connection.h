@@ -33,6 +33,18 @@ struct HttpLoop {
   std::unordered_set<std::shared_ptr<Connection>> open;  // of the I/O thread
 };
 
+// Counts a request that is under way.
+class Counted {
+ public:
+  explicit Counted(std::atomic<int>& count) : count_(count) { ++count_; }
+  ~Counted() { --count_; }
+  Counted(const Counted&) = delete;
+  Counted& operator=(const Counted&) = delete;
+
+ private:
+  std::atomic<int>& count_;
+};
+
 class Connection : public std::enable_shared_from_this<Connection> {
  public:
   Connection(std::shared_ptr<HttpLoop> loop, tcp::socket socket);

@@ -16,6 +16,14 @@ namespace {
 namespace http = boost::beast::http;
 using boost::beast::error_code;
 
+std::string copied(boost::beast::string_view view) { return std::string(view.data(), view.size()); }
+
+bool equal_words(std::string_view a, std::string_view b) {
+  return boost::beast::iequals({a.data(), a.size()}, {b.data(), b.size()});
+}
+
+}  // namespace
+
 // A string that grows with the bytes that come: a length that is only claimed takes no memory.
 struct GrowingBody {
   using value_type = std::string;
@@ -42,14 +50,6 @@ struct GrowingBody {
     value_type& body_;
   };
 };
-
-std::string text(boost::beast::string_view view) { return std::string(view.data(), view.size()); }
-
-bool equal_words(std::string_view a, std::string_view b) {
-  return boost::beast::iequals({a.data(), a.size()}, {b.data(), b.size()});
-}
-
-}  // namespace
 
 struct RequestParser::Impl {
   http::request_parser<GrowingBody> parser;
@@ -124,21 +124,21 @@ size_t RequestParser::feed(std::string_view bytes) {
 
 void RequestParser::read_head() {
   const auto& message = impl_->parser.get();
-  const auto field = [&message](http::field name) { return text(message[name]); };
+  const auto field = [&message](http::field name) { return copied(message[name]); };
   HttpHead& head = request_.head;
-  head.request_id = text(message["x-request-id"]);
+  head.request_id = copied(message["x-request-id"]);
   if (!acceptable_request_id(head.request_id)) head.request_id = draw_request_id();
   state_ = State::kBody;
   http_1_0_ = message.version() == 10;
   keep_alive_ = message.keep_alive();
-  head.method = text(message.method_string());
+  head.method = copied(message.method_string());
   head_only_ = head.method == "HEAD";
   if (head_only_) head.method = "GET";
   head.host = field(http::field::host);
   head.authorization = field(http::field::authorization);
   head.content_type = field(http::field::content_type);
   head.origin = field(http::field::origin);
-  const std::string target = text(message.target());
+  const std::string target = copied(message.target());
   const size_t mark = target.find('?');
   head.path = target.substr(0, mark);
   if (mark != std::string::npos) head.query = target.substr(mark + 1);
@@ -155,7 +155,7 @@ void RequestParser::read_head() {
        {http::field::authorization, http::field::content_type, http::field::content_length})
     if (message.count(name) > 1)
       return refuse(400,
-                    fmt::format("the request has two {} headers", text(http::to_string(name))));
+                    fmt::format("the request has two {} headers", copied(http::to_string(name))));
   const std::string coding = field(http::field::transfer_encoding);
   const bool coded = message.count(http::field::transfer_encoding) > 0;
   if (coded && (http_1_0_ || !equal_words(coding, "chunked") ||

@@ -164,10 +164,10 @@ class CountingSink final : public CompletionSink {
 TEST(Completion, EndsOnceWhateverHappens) {
   Random random(5);
   std::map<std::string, int> seen;
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0; round < 2; ++round) {
     std::atomic<int> open = 0;
     std::atomic<int64_t> rounds = 0;
-    const bool dies = round == 2;
+    const bool dies = round == 1;
     EngineThread thread(small_model().model(),
                         {.max_sequences = 4,
                          .max_rows = 32,
@@ -180,7 +180,7 @@ TEST(Completion, EndsOnceWhateverHappens) {
                         }});
     std::vector<std::shared_ptr<CountingSink>> sinks;
     std::vector<EngineThread::Ticket> tickets;
-    for (int i = 0; i < 40; ++i) {
+    for (int i = 0; i < 30; ++i) {
       CompletionRequest request;
       for (uint64_t p = 0; p <= random.below(2); ++p) {
         std::vector<int32_t> prompt(1 + random.below(120));
@@ -209,9 +209,9 @@ TEST(Completion, EndsOnceWhateverHappens) {
     }
     EXPECT_EQ(thread.cause(), dies ? "death" : "");
   }
-  EXPECT_GT(seen["done"], 20);
+  EXPECT_GT(seen["done"], 8);
   EXPECT_GT(seen[std::to_string(static_cast<int>(Failure::kInvalid))], 0);
-  EXPECT_GT(seen[std::to_string(static_cast<int>(Failure::kUnavailable))], 10);
+  EXPECT_GT(seen[std::to_string(static_cast<int>(Failure::kUnavailable))], 5);
 }
 
 TEST(Completion, StopEndsWhatIsOpen) {

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <string_view>
 
+#include "config_file.h"
 #include "console.h"
 
 namespace atom::app {
@@ -14,6 +15,7 @@ namespace {
 
 constexpr size_t kNameColumns = 26;
 constexpr const char* kGeneral = "General";
+constexpr const char* kConfig = "--config";
 
 std::string joined(const std::vector<std::string>& words) {
   std::string text;
@@ -190,6 +192,47 @@ CLI::App& add_verb_group(CLI::App& parent, const Verb& verb) {
 
 void on_run(Program& program, CLI::App& verb, std::function<int()> run) {
   verb.callback([&program, run = std::move(run)] { program.set_run(run); });
+}
+
+namespace {
+
+// One entry of a file, unless the command line or a variable has given the option.
+void apply_entry(CLI::App& verb, const std::string& path, const ConfigEntry& entry) {
+  const std::string name = "--" + entry.key;
+  const auto refuse = [&](std::string_view what) {
+    usage_fail("{}:{}: {}: {}", path, entry.line, entry.key, what);
+  };
+  CLI::Option* option = verb.get_option_no_throw(name);
+  if (option == nullptr || option == verb.get_help_ptr() || name == kConfig)
+    refuse(fmt::format("'{}' has no such option", verb.get_name()));
+  if (option->count() > 0) return;
+  const bool is_flag = option->get_expected_max() == 0;
+  if (is_flag != entry.is_bool)
+    refuse(is_flag ? "the value is not true or false" : "the value is true or false");
+  if (entry.words.size() != 1 && option->get_items_expected_max() <= 1)
+    refuse("the option takes one value");
+  for (const std::string& word : entry.words) option->add_result(word);
+  if (entry.words.empty()) return;
+  try {
+    option->run_callback();
+  } catch (const UsageError& error) {
+    const std::string_view sentence = error.what();
+    refuse(sentence.substr(sentence.starts_with(name + ": ") ? name.size() + 2 : 0));
+  } catch (const CLI::ParseError& error) {
+    refuse(error.what());
+  }
+}
+
+}  // namespace
+
+void config_option(CLI::App& verb) {
+  const auto path = std::make_shared<std::string>();
+  text_option(verb, kConfig, *path,
+              {"FILE", "TOML: key = value, the keys being names of options without the dashes"});
+  verb.parse_complete_callback([&verb, path] {
+    if (path->empty()) return;
+    for (const ConfigEntry& entry : read_config_file(*path)) apply_entry(verb, *path, entry);
+  });
 }
 
 void note_source(CLI::App& verb, CLI::Option* option, bool& given) {

@@ -127,6 +127,10 @@ double parse_number(const std::string& name, const std::string& word, const Numb
 // "--max-tokens" -> "ATOM_MAX_TOKENS"
 std::string environment_name(std::string_view option);
 
+// "--config FILE": values of the verb's other options, read after the command line and the environment, which win. Only keys
+// that are options of the verb, without the dashes.
+void config_option(CLI::App& verb);
+
 // Sets `given` when the option is met on the command line; not when a variable gives its value.
 void note_source(CLI::App& verb, CLI::Option* option, bool& given);
 

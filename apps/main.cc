@@ -21,6 +21,7 @@ constexpr const char* kFooter =
     "  atom quantize models/ref-dense-11m out/w4a4       # 4-bit weights, inputs and KV-cache\n"
     "  atom eval ppl out/w4a4 --text examples/text/wiki_eval.txt\n"
     "  atom generate out/w4a4 --prompt \"The history of the city\"\n"
+    "  atom serve out/w4a4                               # an OpenAI-compatible server\n"
     "  atom bench step --backend cuda --preset w4a8      # decoding speed of random weights";
 
 int run(int argc, char** argv) {
@@ -33,6 +34,7 @@ int run(int argc, char** argv) {
   add_quantize(program);
   add_eval(program);
   add_generate(program);
+  add_serve(program);
   add_inspect(program);
   add_verify(program);
   add_doctor(program);

@@ -2,6 +2,7 @@
 
 #include <signal.h>
 #include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdio>
@@ -20,7 +21,10 @@ namespace {
 
 volatile sig_atomic_t caught_signal = 0;
 
-void on_signal(int signal) { caught_signal = signal; }
+void on_signal(int signal) {
+  if (caught_signal != 0) ::_exit(128 + signal);
+  caught_signal = signal;
+}
 
 constexpr const char* kOutputGroup = "Output";
 constexpr const char* kComputeGroup = "Compute";

@@ -45,7 +45,7 @@ void add_compute_options(
 void start(const CommonOptions& options);
 
 // For verbs that call check_interrupted() while they work: Ctrl-C, SIGTERM and SIGHUP ask the
-// program to stop, the same signal again ends it at once; a closed pipe and a file size limit are
+// program to stop, a second signal ends it at once; a closed pipe and a file size limit are
 // errors of the write. Other verbs keep the default actions.
 void catch_signals();
 class Interrupted : public std::exception {

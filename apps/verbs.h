@@ -11,6 +11,7 @@ void add_perplexity(Program& program, CLI::App& parent);  // eval ppl
 void add_divergence(Program& program, CLI::App& parent);  // eval kld
 void add_ablation(Program& program, CLI::App& parent);    // eval ablation
 void add_generate(Program& program);
+void add_serve(Program& program);
 void add_inspect(Program& program);
 void add_verify(Program& program);
 void add_bench_serve(Program& program, CLI::App& parent);  // bench serve

@@ -1,0 +1,57 @@
+#include "config_file.h"
+
+#define TOML_HEADER_ONLY 1
+#define TOML_ENABLE_FORMATTERS 0
+#include <toml++/toml.h>
+
+#include <algorithm>
+
+#include "base/error.h"
+#include "base/file.h"
+
+namespace atom::app {
+namespace {
+
+constexpr uint64_t kFileBytes = 1 << 20;
+
+// A value as a command line would have it; none of a table, a date or a list.
+std::optional<std::string> word_of(const toml::node& node) {
+  if (const auto* text = node.as_string()) return text->get();
+  if (const auto* whole = node.as_integer()) return std::to_string(whole->get());
+  if (const auto* number = node.as_floating_point()) return fmt::format("{}", number->get());
+  if (const auto* truth = node.as_boolean()) return truth->get() ? "true" : "false";
+  return std::nullopt;
+}
+
+}  // namespace
+
+std::vector<ConfigEntry> read_config_file(const std::string& path) {
+  const std::string bytes = read_file(path, kFileBytes);
+  toml::table table;
+  try {
+    table = toml::parse(bytes, path);
+  } catch (const toml::parse_error& error) {
+    fail("{}:{}: {}", path, error.source().begin.line, error.description());
+  }
+  std::vector<ConfigEntry> entries;
+  for (const auto& [key, node] : table) {
+    ConfigEntry entry = {.key = std::string(key.str()),
+                         .line = static_cast<int>(key.source().begin.line)};
+    std::replace(entry.key.begin(), entry.key.end(), '_', '-');
+    const toml::array* list = node.as_array();
+    for (size_t i = 0; i < (list ? list->size() : 1); ++i) {
+      const std::optional<std::string> word = word_of(list ? *list->get(i) : node);
+      if (!word)
+        fail("{}:{}: {}: the value is not a string, a number, true or false, or a list of them",
+             path, entry.line, std::string(key.str()));
+      entry.words.push_back(*word);
+    }
+    entry.is_bool = node.is_boolean();
+    entries.push_back(std::move(entry));
+  }
+  std::stable_sort(entries.begin(), entries.end(),
+                   [](const ConfigEntry& a, const ConfigEntry& b) { return a.line < b.line; });
+  return entries;
+}
+
+}  // namespace atom::app

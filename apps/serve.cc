@@ -1,0 +1,296 @@
+// atom serve: an OpenAI-compatible server over one model.
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <atomic>
+#include <filesystem>
+#include <mutex>
+#include <thread>
+
+#include "base/file.h"
+#include "base/log.h"
+#include "console.h"
+#include "machine.h"
+#include "model/forward.h"
+#include "serve_options.h"
+#include "serving/access.h"
+#include "serving/api.h"
+#include "serving/engine_thread.h"
+#include "serving/page.h"
+#include "serving/page_budget.h"
+#include "text/chat_template.h"
+#include "verbs.h"
+
+namespace atom::app {
+namespace {
+
+constexpr double kDrainSeconds = 30;
+constexpr double kDeadSeconds = 3;  // in which a server whose engine has died still says so
+constexpr uint64_t kTemplateBytes = 1 << 20;
+constexpr auto kTick = std::chrono::milliseconds(50);
+
+// Descriptors for all connections, where the hard limit allows them.
+void raise_file_limit(int connections) {
+  rlimit limit = {};
+  const rlim_t wanted = static_cast<rlim_t>(connections) + 256;
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) return;
+  limit.rlim_cur = std::min(limit.rlim_max, wanted);
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+  if (limit.rlim_cur < wanted)
+    console().notice(
+        fmt::format("the limit of {} open files is less than --max-connections {} needs",
+                    limit.rlim_cur, connections));
+}
+
+// Lines of the log come from several threads here; the console is for one at a time.
+void share_console() {
+  set_log_sink([](LogLevel level, const std::string& line) {
+    static std::mutex mutex;
+    const std::lock_guard lock(mutex);
+    if (level == LogLevel::kDebug) return;
+    level == LogLevel::kInfo ? console().notice(line) : console().warning(line);
+  });
+}
+
+// Scratch of a step's rows: residual stream, its quantized copies, q, k, v, gate and up, twice, for what a backend keeps
+// beside.
+int64_t step_bytes(const model::ModelConfig& config, const engine::EngineOptions& options) {
+  const int64_t width = int64_t{4} * config.hidden + int64_t{3} * config.intermediate;
+  return int64_t{options.max_rows} * width * 4 * 2 +
+         int64_t{options.max_sequences} * config.vocabulary * 4;
+}
+
+engine::EngineOptions engine_options(const ServeOptions& options, const model::Model& model) {
+  const bool on_device = model.backend->available_memory() > 0;
+  engine::EngineOptions result;
+  result.max_sequences = options.max_num_seqs.value_or(on_device ? 256 : 64);
+  result.max_rows = options.max_num_batched_tokens.value_or(
+      std::max(on_device ? 2048 : 512, result.max_sequences));
+  result.max_positions = options.max_model_len.value_or(model.config.max_positions);
+  if (result.max_rows < result.max_sequences)
+    fail("--max-num-batched-tokens: {} is less than --max-num-seqs {}", result.max_rows,
+         result.max_sequences);
+  if (result.max_positions > model.config.max_positions)
+    fail("--max-model-len: {} exceeds the model's max_position_embeddings of {}",
+         result.max_positions, model.config.max_positions);
+  const int64_t one = model::make_shared_pool(model, 1, 1).bytes();
+  const int64_t available = on_device ? static_cast<int64_t>(model.backend->available_memory())
+                                      : available_memory().value_or(0);
+  const serving::PageBudget budget =
+      serving::page_budget({.page_bytes = model::make_shared_pool(model, 2, 1).bytes() - one,
+                            .sequence_bytes = model::make_shared_pool(model, 1, 2).bytes() - one,
+                            .fixed_bytes = step_bytes(model.config, result),
+                            .free_bytes = available,
+                            .share = options.gpu_memory_utilization.value_or(on_device ? 0.9 : 0.5),
+                            .page_tokens = format::KvLayout{}.tokens,
+                            .max_sequences = result.max_sequences,
+                            .max_positions = result.max_positions});
+  result.pages = budget.pages;
+  console().notice(budget.words);
+  return result;
+}
+
+struct TemplateSource {
+  std::string name, text;
+};
+
+// chat_template.jinja of the folder, or "chat_template" of its tokenizer_config.json: a text, or a list of named ones, of
+// which "default" is taken. --chat-template FILE beats both.
+std::optional<TemplateSource> template_source(const ServeOptions& options,
+                                              const checkpoint::ModelFiles& files) {
+  const std::filesystem::path file = options.chat_template.empty()
+                                         ? files.folder() / "chat_template.jinja"
+                                         : std::filesystem::path(options.chat_template);
+  if (!options.chat_template.empty() || std::filesystem::exists(file))
+    return TemplateSource{file.string(), read_file(file, kTemplateBytes)};
+  if (!files.tokenizer_config()) return std::nullopt;
+  const Json& config = *files.tokenizer_config();
+  const auto found = config.find("chat_template");
+  if (found == config.end()) return std::nullopt;
+  const std::string name = (files.folder() / "tokenizer_config.json").string();
+  if (found->is_string()) return TemplateSource{name, found->get<std::string>()};
+  if (!found->is_array()) return std::nullopt;
+  for (const Json& one : *found)
+    if (one.is_object() && one.value("name", Json()) == "default" &&
+        one.value("template", Json()).is_string())
+      return TemplateSource{name, one["template"].get<std::string>()};
+  return std::nullopt;
+}
+
+// None: chat is refused, completions work.
+std::optional<text::ChatTemplate> load_chat_template(const ServeOptions& options,
+                                                     const checkpoint::ModelFiles& files) {
+  const std::optional<TemplateSource> source = template_source(options, files);
+  if (!source) return std::nullopt;
+  try {
+    return text::ChatTemplate::parse(source->text);
+  } catch (const Error& error) {
+    fail("{}: the chat template cannot be read: {}", source->name, error.what());
+  }
+}
+
+std::vector<std::string> model_names(const ServeOptions& options) {
+  if (!options.served_model_names.empty()) return options.served_model_names;
+  std::filesystem::path folder = std::filesystem::weakly_canonical(options.model);
+  return {folder.filename().empty() ? "model" : folder.filename().string()};
+}
+
+serving::HttpResponse page_response(const serving::PageFile& file) {
+  return {.content_type = std::string(file.content_type),
+          .body = std::string(file.bytes),
+          .headers = {{"Content-Security-Policy", std::string(serving::kPageSecurityPolicy)},
+                      {"Cache-Control", "no-cache"},
+                      {"Referrer-Policy", "no-referrer"}}};
+}
+
+// What the server needs, in the order in which it is made and may go: the server is stopped first.
+struct Serving {
+  std::unique_ptr<model::Model> model;
+  std::optional<serving::EngineThread> engine;
+  std::optional<serving::Api> api;
+  std::atomic<bool> ready = false;  // the api is there
+};
+
+// Listens from the start, so that a port that is taken shows before a model is loaded; says 503 until it is ready.
+serving::HttpHandlers handlers(const serving::Access& access, Serving& serving) {
+  const auto handle = [&serving](serving::HttpRequest request,
+                                 std::shared_ptr<serving::Reply> reply) {
+    if (request.head.method == "GET")
+      for (const serving::PageFile& file : serving::page_files())
+        if (file.path == request.head.path) return reply->send(page_response(file));
+    if (serving.ready) return serving.api->handle(std::move(request), std::move(reply));
+    serving::HttpResponse loading = serving::Api::error(503, "the model is being loaded");
+    loading.headers.emplace_back("Retry-After", "1");
+    reply->send(std::move(loading));
+  };
+  return {.admit = [&access](const serving::HttpHead& head) { return access.check(head); },
+          .handle = handle,
+          .error = [](int status,
+                      const std::string& message) { return serving::Api::error(status, message); }};
+}
+
+serving::Access make_access(const ServeOptions& options) {
+  serving::AccessOptions access = {
+      .keys = all_keys(options), .host = options.host, .allowed_hosts = options.allowed_hosts};
+  serving::check_exposure(options.host, !access.keys.empty(), options.insecure);
+  for (const serving::PageFile& file : serving::page_files())
+    access.open_paths.emplace_back(file.path);
+  return serving::Access(access, [](int status, const std::string& message) {
+    return serving::Api::error(status, message);
+  });
+}
+
+// Until a signal comes, or the engine's thread has died. False: it has.
+bool wait_for_signal(const serving::EngineThread& engine) {
+  while (!interrupted()) {
+    if (!engine.alive()) return false;
+    std::this_thread::sleep_for(kTick);
+  }
+  return true;
+}
+
+void announce(const ServeOptions& options, const std::vector<std::string>& names, int port) {
+  const std::string url = server_url(options, port);
+  if (options.common.json)
+    print_json({{"url", url}, {"models", names}});
+  else
+    fmt::print("{} is served at {}\n", names.front(), url);
+  if (std::fflush(stdout) != 0) fail("cannot write to the standard output");
+}
+
+// No new connections; open requests may end. Those that are left after the time are cancelled, and told so.
+void drain(serving::HttpServer& server, serving::Api& api, serving::EngineThread& engine,
+           double seconds) {
+  api.begin_drain();
+  server.drain();
+  const Stopwatch watch;
+  const auto done = [&] { return server.drained() && api.idle(); };
+  if (!done())
+    console().notice(fmt::format(
+        "open requests have {:.0f} s to end; a second signal ends the program at once", seconds));
+  while (!done() && engine.alive() && watch.seconds() < seconds)
+    std::this_thread::sleep_for(kTick / 5);
+  if (done()) return;
+  console().warning("requests that have not ended are cancelled");
+  engine.stop();
+  const Stopwatch rest;
+  while (!done() && rest.seconds() < 1) std::this_thread::sleep_for(kTick / 5);
+}
+
+// Serves until a signal comes and open requests have ended. False: the engine has died.
+bool serve(const ServeOptions& options, serving::HttpServer& server, Serving& serving) {
+  const bool asked = wait_for_signal(*serving.engine);
+  if (!asked) {
+    console().error(fmt::format("the engine has stopped: {}", serving.engine->cause()));
+    const Stopwatch watch;  // health checks see it
+    while (watch.seconds() < kDeadSeconds && !interrupted()) std::this_thread::sleep_for(kTick);
+  }
+  drain(server, *serving.api, *serving.engine,
+        asked ? options.drain_timeout.value_or(kDrainSeconds) : 0);
+  server.stop();
+  serving.engine->stop();
+  return asked;
+}
+
+int run(const ServeOptions& options) {
+  start(options.common);
+  share_console();
+  catch_signals();
+  const serving::HttpOptions http = http_options(options);
+  const serving::Access access = make_access(options);
+  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
+  const model::ModelConfig config = load_config(files);
+  const text::Tokenizer tokenizer = load_tokenizer(files, config);
+  const std::optional<text::ChatTemplate> chat_template = load_chat_template(options, files);
+  if (!chat_template)
+    console().notice("the model folder has no chat template: /v1/chat/completions is refused");
+  raise_file_limit(options.max_connections);
+
+  Runtime runtime(options.common);
+  Serving serving;
+  serving::HttpServer server(http, handlers(access, serving));
+  std::optional<format::KvKind> kv;
+  if (options.kv_cache_dtype != "auto") kv = format::parse_kv(options.kv_cache_dtype);
+  serving.model = load_weights(files, runtime, kv);
+  runtime.show_fallbacks();
+  serving.engine.emplace(*serving.model, engine_options(options, *serving.model));
+  const std::vector<std::string> names = model_names(options);
+  serving.api.emplace(*serving.engine, tokenizer, chat_template ? &*chat_template : nullptr,
+                      serving::ApiOptions{.models = names,
+                                          .version = ATOM_VERSION,
+                                          .vllm_metrics = options.metrics_compat == "vllm"});
+  serving.ready = true;
+  announce(options, names, server.port());
+  return serve(options, server, serving) ? kSuccess : kFailure;
+}
+
+}  // namespace
+
+void add_serve(Program& program) {
+  CLI::App& verb = add_verb(
+      program.app(),
+      {.name = "serve",
+       .text = "Serve a model: the OpenAI API, and a page to look at",
+       .footer =
+           "Prints one line with the URL when it is ready. Routes: /v1/chat/completions, "
+           "/v1/completions,\n"
+           "/v1/models, /tokenize, /detokenize, /tokenizer_info, /health, /version, /metrics; a "
+           "page at /.\n"
+           "With a key, all of them but /health and the page's own files need it. SIGTERM and "
+           "Ctrl-C let open\n"
+           "requests end (--drain-timeout), a second signal ends the program at once.\n"
+           "\n"
+           "Values come from the command line, then from ATOM_* variables, then from --config:\n"
+           "  port = 8001\n"
+           "  served-model-name = \"small\"\n"
+           "  api-key-file = \"keys.txt\"\n"
+           "\n"
+           "Exit codes: 0 after a signal, 1 when the engine failed. JSON keys, of the line: url, "
+           "models"});
+  const auto options = std::make_shared<ServeOptions>();
+  argument(verb, "MODEL", options->model, "Model folder, plain or quantized");
+  add_serve_options(verb, *options);
+  on_run(program, verb, [options] { return run(*options); });
+}
+
+}  // namespace atom::app

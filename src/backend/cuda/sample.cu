@@ -1,8 +1,9 @@
 // Ids and log-probabilities from logits; a block takes a row.
 //
 // Ids are ranked by a key: the logit in an order-preserving code, descending, then the id. "The ids down to which the
-// mass reaches a target" is found without sorting, by the key's eight bytes in turn. Masses are integers, exp(..) in
-// units of 2^-40 of the most likely id, so that their sums do not depend on the order of the atomic additions.
+// mass reaches a target" is found without sorting all: among bins of the distance from the largest logit, then among the ids of
+// one bin; where these are many, by the key's eight bytes in turn. Masses are integers, exp(..) in units of 2^-40 of the
+// most likely id, so that their sums do not depend on the order of the atomic additions.
 #include "backend/cuda/numbers.cuh"
 #include "backend/cuda/tasks.h"
 #include "backend/cuda/team.cuh"
@@ -12,12 +13,22 @@ namespace {
 
 constexpr int kThreads = 512, kWarps = kThreads / kWarp;
 constexpr int kBins = 256;
+// A mass, at most 2^40, in three parts, whose sums over a vocabulary fit into 32 bits: shared memory adds these by itself.
+constexpr int kPartBits = 14, kParts = 3;
+constexpr int kMostPartIds = 1 << (32 - kPartBits);
+constexpr int kMostCandidates = 1024;
+constexpr float kSpan = 28;  // temperatures from the largest logit to where masses are 0: 40 ln 2
 
 struct Shared {
-  unsigned long long bins[kBins];
+  union {
+    unsigned long long bins[kBins];
+    uint32_t parts[kParts][kBins];
+  };
+  uint64_t keys[kMostCandidates], measures[kMostCandidates];
   uint64_t integers[kWarps];
   double floats[kWarps];
   uint64_t prefix, below;
+  int bin, candidates;
 };
 
 struct Row {
@@ -91,7 +102,7 @@ __device__ void pick_bin(const Search& search, int shift, Shared& s) {
   s.below = below;
 }
 
-__device__ uint64_t find_key(const Row& row, const Search& search, Shared& s) {
+__device__ uint64_t find_key_by_bytes(const Row& row, const Search& search, Shared& s) {
   const int tid = static_cast<int>(threadIdx.x);
   if (tid == 0) s.prefix = s.below = 0;
   for (int shift = 56; shift >= 0; shift -= 8) {
@@ -114,6 +125,110 @@ __device__ uint64_t find_key(const Row& row, const Search& search, Shared& s) {
   return key;
 }
 
+// Bins of equal width from the largest logit down, in the order of keys: rounding is monotonic.
+struct Bins {
+  float largest, per_unit;
+
+  __device__ int of(float logit) const {
+    return static_cast<int>(fminf((largest - logit) * per_unit, kBins - 1.0f));
+  }
+};
+
+// By the first warp: the bin in which the target is reached, or the last one with ids.
+__device__ void pick_part_bin(const Search& search, Shared& s) {
+  constexpr int kEach = kBins / kWarp;
+  const int lane = static_cast<int>(threadIdx.x);
+  uint64_t own[kEach], sum = 0;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i) {
+    const int bin = lane * kEach + i;
+    own[i] = 0;
+    for (int part = 0; part < kParts; ++part)
+      own[i] += static_cast<uint64_t>(s.parts[part][bin]) << (kPartBits * part);
+    sum += own[i];
+  }
+  uint64_t before = sum;
+  for (int distance = 1; distance < kWarp; distance *= 2) {
+    const uint64_t other = __shfl_up_sync(~0u, before, distance);
+    if (lane >= distance) before += other;
+  }
+  uint64_t running = before - sum, below = running;
+  int last = -1;  // of the lane's bins with ids: the first that reaches the target, or the last
+  bool reaches = false;
+#pragma unroll
+  for (int i = 0; i < kEach; ++i)
+    if (own[i] != 0 && !reaches) {
+      last = lane * kEach + i;
+      below = running;
+      running += own[i];
+      reaches = search.reached(running);
+    }
+  const unsigned reached = __ballot_sync(~0u, reaches), filled = __ballot_sync(~0u, last >= 0);
+  if (filled == 0) {
+    if (lane == 0) s.bin = -1;
+    return;
+  }
+  const int winner =
+      reached != 0 ? __ffs(static_cast<int>(reached)) - 1 : 31 - __clz(static_cast<int>(filled));
+  if (lane == winner) s.bin = last, s.below = below;
+}
+
+// Whether the ids of the picked bin are few enough to be among `keys` and `measures`.
+__device__ bool collect(const Row& row, const Search& search, const Bins& bins, Shared& s) {
+  if (threadIdx.x == 0) s.candidates = 0;
+  __syncthreads();
+  const int picked = s.bin;
+  row.each([&](int id, float logit) {
+    if (bins.of(logit) != picked) return;
+    const uint64_t key = Row::key(id, logit);
+    const uint64_t measure = search.counts ? 1 : row.masses[id];
+    if (key > search.limit || measure == 0) return;
+    const int place = atomicAdd(&s.candidates, 1);
+    if (place < kMostCandidates) s.keys[place] = key, s.measures[place] = measure;
+  });
+  __syncthreads();
+  return s.candidates <= kMostCandidates;
+}
+
+__device__ uint64_t find_key(const Row& row, const Search& search, const Bins& bins, Shared& s) {
+  if (row.size > kMostPartIds) return find_key_by_bytes(row, search, s);
+  const int tid = static_cast<int>(threadIdx.x);
+  for (int i = tid; i < kParts * kBins; i += kThreads) s.parts[i / kBins][i % kBins] = 0;
+  __syncthreads();
+  row.each([&](int id, float logit) {
+    if (Row::key(id, logit) > search.limit) return;
+    const uint64_t measure = search.counts ? 1 : row.masses[id];
+    const int bin = bins.of(logit);
+#pragma unroll
+    for (int part = 0; part < kParts; ++part) {
+      const auto bits = static_cast<uint32_t>(measure >> (kPartBits * part)) &
+                        (part + 1 < kParts ? (1u << kPartBits) - 1 : ~0u);
+      if (bits != 0) atomicAdd(&s.parts[part][bin], bits);
+    }
+  });
+  __syncthreads();
+  if (tid < kWarp) pick_part_bin(search, s);
+  __syncthreads();
+  if (s.bin < 0 || !collect(row, search, bins, s)) {
+    __syncthreads();
+    return find_key_by_bytes(row, search, s);
+  }
+  // Each candidate's running measure, from all that come before it.
+  uint64_t reaching = ~uint64_t{0}, last = 0;
+  const int count = s.candidates;
+  for (int i = tid; i < count; i += kThreads) {
+    const uint64_t key = s.keys[i];
+    uint64_t running = s.below;
+    for (int j = 0; j < count; ++j) running += s.keys[j] <= key ? s.measures[j] : 0;
+    if (search.reached(running)) reaching = min(reaching, key);
+    last = max(last, key);
+  }
+  reaching = block_reduce(reaching, Min(), s.integers);
+  last = ~block_reduce(~last, Min(), s.integers);
+  __syncthreads();
+  return reaching != ~uint64_t{0} ? reaching : last;
+}
+
 __device__ uint64_t mass_up_to(const Row& row, uint64_t limit, Shared& s) {
   uint64_t mass = 0;
   row.each([&](int id, float logit) {
@@ -125,22 +240,28 @@ __device__ uint64_t mass_up_to(const Row& row, uint64_t limit, Shared& s) {
 // min_p and top_k, then top_p of what they left, then the id at which the running mass exceeds uniform * mass.
 __device__ int draw(const Row& row, const DrawRule& rule, float largest, Shared& s) {
   constexpr double kUnit = 1099511627776.0;  // 2^40
+  uint64_t all = 0;
   row.each([&](int id, float logit) {
     const double distance = static_cast<double>(logit) - static_cast<double>(largest);
     const double weight = exp(distance / static_cast<double>(rule.temperature));
-    row.masses[id] =
+    const uint64_t own =
         weight < static_cast<double>(rule.min_p) ? 0 : static_cast<uint64_t>(weight * kUnit);
+    row.masses[id] = own;
+    all += own;
   });
-  __syncthreads();
+  all = block_reduce(all, Sum(), s.integers);
+  const Bins bins{largest, kBins / (kSpan * fmaxf(rule.temperature, 1e-30f))};
   uint64_t limit = ~uint64_t{0};
-  if (rule.top_k > 0 && rule.top_k < row.size)
-    limit = find_key(row, {limit, static_cast<double>(rule.top_k), false, true}, s);
-  auto mass = static_cast<double>(mass_up_to(row, limit, s));
+  if (rule.top_k > 0 && rule.top_k < row.size) {
+    limit = find_key(row, {limit, static_cast<double>(rule.top_k), false, true}, bins, s);
+    all = mass_up_to(row, limit, s);
+  }
+  auto mass = static_cast<double>(all);
   if (rule.top_p < 1.0f) {
-    limit = find_key(row, {limit, static_cast<double>(rule.top_p) * mass, false, false}, s);
+    limit = find_key(row, {limit, static_cast<double>(rule.top_p) * mass, false, false}, bins, s);
     mass = static_cast<double>(mass_up_to(row, limit, s));
   }
-  return id_of(find_key(row, {limit, rule.uniform * mass, true, false}, s));
+  return id_of(find_key(row, {limit, rule.uniform * mass, true, false}, bins, s));
 }
 
 __device__ double log_probability(const Row& row, int target, float largest, Shared& s) {

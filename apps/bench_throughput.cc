@@ -249,7 +249,9 @@ constexpr const char* kFooter =
     "of\n"
     "the steps without a prompt. step/floor: how many times as long as what reading the weights "
     "and\n"
-    "the cache once would take (or the products); f16 and w8a8 above 1.15 are void, as baselines.\n"
+    "the cache once would take (or the products); f16 and w8a8 above 1.15 are void as baselines, "
+    "and\n"
+    "ratios to them are in brackets.\n"
     "host: the share of the time that scheduling and sampling take.\n"
     "\n"
     "JSON keys: backend, ceilings {read_bytes_per_second, copy_bytes_per_second,\n"
@@ -263,7 +265,8 @@ constexpr const char* kFooter =
     "ms_per_token,\n"
     "decode_step_ms, decode_sequences, decode_positions, floor_ms, time_over_floor, "
     "scheduling_share,\n"
-    "sampling_share, times_f16, times_w8a8, void}], peak_rss";
+    "sampling_share, times_f16, times_f16_void (its baseline is void),\n"
+    "times_w8a8, times_w8a8_void, void}], peak_rss";
 
 }  // namespace
 

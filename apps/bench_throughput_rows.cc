@@ -14,10 +14,15 @@ const ThroughputRow* find_row(const std::vector<ThroughputRow>& rows, const char
   });
   return found == rows.end() ? nullptr : &*found;
 }
-// How many times the tokens a second of `format`; 0: it has no row.
-double times(const std::vector<ThroughputRow>& rows, const char* format, const ThroughputRow& row) {
+// How many times the tokens a second of `format`; 0: it has no row, or none ended.
+struct Times {
+  double value = 0;
+  bool is_void = false;  // the baseline is
+};
+Times times(const std::vector<ThroughputRow>& rows, const char* format, const ThroughputRow& row) {
   const ThroughputRow* base = find_row(rows, format, row);
-  return base == nullptr ? 0 : row.run.tokens_per_second() / base->run.tokens_per_second();
+  if (base == nullptr || base->run.tokens_per_second() <= 0) return {};
+  return {row.run.tokens_per_second() / base->run.tokens_per_second(), base->is_void()};
 }
 
 Json or_null(double value) { return value > 0 ? Json(value) : Json(nullptr); }
@@ -50,8 +55,10 @@ Json row_json(const std::vector<ThroughputRow>& rows, const ThroughputRow& row) 
               {"time_over_floor", or_null(row.over_floor())},
               {"scheduling_share", t.schedule_seconds / t.seconds},
               {"sampling_share", t.sample_seconds / t.seconds},
-              {"times_f16", or_null(times(rows, "f16", row))},
-              {"times_w8a8", or_null(times(rows, "w8a8", row))},
+              {"times_f16", or_null(times(rows, "f16", row).value)},
+              {"times_f16_void", times(rows, "f16", row).is_void},
+              {"times_w8a8", or_null(times(rows, "w8a8", row).value)},
+              {"times_w8a8_void", times(rows, "w8a8", row).is_void},
               {"void", row.is_void()}});
   return out;
 }
@@ -60,6 +67,10 @@ std::vector<std::string> row_cells(const std::vector<ThroughputRow>& rows,
                                    const ThroughputRow& row) {
   const auto known = [](double value, const char* format) {
     return value > 0 ? fmt::format(fmt::runtime(format), value) : "-";
+  };
+  const auto ratio = [&](const char* format) {  // in brackets where the baseline is void
+    const Times all = times(rows, format, row);
+    return all.is_void ? fmt::format("({:.2f})", all.value) : known(all.value, "{:.2f}");
   };
   const timing::Throughput& t = row.run;
   std::vector<std::string> cells = {row.format, row.kv, row.rule, human_bytes(row.use.weights)};
@@ -74,8 +85,8 @@ std::vector<std::string> row_cells(const std::vector<ThroughputRow>& rows,
                                          fmt::format("{:.2f}", 1e3 * t.seconds_per_token()),
                                          known(1e3 * t.decode_seconds, "{:.2f}"),
                                          known(row.over_floor(), "{:.2f}"),
-                                         known(times(rows, "f16", row), "{:.2f}"),
-                                         known(times(rows, "w8a8", row), "{:.2f}"),
+                                         ratio("f16"),
+                                         ratio("w8a8"),
                                          fmt::format("{:.1f}%", 100 * t.host_share()),
                                          row.is_void() ? "void" : ""};
   cells.insert(cells.end(), more.begin(), more.end());

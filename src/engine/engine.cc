@@ -159,6 +159,14 @@ bool Engine::cancel(RequestId id) {
   return false;
 }
 
+Engine::~Engine() {
+  try {
+    shutdown();
+  } catch (const std::exception&) {
+    // The pages no longer add up, as a step has said: nothing more can be done for the rest.
+  }
+}
+
 void Engine::shutdown() {
   for (const Sequence* sequence : scheduler_.all()) finish(sequence->id, Finish::kCancelled);
 }

@@ -71,13 +71,14 @@ bool Scheduler::is_being_computed(const Sequence& waiting, size_t index) const {
   const auto computes = [&](const std::unique_ptr<Sequence>& other) {
     return std::cmp_less_equal(other->published, index) && end <= other->size() &&
            other->request.cache_salt == waiting.request.cache_salt &&
+           !other->scores_prompt() &&  // which may go on slowly
            std::equal(waiting.ids.begin(), waiting.ids.begin() + end, other->ids.begin());
   };
   return std::any_of(running_.begin(), running_.end(), computes);
 }
 
 // It runs from now on, if there are pages for all that it has so far, and one for the others.
-Scheduler::Admitted Scheduler::admit(size_t index) {
+Scheduler::Admitted Scheduler::admit(size_t index, int passed, Sequence*& admitted) {
   Sequence& sequence = *waiting_[index];
   kv::PageAllocator::Prefix prefix;
   if (!sequence.scores_prompt()) {
@@ -89,7 +90,7 @@ Scheduler::Admitted Scheduler::admit(size_t index) {
   }
   sequence.pages = std::move(prefix.pages);
   const int found = static_cast<int>(sequence.pages.size());
-  const int spare = running_.empty() ? 0 : 1;
+  const int spare = passed + (running_.empty() ? 0 : 1);
   if (!grow(sequence, sequence.size(), spare)) {
     pages_.release(sequence.pages);
     sequence.pages.clear();
@@ -102,19 +103,27 @@ Scheduler::Admitted Scheduler::admit(size_t index) {
   sequence.last_content = prefix.last;
   sequence.place = places_.back();
   places_.pop_back();
-  running_.push_back(std::move(waiting_[index]));
+  admitted = &sequence;
+  const auto younger = [](RequestId id, const std::unique_ptr<Sequence>& s) { return id < s->id; };
+  running_.insert(std::upper_bound(running_.begin(), running_.end(), sequence.id, younger),
+                  std::move(waiting_[index]));
   waiting_.erase(waiting_.begin() + static_cast<std::ptrdiff_t>(index));
   return Admitted::kYes;
 }
 
-// The oldest that waits for no page. Those in front of it keep their turn, so what passes them is over before they are late:
-// nobody passes one whose page is there.
-bool Scheduler::admit_next() {
-  for (size_t i = 0; i < std::min(waiting_.size(), kMostPassed) && !places_.empty(); ++i) {
-    const Admitted admitted = admit(i);
-    if (admitted != Admitted::kAwaitsPage) return admitted == Admitted::kYes;
+// The oldest that waits for no page, and for no turn to score its prompt. Those in front of it keep theirs: what passes them
+// leaves a place and the pages of its ids to each, so they wait for what they share and not for whole texts.
+Sequence* Scheduler::admit_next(bool scored) {
+  const int tokens = pages_.page_tokens();
+  int passed = 0;
+  for (size_t i = 0; i < std::min(waiting_.size(), kMostPassed) && places_.size() > i; ++i) {
+    if (scored || !waiting_[i]->scores_prompt()) {
+      Sequence* sequence = nullptr;
+      if (admit(i, passed, sequence) != Admitted::kAwaitsPage) return sequence;
+    }
+    passed += (waiting_[i]->size() + tokens - 1) / tokens;
   }
-  return false;
+  return nullptr;
 }
 
 std::vector<Chunk> Scheduler::plan() {
@@ -143,7 +152,11 @@ std::vector<Chunk> Scheduler::plan() {
   for (size_t i = 0; i < running_.size() && rows > 0; ++i)
     if (running_[i]->remaining() > 1) take_more(*running_[i]);
   // Those that came to wait again had no room: nobody else is let in before they have.
-  while (preemptions_ == before && rows > 0 && admit_next()) take_more(*running_.back());
+  while (preemptions_ == before && rows > 0) {
+    Sequence* admitted = admit_next(scored > 0);
+    if (admitted == nullptr) break;
+    take_more(*admitted);
+  }
   single.insert(single.end(), longer.begin(), longer.end());
   return single;
 }

@@ -107,8 +107,9 @@ class Scheduler {
   void preempt_youngest();
   void stop(Sequence& sequence);  // gives back its pages and its place
   enum class Admitted { kYes, kNoRoom, kAwaitsPage };
-  Admitted admit(size_t index);  // of those that wait
-  bool admit_next();
+  // Of those that wait; passed: pages to leave to those that it passes. `sequence`: the admitted one.
+  Admitted admit(size_t index, int passed, Sequence*& sequence);
+  Sequence* admit_next(bool scored);  // null: nobody; scored: also those with prompt_logprobs
   // A running one computes page `index` of `waiting` now, which is found when it is done.
   bool is_being_computed(const Sequence& waiting, size_t index) const;
   std::string problem_of(const Sequence& running) const;

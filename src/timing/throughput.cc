@@ -52,7 +52,7 @@ class Loop {
         {.prompt = std::move(prompt), .sampling = sampling, .cache_salt = "", .deadline = {}},
         [this, lengths, first, done = 0](const engine::Event& event) mutable {
           if (first && done == 0) --unstarted_;
-          count(lengths, done++, event);
+          count(lengths, first, done++, event);
         });
   }
 
@@ -67,7 +67,9 @@ class Loop {
     if (stats.step_rows == stats.step_sequences) {
       decode_steps_.push_back(seconds);
       decode_sequences_ += stats.step_sequences;
-      decode_positions_ += static_cast<double>(positions);
+      // `positions` is also of those that wait anew; a share of them is the step's.
+      decode_positions_ += static_cast<double>(positions) * stats.step_sequences /
+                           std::max(stats.running + stats.waiting, stats.step_sequences);
     }
     if (options_.between) options_.between();
     return true;
@@ -112,8 +114,8 @@ class Loop {
   }
 
  private:
-  // The event `done` ids after the first.
-  void count(const Lengths& lengths, int done, const engine::Event& event) {
+  // The event `done` ids after the first. The prompts of the first requests stand for work before the time.
+  void count(const Lengths& lengths, bool first, int done, const engine::Event& event) {
     if (event.finish == engine::Finish::kCancelled) return;  // the end of the loop
     if (event.finish == engine::Finish::kError) error_ = event.error;
     if (event.id) {
@@ -121,7 +123,7 @@ class Loop {
       ++positions_;
     }
     if (done == 0) {
-      counted_.prompt_tokens += lengths.prompt;
+      if (!first) counted_.prompt_tokens += lengths.prompt;
       positions_ += lengths.prompt;
     }
     if (event.finish == engine::Finish::kNot) return;

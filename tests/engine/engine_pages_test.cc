@@ -141,6 +141,44 @@ TEST_P(EnginePages, ScoredPromptsDoNotHoldUpTexts) {
   EXPECT_EQ(answer(alone_now).prompt_logprobs.size(), 299u);
 }
 
+// Those that come later find no place before the copies that wait for a page.
+TEST_P(EnginePages, WhoPassesLeavesPlaces) {
+  Engine engine(watched(),
+                {.max_sequences = 4, .max_rows = 512, .pages = 64, .check_each_step = true});
+  Random random(54);
+  const Request copy = request_of(random_ids(random, 200), 3);
+  for (int i = 0; i < 4; ++i) submit(engine, copy);
+  for (int i = 0; i < 3; ++i) submit(engine, request_of(random_ids(random, 20), 30));
+  engine.step();
+  EXPECT_EQ(engine.stats().running, 1);
+  engine.step();
+  EXPECT_EQ(engine.stats().running, 4);
+  EXPECT_EQ(engine.stats().cached_tokens, 3 * 192);
+  run_out(engine);
+}
+
+// A prompt that would get no row of those that are scored takes neither place nor pages.
+TEST_P(EnginePages, ScoredPromptsWaitForTheirTurn) {
+  Engine engine(watched(),
+                {.max_sequences = 6, .max_rows = 256, .pages = 40, .check_each_step = true});
+  Random random(55);
+  submit(engine, request_of({1, 2, 3}, 10));
+  engine.step();
+  for (int i = 0; i < 3; ++i) {
+    Request scored = request_of(random_ids(random, 100), 2);
+    scored.sampling.prompt_logprobs = 0;
+    submit(engine, scored);
+  }
+  engine.step();
+  EXPECT_EQ(engine.stats().running, 2);
+  const RequestId plain = submit(engine, request_of({4, 5, 6}, 2));
+  engine.step();
+  EXPECT_EQ(engine.stats().running,
+            4);  // the second, whose turn it is beside the first, and the plain one
+  run_out(engine);
+  EXPECT_EQ(answer(plain).ids.size(), 2u);
+}
+
 // One recording for each number of texts, whatever comes between; a GPU replays them.
 TEST_P(EnginePages, StepsAreRecordedOnce) {
   Engine engine(watched(), {.max_sequences = 4, .pages = 40, .check_each_step = true});

@@ -293,6 +293,7 @@ Value Interpreter::path(Value object, const Value& path) {
 }
 
 Value Interpreter::filter(std::string_view name, const Value& input, const Arguments& arguments) {
+  const Nesting nesting(*this);  // filters call filters: map("map", "map", ...)
   heap_.step();
   const Method found = find_filter(name);
   if (found == nullptr) raise("there is no filter '{:.40}'", name);

@@ -107,9 +107,12 @@ Method test_at(size_t at, std::index_sequence<i...>) {
 }
 
 // The name of a filter or test among the positional arguments, and the arguments behind it.
-std::string_view name_and_rest(const Arguments& arguments, size_t at, Arguments& rest) {
+std::string_view name_and_rest(Interpreter& run, const Arguments& arguments, size_t at,
+                               Arguments& rest) {
   if (at >= arguments.positional.size()) raise("the name of a filter or test is missing");
   if (!arguments.positional[at].is(Type::kString)) raise("the name of a filter or test is no text");
+  run.heap().charge((arguments.positional.size() - at - 1) * sizeof(Value) +
+                    arguments.named.size() * sizeof(arguments.named[0]));
   rest.positional.assign(arguments.positional.begin() + static_cast<long>(at) + 1,
                          arguments.positional.end());
   rest.named = arguments.named;
@@ -131,7 +134,7 @@ Value filter_map(Interpreter& run, const Value& input, const Arguments& argument
     }
   } else {
     Arguments rest;
-    const std::string_view name = name_and_rest(arguments, 0, rest);
+    const std::string_view name = name_and_rest(run, arguments, 0, rest);
     for (const Value& item : chosen_from(run, input)) out.push_back(run.filter(name, item, rest));
   }
   return run.heap().list(std::move(out), Flavor::kGenerator);
@@ -143,7 +146,7 @@ Value chosen(Interpreter& run, const Value& input, const Arguments& arguments, b
   const size_t at = by_attribute ? 1 : 0;
   Arguments rest;
   std::string_view name;
-  if (arguments.positional.size() > at) name = name_and_rest(arguments, at, rest);
+  if (arguments.positional.size() > at) name = name_and_rest(run, arguments, at, rest);
   std::vector<Value> out;
   for (const Value& item : chosen_from(run, input)) {
     const Value part = by_attribute ? run.path(item, arguments.positional[0]) : item;

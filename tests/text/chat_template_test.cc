@@ -167,6 +167,17 @@ TEST(ChatTemplateTest, RecursionIsBounded) {
   expect_contains(error_of("{% set n = namespace() %}{% set n.n = n %}{{ n }}"), "deeper");
 }
 
+// Each filter hands the rest of its arguments to the next one, as a copy.
+TEST(ChatTemplateTest, FiltersThatCallFiltersAreBounded) {
+  const std::string deep = "{{ 'a'|map(" + times("'map', ", 12'000) + "'upper')|list }}";
+  expect_contains(error_of(deep), "deeper than 600 levels");
+  ChatTemplateLimits small;
+  small.memory_bytes = 1 << 20;
+  expect_contains(error_of(deep, Json::object(), small), "1048576 bytes");
+  EXPECT_EQ(rendered("{{ ['ab']|map('map', 'upper')|map('list')|list }}", Json::object()),
+            Json("[['A', 'B']]"));
+}
+
 // Templates that would run for hours without the budget of steps.
 TEST(ChatTemplateTest, NothingHangs) {
   ChatTemplateLimits limits;

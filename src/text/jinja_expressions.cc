@@ -264,7 +264,7 @@ ExprPtr Parser::postfix(ExprPtr expr) {
 
 ExprPtr Parser::filters(ExprPtr expr) {
   while (true) {
-    if (at_operator("|")) {
+    if (take_operator("|")) {
       expr = filter(std::move(expr));
     } else if (at_name("is")) {
       expr = test(std::move(expr));
@@ -278,8 +278,8 @@ ExprPtr Parser::filters(ExprPtr expr) {
   }
 }
 
+// What stands behind the bar.
 ExprPtr Parser::filter(ExprPtr input) {
-  expect_operator("|");
   auto made = node(ExprKind::kFilter);
   made->parts.push_back(std::move(input));
   made->text = expect_identifier();

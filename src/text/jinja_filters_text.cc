@@ -203,6 +203,26 @@ Value filter_abs(Interpreter&, const Value& input, const Arguments& arguments) {
   return input.as_int() < 0 ? negated(input, true) : of_int(input.as_int());
 }
 
+// To a multiple of 10^places, places > 0, ties to even.
+int64_t rounded_integer(int64_t value, int64_t places) {
+  constexpr int64_t kMostPlaces = 18;  // 10^18 fits, and half of 10^19 does
+  constexpr int64_t kHalfOfMore = 5'000'000'000'000'000'000;
+  if (places > kMostPlaces) {
+    if (places == kMostPlaces + 1 && (value > kHalfOfMore || value < -kHalfOfMore))
+      raise("an integer does not fit in 64 bits");
+    return 0;
+  }
+  int64_t scale = 1;
+  for (int64_t i = 0; i < places; ++i) scale *= 10;
+  const int64_t rest = value % scale;
+  int64_t out = value - rest;
+  const int64_t size = rest < 0 ? -rest : rest;
+  const bool away = size > scale / 2 || (size == scale / 2 && value / scale % 2 != 0);
+  if (away && __builtin_add_overflow(out, value < 0 ? -scale : scale, &out))
+    raise("an integer does not fit in 64 bits");
+  return out;
+}
+
 Value filter_round(Interpreter& run, const Value& input, const Arguments& arguments) {
   const Parameters parameters("round", arguments, {"precision", "method"});
   const std::string_view method = parameters.text(1, "common");
@@ -216,11 +236,11 @@ Value filter_round(Interpreter& run, const Value& input, const Arguments& argume
     const double scaled = input.as_double() * scale;
     return of_float((method == "ceil" ? std::ceil(scaled) : std::floor(scaled)) / scale);
   }
-  if (input.is_integral() && precision >= 0) return of_int(input.as_int());
+  if (input.is_integral())
+    return of_int(precision < 0 ? rounded_integer(input.as_int(), -precision) : input.as_int());
   if (precision < 0) {
     const double scale = std::pow(10.0, static_cast<double>(-precision));
-    const double value = std::nearbyint(input.as_double() / scale) * scale;
-    return input.is_integral() ? of_int(static_cast<int64_t>(value)) : of_float(value);
+    return of_float(std::nearbyint(input.number / scale) * scale);
   }
   if (!std::isfinite(input.number)) return input;
   // Printing rounds the exact value to the nearest decimal, ties to even, as Python's round().

@@ -204,7 +204,7 @@ StatementPtr Parser::set_statement() {
   }
   made->kind = StmtKind::kSetBlock;
   ExprPtr through;
-  while (at_operator("|")) through = filter(std::move(through));
+  while (take_operator("|")) through = filter(std::move(through));
   made->values.push_back(std::move(through));
   end_block("");
   made->bodies.push_back(body({"endset"}));
@@ -267,11 +267,8 @@ StatementPtr Parser::call_statement() {
 StatementPtr Parser::filter_statement() {
   auto made = make(StmtKind::kFilter);
   next();
-  // The first filter of the chain has no bar before it.
-  tokens_.insert(tokens_.begin() + static_cast<long>(at_),
-                 {TokenKind::kOperator, "|", peek().line});
-  ExprPtr through;
-  while (at_operator("|")) through = filter(std::move(through));
+  ExprPtr through = filter(nullptr);  // the first has no bar before it
+  while (take_operator("|")) through = filter(std::move(through));
   made->values.push_back(std::move(through));
   end_block("");
   made->bodies.push_back(body({"endfilter"}));

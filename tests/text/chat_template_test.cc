@@ -229,6 +229,36 @@ TEST(ChatTemplateTest, DamagedTemplatesEnd) {
   EXPECT_LT(rendered_count, 360u);
 }
 
+// A parser that moved all tokens for each tag took 20 s here.
+TEST(ChatTemplateTest, ManyFilterTagsAreParsed) {
+  const std::string tag = "{% filter trim|upper %} a{% endfilter %}";
+  const size_t count = (1 << 20) / tag.size();
+  EXPECT_EQ(rendered(times(tag, count), Json::object()), Json(times("A", count)));
+  expect_contains(error_of("{% filter %}a{% endfilter %}"), "line 1: expected a name");
+  expect_contains(error_of("{% filter |trim %}a{% endfilter %}"), "line 1: expected a name");
+}
+
+// The sums are Python's round(value, precision).
+TEST(ChatTemplateTest, LargeIntegersAreRounded) {
+  const std::map<std::string, std::string> sums = {
+      {"9223372036854775804|round(-1)", "9223372036854775800"},
+      {"123456789012345678|round(-1)", "123456789012345680"},
+      {"(-9223372036854774807)|round(-3)", "-9223372036854775000"},
+      {"25|round(-1)", "20"},
+      {"35|round(-1)", "40"},
+      {"(-25)|round(-1)", "-20"},
+      {"(-26)|round(-1)", "-30"},
+      {"5000000000000000000|round(-19)", "0"},
+      {"9223372036854775807|round(-20)", "0"},
+      {"true|round(-1)", "0"},
+  };
+  for (const auto& [source, sum] : sums)
+    EXPECT_EQ(rendered("{{ " + source + " }}", Json::object()), Json(sum)) << source;
+  for (const char* source : {"9223372036854775807|round(-1)", "(-9223372036854775807)|round(-3)",
+                             "5000000000000000001|round(-19)"})
+    expect_contains(error_of("{{ " + std::string(source) + " }}"), "64 bits");
+}
+
 TEST(ChatTemplateTest, ContextIsChecked) {
   expect_contains(error_of("", Json::array()), "must be a JSON object");
   EXPECT_EQ(rendered("{{ a }}", {{"a", "x\xFFy"}}), Json("x\xEF\xBF\xBDy"));

@@ -7,8 +7,8 @@
 #include <mutex>
 #include <thread>
 
-#include "base/file.h"
 #include "base/log.h"
+#include "checkpoint/chat_template_file.h"
 #include "console.h"
 #include "machine.h"
 #include "model/forward.h"
@@ -26,7 +26,6 @@ namespace {
 
 constexpr double kDrainSeconds = 30;
 constexpr double kDeadSeconds = 3;  // in which a server whose engine has died still says so
-constexpr uint64_t kTemplateBytes = 1 << 20;
 constexpr auto kTick = std::chrono::milliseconds(50);
 
 // Descriptors for all connections, where the hard limit allows them.
@@ -90,42 +89,19 @@ engine::EngineOptions engine_options(const ServeOptions& options, const model::M
   return result;
 }
 
-struct TemplateSource {
-  std::string name, text;
-};
-
-// chat_template.jinja of the folder, or "chat_template" of its tokenizer_config.json: a text, or a list of named ones, of
-// which "default" is taken. --chat-template FILE beats both.
-std::optional<TemplateSource> template_source(const ServeOptions& options,
-                                              const checkpoint::ModelFiles& files) {
-  const std::filesystem::path file = options.chat_template.empty()
-                                         ? files.folder() / "chat_template.jinja"
-                                         : std::filesystem::path(options.chat_template);
-  if (!options.chat_template.empty() || std::filesystem::exists(file))
-    return TemplateSource{file.string(), read_file(file, kTemplateBytes)};
-  if (!files.tokenizer_config()) return std::nullopt;
-  const Json& config = *files.tokenizer_config();
-  const auto found = config.find("chat_template");
-  if (found == config.end()) return std::nullopt;
-  const std::string name = (files.folder() / "tokenizer_config.json").string();
-  if (found->is_string()) return TemplateSource{name, found->get<std::string>()};
-  if (!found->is_array()) return std::nullopt;
-  for (const Json& one : *found)
-    if (one.is_object() && one.value("name", Json()) == "default" &&
-        one.value("template", Json()).is_string())
-      return TemplateSource{name, one["template"].get<std::string>()};
-  return std::nullopt;
-}
-
 // None: chat is refused, completions work.
-std::optional<text::ChatTemplate> load_chat_template(const ServeOptions& options,
-                                                     const checkpoint::ModelFiles& files) {
-  const std::optional<TemplateSource> source = template_source(options, files);
-  if (!source) return std::nullopt;
+std::optional<text::ChatTemplate> load_chat_template(const checkpoint::ChatTemplateFile& file) {
+  if (!file.source) {
+    console().notice("the model folder has no chat template: /v1/chat/completions is refused");
+    return std::nullopt;
+  }
+  if (!file.name.empty() && file.name != "default")
+    console().notice(fmt::format("{}: no chat template has the name 'default': '{}' is used",
+                                 file.origin, file.name));
   try {
-    return text::ChatTemplate::parse(source->text);
+    return text::ChatTemplate::parse(*file.source);
   } catch (const Error& error) {
-    fail("{}: the chat template cannot be read: {}", source->name, error.what());
+    fail("{}: the chat template cannot be read: {}", file.origin, error.what());
   }
 }
 
@@ -241,9 +217,9 @@ int run(const ServeOptions& options) {
   const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
-  const std::optional<text::ChatTemplate> chat_template = load_chat_template(options, files);
-  if (!chat_template)
-    console().notice("the model folder has no chat template: /v1/chat/completions is refused");
+  const checkpoint::ChatTemplateFile chat_file =
+      checkpoint::read_chat_template(files.folder(), options.chat_template);
+  const std::optional<text::ChatTemplate> chat_template = load_chat_template(chat_file);
   raise_file_limit(options.max_connections);
 
   Runtime runtime(options.common);
@@ -258,6 +234,8 @@ int run(const ServeOptions& options) {
   serving.api.emplace(*serving.engine, tokenizer, chat_template ? &*chat_template : nullptr,
                       serving::ApiOptions{.models = names,
                                           .version = ATOM_VERSION,
+                                          .bos_token = chat_file.bos_token,
+                                          .eos_token = chat_file.eos_token,
                                           .vllm_metrics = options.metrics_compat == "vllm"});
   serving.ready = true;
   announce(options, names, server.port());

@@ -1,5 +1,7 @@
 #include "checkpoint/chat_template_file.h"
 
+#include <utility>
+
 #include "base/error.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -17,27 +19,30 @@ Json object_of(const std::filesystem::path& path) {
   return json;
 }
 
-// One of a list of named templates.
-std::string named_template(const Json& list, const std::string& source, std::string_view name) {
-  std::optional<std::string> found;
+// "default" of a list of named templates, or else its first.
+void take_named(const Json& list, ChatTemplateFile& out) {
+  if (list.empty()) fail("{}: the list \"chat_template\" is empty", out.origin);
   for (size_t i = 0; i < list.size(); ++i) {
-    const std::string entry = fmt::format("{}: chat_template[{}]", source, i);
-    if (get_string(list[i], "name", entry) != name) continue;
-    if (found) fail("{}: chat_template has the name '{}' twice", source, name);
-    found = get_string(list[i], "template", entry);
+    const std::string entry = fmt::format("{}: chat_template[{}]", out.origin, i);
+    const std::string name = get_string(list[i], "name", entry);
+    std::string source = get_string(list[i], "template", entry);
+    if (name == "default" && out.name == name)
+      fail("{}: chat_template has the name '{}' twice", out.origin, name);
+    if (out.source && name != "default") continue;
+    out.source = std::move(source);
+    out.name = name;
   }
-  if (!found) fail("{}: chat_template has no template of the name '{}'", source, name);
-  return *found;
 }
 
-std::optional<std::string> template_of(const Json& config, const std::string& source,
-                                       std::string_view name) {
+void take_template(const Json& config, const std::filesystem::path& path, ChatTemplateFile& out) {
   const auto field = config.find("chat_template");
-  if (field == config.end() || field->is_null()) return std::nullopt;
-  if (field->is_array()) return named_template(*field, source, name);
+  if (field == config.end() || field->is_null()) return;
+  out.origin = path.native();
+  if (field->is_array()) return take_named(*field, out);
   if (!field->is_string())
-    fail("{}: the field \"chat_template\" must be a string or a list of named templates", source);
-  return field->get<std::string>();
+    fail("{}: the field \"chat_template\" must be a string or a list of named templates",
+         out.origin);
+  out.source = field->get<std::string>();
 }
 
 // A special token: its text, or an object with the text in "content".
@@ -52,20 +57,21 @@ std::string token_of(const Json& config, const std::string& key, const std::stri
 
 }  // namespace
 
-ChatTemplateFile read_chat_template(const std::filesystem::path& folder, std::string_view name) {
+ChatTemplateFile read_chat_template(const std::filesystem::path& folder,
+                                    const std::filesystem::path& file) {
   if (!std::filesystem::is_directory(folder)) fail("{}: is not a folder", folder.native());
   const std::filesystem::path config_path = folder / "tokenizer_config.json";
   const std::filesystem::path map_path = folder / "special_tokens_map.json";
   const Json config = object_of(config_path);
   const Json map = object_of(map_path);
   ChatTemplateFile out;
-  const std::filesystem::path own = folder / "chat_template.jinja";
-  const bool has_own = std::filesystem::exists(own);
-  out.source =
-      has_own ? read_file(own, kMaxBytes) : template_of(config, config_path.native(), name);
-  const bool single = has_own || (out.source && !config.at("chat_template").is_array());
-  if (single && name != "default")
-    fail("{}: has one chat template, and none of the name '{}'", folder.native(), name);
+  const std::filesystem::path own = file.empty() ? folder / "chat_template.jinja" : file;
+  if (!file.empty() || std::filesystem::exists(own)) {
+    out.source = read_file(own, kMaxBytes);
+    out.origin = own.native();
+  } else {
+    take_template(config, config_path, out);
+  }
   const auto token = [&](const std::string& key) {
     std::string text = token_of(config, key, config_path.native());
     return text.empty() ? token_of(map, key, map_path.native()) : text;

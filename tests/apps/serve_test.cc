@@ -4,9 +4,11 @@
 #include <filesystem>
 #include <fstream>
 
+#include "apps/model_copy.h"
 #include "base/json.h"
 #include "run_program.h"
 #include "serving/socket_client.h"
+#include "testing/temp_folder.h"
 
 namespace atom::testing {
 namespace {
@@ -134,6 +136,31 @@ TEST(ServeTest, ServesUntilItIsToldToStop) {
   EXPECT_NE(drained.body.find("\"finish_reason\":\"length\""), std::string::npos) << drained.body;
   EXPECT_EQ(served.code(), 0) << served.errors();
   EXPECT_FALSE(Client(served.port()).connected());
+}
+
+TEST(ServeTest, ChatTakesTemplateAndTokensOfTheFolder) {
+  const TempFolder folder;
+  const ModelCopy copy(folder / "model", kModel);
+  copy.replace("special_tokens_map.json", R"({"bos_token": {"content": "</s>"}})");
+  copy.replace("tokenizer_config.json",
+               R"({"eos_token": "<unk>", "chat_template": [{"name": "rag", "template":
+                   "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"}]})");
+  Invocation run = serve({});
+  run.arguments[1] = copy.path();
+  Served served(run);
+  ASSERT_NE(served.port(), 0) << served.errors();
+  Client client(served.port());
+  const auto tokens = [&client](const std::string& body) {
+    EXPECT_TRUE(client.send(request("POST", "/tokenize", body)));
+    return json_of(client.answer())["tokens"];
+  };
+  const Json plain = tokens(R"({"prompt": "</s>hi<unk>", "add_special_tokens": false})");
+  EXPECT_GE(plain.size(), 3u);
+  EXPECT_EQ(tokens(R"({"messages": [{"role": "user", "content": "hi"}]})"), plain);
+  served.signal(SIGTERM);
+  EXPECT_EQ(served.code(), 0);
+  EXPECT_NE(served.errors().find("no chat template has the name 'default': 'rag' is used"),
+            std::string::npos);
 }
 
 TEST(ServeTest, TakesOptionsFromTheCommandLineThenVariablesThenAFile) {

@@ -18,13 +18,10 @@ class ChatTemplateFileTest : public ::testing::Test {
     write_file_atomically(folder_ / name, bytes);
   }
   void put_config(std::string_view json) { put("tokenizer_config.json", json); }
-  ChatTemplateFile read(std::string_view name = "default") {
-    return read_chat_template(folder_.path(), name);
-  }
-  void expect_refused(std::initializer_list<std::string_view> parts,
-                      std::string_view name = "default") {
-    expect_error([&] { read(name); }, parts);
-    expect_error([&] { read(name); }, {folder_.path().string()});
+  ChatTemplateFile read() { return read_chat_template(folder_.path()); }
+  void expect_refused(std::initializer_list<std::string_view> parts) {
+    expect_error([&] { read(); }, parts);
+    expect_error([&] { read(); }, {folder_.path().string()});
   }
   TempFolder folder_;
 };
@@ -39,6 +36,7 @@ TEST_F(ChatTemplateFileTest, AFolderWithoutOneHasNone) {
 TEST_F(ChatTemplateFileTest, ReadsATextAndTokens) {
   put_config(R"({"chat_template":"a{{ b }}","bos_token":"<s>","eos_token":{"content":"</s>"}})");
   EXPECT_EQ(read().source, "a{{ b }}");
+  EXPECT_EQ(read().name, "");
   EXPECT_EQ(read().bos_token, "<s>");
   EXPECT_EQ(read().eos_token, "</s>");
 }
@@ -50,12 +48,30 @@ TEST_F(ChatTemplateFileTest, ItsOwnFileComesFirst) {
   EXPECT_EQ(read().eos_token, "x");
 }
 
-TEST_F(ChatTemplateFileTest, PicksANamedTemplate) {
+TEST_F(ChatTemplateFileTest, AnotherFileBeatsTheFolder) {
+  put_config(R"({"chat_template":1,"eos_token":"x"})");
+  put("chat_template.jinja", "own");
+  put("other.jinja", "other");
+  const ChatTemplateFile file = read_chat_template(folder_.path(), folder_ / "other.jinja");
+  EXPECT_EQ(file.source, "other");
+  EXPECT_EQ(file.origin, (folder_ / "other.jinja").string());
+  EXPECT_EQ(file.eos_token, "x");
+  expect_error([&] { read_chat_template(folder_.path(), folder_ / "none"); }, {"none"});
+}
+
+TEST_F(ChatTemplateFileTest, TakesTheDefaultOfAList) {
   put_config(
-      R"({"chat_template":[{"name":"default","template":"d"},{"name":"tool_use","template":"t"}]})");
+      R"({"chat_template":[{"name":"tool_use","template":"t"},{"name":"default","template":"d"}]})");
   EXPECT_EQ(read().source, "d");
-  EXPECT_EQ(read("tool_use").source, "t");
-  expect_refused({"no template of the name 'rag'"}, "rag");
+  EXPECT_EQ(read().name, "default");
+  EXPECT_EQ(read().origin, (folder_ / "tokenizer_config.json").string());
+}
+
+TEST_F(ChatTemplateFileTest, TakesTheFirstOfAListWithoutDefault) {
+  put_config(
+      R"({"chat_template":[{"name":"tool_use","template":"t"},{"name":"rag","template":"r"}]})");
+  EXPECT_EQ(read().source, "t");
+  EXPECT_EQ(read().name, "tool_use");
 }
 
 TEST_F(ChatTemplateFileTest, TokensMayLieInTheMap) {
@@ -73,7 +89,7 @@ TEST_F(ChatTemplateFileTest, RefusesBadFiles) {
   put_config(R"({"chat_template":1})");
   expect_refused({"\"chat_template\" must be a string or a list"});
   put_config(R"({"chat_template":[]})");
-  expect_refused({"no template of the name 'default'"});
+  expect_refused({"the list \"chat_template\" is empty"});
   put_config(R"({"chat_template":["x"]})");
   expect_refused({"chat_template[0]"});
   put_config(R"({"chat_template":[{"name":"default"}]})");
@@ -85,8 +101,6 @@ TEST_F(ChatTemplateFileTest, RefusesBadFiles) {
   expect_refused({"\"bos_token\" must be a string or an object"});
   put_config(R"({"bos_token":{"content":1}})");
   expect_refused({"bos_token", "\"content\" must be a string"});
-  put_config(R"({"chat_template":"one"})");
-  expect_refused({"one chat template, and none of the name 'rag'"}, "rag");
   expect_error([&] { read_chat_template(folder_ / "missing"); }, {"missing", "not a folder"});
 }
 

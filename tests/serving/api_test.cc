@@ -82,6 +82,23 @@ TEST_F(ApiTest, Tokenizes) {
   EXPECT_EQ(info["bos_token"], "<s>");
 }
 
+TEST_F(ApiTest, TemplatesGetTheTokensOfTheModelFolder) {
+  template_ = text::ChatTemplate::parse("{{ bos_token }}a{{ eos_token }}");
+  const auto tokens = [this] {
+    return ask("/tokenize", R"({"messages": [{"role": "user", "content": "hi"}]})")
+        .json()["tokens"];
+  };
+  const auto encode = [](const std::string& text) {
+    return Json(small_model().tokenizer.encode(text, {.add_special_tokens = false}));
+  };
+  EXPECT_EQ(tokens(), encode("<s>a</s>"));  // the tokenizer's own
+  api_.reset();
+  api_options_.bos_token = "</s>";
+  api_options_.eos_token = "<unk>";
+  EXPECT_EQ(tokens(), encode("</s>a<unk>"));
+  EXPECT_EQ(get("/tokenizer_info").json()["eos_token"], "<unk>");
+}
+
 TEST_F(ApiTest, RefusesWhatIsNoJson) {
   const std::string deep(100000, '[');
   for (const std::string& body : {std::string(),

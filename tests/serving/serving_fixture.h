@@ -276,7 +276,7 @@ class ApiTest : public ::testing::Test {
   }
   ~ApiTest() override { gate_.allow(-1); }
 
-  const text::ChatTemplate template_ = text::ChatTemplate::parse(
+  text::ChatTemplate template_ = text::ChatTemplate::parse(
       "{% for message in messages %}{{ message['role'] }}: {{ message['content'] }}\n{% endfor %}");
   std::unique_ptr<EngineThread> engine_;
   std::unique_ptr<Api> api_;

@@ -93,9 +93,10 @@ std::optional<HttpResponse> Access::check(const HttpHead& head) const {
   if (!host_allowed(head.host) && !head.host.empty())  // HTTP/1.0 may be without; browsers are not
     return error_(
         403, "the Host header names a host that this server is not known by (see --allowed-hosts)");
-  if (keys_.empty() ||
-      std::find(open_paths_.begin(), open_paths_.end(), head.path) != open_paths_.end())
-    return std::nullopt;
+  const bool open =  // HEAD is shown as GET
+      head.method == "GET" &&
+      std::find(open_paths_.begin(), open_paths_.end(), head.path) != open_paths_.end();
+  if (keys_.empty() || open) return std::nullopt;
   if (key_allowed(head.authorization)) return std::nullopt;
   HttpResponse refusal =
       error_(401, head.authorization.empty() ? "an API key is required: Authorization: Bearer KEY"

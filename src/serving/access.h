@@ -23,7 +23,7 @@ struct AccessOptions {
   std::string host = "127.0.0.1";  // that the server listens on
   std::vector<std::string>
       allowed_hosts;  // names besides localhost, `host`, and addresses; "*": any
-  std::vector<std::string> open_paths = {"/health"};  // that need no key
+  std::vector<std::string> open_paths = {"/health"};  // whose GET and HEAD need no key
 };
 
 class Access {

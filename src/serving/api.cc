@@ -206,9 +206,9 @@ void Api::Impl::handle(HttpRequest request, const std::shared_ptr<Reply>& reply)
     if (route->completes) require_engine();
     const auto busy = std::make_shared<Busy>(busy_);
     const size_t bytes = request.body.size();
-    auto work = [this, action = route->action, body = std::move(request.body), reply, busy] {
-      post(action, body, reply, busy);
-    };
+    auto work = [this, action = route->action, body = std::move(request.body),
+                 charge = std::move(request.body_charge), reply,
+                 busy] { post(action, body, reply, busy); };
     if (!work_.post(bytes, std::move(work)))
       throw ApiError(429, "too many requests are waiting; try again later", "",
                      "rate_limit_exceeded");

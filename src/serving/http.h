@@ -31,6 +31,8 @@ struct HttpHead {                   // what is known before the body
 struct HttpRequest {
   HttpHead head;
   std::string body;
+  std::shared_ptr<const void> body_charge =
+      nullptr;  // lives as long as the body; see all_body_bytes
 };
 struct HttpResponse {
   int status = 200;
@@ -70,6 +72,7 @@ struct HttpOptions {
   size_t target_bytes = 8 << 10;           // more: 414
   size_t head_bytes = 32 << 10;            // request line and headers; more: 431
   size_t body_bytes = 16 << 20;            // more: 413
+  size_t all_body_bytes = 256 << 20;       // of all bodies in memory; more: 503
   size_t stream_queue_bytes = 1 << 20;     // of one stream, not taken by the client yet
   int max_connections = 1024;              // more: 503
   // Seconds.

@@ -202,12 +202,15 @@ awaitable<void> Connection::run(bool turned_away) {
 
 // Feeds the parser until `part` is over. False: the client has gone, or is too slow.
 awaitable<bool> Connection::read_part(RequestParser& parser, RequestParser::State part,
-                                      double seconds) {
+                                      double seconds, BodyCharge* charge) {
   const Clock::time_point deadline = after(seconds);
   for (;;) {
     while (parser.state() == part) {
       const size_t size = parser.feed(std::string_view(input_).substr(used_));
       used_ += size;
+      if (charge && parser.state() != RequestParser::State::kRefused &&
+          !charge->grow_to(parser.body_memory()))
+        parser.refuse(503, "the bodies of the requests under way leave no room for this one");
       if (size == 0) break;
     }
     if (parser.state() != part) co_return true;
@@ -226,9 +229,11 @@ awaitable<bool> Connection::next_request() {
   }
   const Counted counted(loop_->requests);
   using State = RequestParser::State;
-  RequestParser parser({.target_bytes = loop_->options.target_bytes,
-                        .head_bytes = loop_->options.head_bytes,
-                        .body_bytes = loop_->options.body_bytes},
+  const HttpOptions& options = loop_->options;
+  auto charge = std::make_shared<BodyCharge>(loop_->body_bytes, options.all_body_bytes);
+  RequestParser parser({.target_bytes = options.target_bytes,
+                        .head_bytes = options.head_bytes,
+                        .body_bytes = options.body_bytes},
                        client_);
   if (!co_await read_part(parser, State::kHead, loop_->options.head_seconds)) {
     if (!end_of_input_ && !closed_) co_await refuse(parser, too_slow(*loop_, "head"));
@@ -236,25 +241,38 @@ awaitable<bool> Connection::next_request() {
   }
   if (parser.state() != State::kRefused) {
     const bool body_to_come = parser.state() == State::kBody;
-    std::optional<HttpResponse> refusal = loop_->handlers.admit(parser.head());
-    if (!refusal && parser.head().method != "GET" && parser.head().method != "POST") {
-      refusal = loop_->handlers.error(405, "the method is not GET, HEAD or POST");
-      refusal->headers.emplace_back("Allow", "GET, HEAD, POST");
-    }
+    std::optional<HttpResponse> refusal = admit(parser);
     if (refusal) co_return co_await refuse(parser, std::move(*refusal)) && !body_to_come;
     if (body_to_come) {
       if (parser.wants_continue() && used_ == input_.size() &&
           !co_await send("HTTP/1.1 100 Continue\r\n\r\n"))
         co_return false;
-      if (!co_await read_part(parser, State::kBody, loop_->options.body_seconds)) {
+      if (!co_await read_part(parser, State::kBody, options.body_seconds, charge.get())) {
         if (!end_of_input_ && !closed_) co_await refuse(parser, too_slow(*loop_, "body"));
         co_return false;
       }
     }
   }
-  if (parser.state() == State::kRefused)
-    co_return co_await refuse(parser, loop_->handlers.error(parser.status(), parser.message()));
-  co_return co_await answer(parser);
+  if (parser.state() == State::kRefused) {
+    HttpResponse refusal = loop_->handlers.error(parser.status(), parser.message());
+    if (parser.status() == 503) refusal.headers.emplace_back("Retry-After", "1");
+    co_return co_await refuse(parser, std::move(refusal));
+  }
+  co_return co_await answer(parser, charge);
+}
+
+// A refusal from the head alone, or nothing.
+std::optional<HttpResponse> Connection::admit(const RequestParser& parser) const {
+  std::optional<HttpResponse> refusal = loop_->handlers.admit(parser.head());
+  if (refusal) return refusal;
+  const std::string& method = parser.head().method;
+  if (method != "GET" && method != "POST") {
+    refusal = loop_->handlers.error(405, "the method is not GET, HEAD or POST");
+    refusal->headers.emplace_back("Allow", "GET, HEAD, POST");
+  } else if (method == "GET" && parser.state() == RequestParser::State::kBody) {
+    refusal = loop_->handlers.error(413, "a GET or HEAD request has a body");
+  }
+  return refusal;
 }
 
 std::shared_ptr<Exchange> Connection::make_exchange(const RequestParser& parser) {
@@ -280,10 +298,12 @@ awaitable<bool> Connection::refuse(const RequestParser& parser, HttpResponse res
   co_return co_await send(exchange->take().bytes) && exchange->keep_alive();
 }
 
-awaitable<bool> Connection::answer(RequestParser& parser) {
+awaitable<bool> Connection::answer(RequestParser& parser, std::shared_ptr<BodyCharge>& charge) {
   const std::shared_ptr<Exchange> exchange = make_exchange(parser);
   try {
-    loop_->handlers.handle(parser.take_request(), make_reply(exchange));
+    HttpRequest request = parser.take_request();
+    request.body_charge = std::move(charge);
+    loop_->handlers.handle(std::move(request), make_reply(exchange));
   } catch (const std::exception& error) {  // the reply has gone with the call, and answers
     log_warning("a request failed: {}", error.what());
   }

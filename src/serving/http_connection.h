@@ -10,8 +10,10 @@
 #include <boost/asio/steady_timer.hpp>
 #include <chrono>
 #include <memory>
+#include <optional>
 #include <string>
 #include <unordered_set>
+#include <utility>
 
 #include "serving/http_exchange.h"
 #include "serving/http_parser.h"
@@ -20,6 +22,33 @@
 namespace atom::serving {
 
 class Connection;
+
+// Bytes of one body, as part of those of all bodies in memory; gives them back when it goes, on any thread.
+class BodyCharge {
+ public:
+  BodyCharge(std::shared_ptr<std::atomic<size_t>> all, size_t most)
+      : all_(std::move(all)), most_(most) {}
+  ~BodyCharge() { *all_ -= bytes_; }
+  BodyCharge(const BodyCharge&) = delete;
+  BodyCharge& operator=(const BodyCharge&) = delete;
+
+  // False: all bodies would be more than `most`; nothing has changed then.
+  bool grow_to(size_t bytes) {
+    if (bytes <= bytes_) return true;
+    const size_t more = bytes - bytes_;
+    if (all_->fetch_add(more) + more > most_) {
+      *all_ -= more;
+      return false;
+    }
+    bytes_ = bytes;
+    return true;
+  }
+
+ private:
+  const std::shared_ptr<std::atomic<size_t>> all_;
+  const size_t most_;
+  size_t bytes_ = 0;
+};
 
 // What connections share. Exchanges keep it alive, so that they can wake the I/O thread at any time.
 struct HttpLoop {
@@ -30,6 +59,8 @@ struct HttpLoop {
   std::atomic<bool> draining = false;
   std::atomic<int> connections = 0;
   std::atomic<int> requests = 0;  // from their first byte to the last of their answer
+  const std::shared_ptr<std::atomic<size_t>> body_bytes =
+      std::make_shared<std::atomic<size_t>>(0);          // of all bodies in memory
   std::unordered_set<std::shared_ptr<Connection>> open;  // of the I/O thread
 };
 
@@ -62,9 +93,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
       Clock::time_point deadline);  // false: it has passed, or the connection was closed
   boost::asio::awaitable<bool> next_request();  // false: no more
   boost::asio::awaitable<bool> read_part(RequestParser& parser, RequestParser::State part,
-                                         double seconds);
+                                         double seconds, BodyCharge* charge = nullptr);
+  std::optional<HttpResponse> admit(const RequestParser& parser) const;
   boost::asio::awaitable<bool> refuse(const RequestParser& parser, HttpResponse response);
-  boost::asio::awaitable<bool> answer(RequestParser& parser);
+  // Takes `charge` along with the request.
+  boost::asio::awaitable<bool> answer(RequestParser& parser, std::shared_ptr<BodyCharge>& charge);
   boost::asio::awaitable<bool> send(std::string bytes, const Exchange* exchange = nullptr);
   boost::asio::awaitable<void> linger();
   void close();

@@ -63,6 +63,10 @@ RequestParser::RequestParser(const Limits& limits, std::string client)
 }
 RequestParser::~RequestParser() = default;
 
+size_t RequestParser::body_memory() const {
+  return impl_->parser.get().body().capacity() + request_.body.capacity();
+}
+
 void RequestParser::refuse(int status, std::string message) {
   state_ = State::kRefused;
   status_ = status;

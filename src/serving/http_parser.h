@@ -42,17 +42,19 @@ class RequestParser {
   bool keep_alive() const { return keep_alive_; }  // as the client wishes, or its version says
   bool http_1_0() const { return http_1_0_; }
   bool has_body() const { return has_body_; }
+  size_t body_memory() const;                              // bytes that the body takes by now
   bool wants_continue() const { return wants_continue_; }  // Expect: 100-continue
 
   // Of kRefused.
   int status() const { return status_; }
   const std::string& message() const { return message_; }
 
+  void refuse(int status, std::string message);  // for a cause of the caller's
+
   HttpRequest take_request() { return std::move(request_); }  // of kDone, once
 
  private:
   struct Impl;
-  void refuse(int status, std::string message);
   void refuse_bytes(std::string_view bytes, const std::string& cause);
   void read_head();
 

@@ -20,6 +20,7 @@ HttpResponse bare_error(int status, const std::string& message) {
 
 int status_of(const Access& access, HttpHead head) {
   if (head.host.empty()) head.host = "localhost:8000";
+  if (head.method.empty()) head.method = "GET";
   const std::optional<HttpResponse> refusal = access.check(head);
   return refusal ? refusal->status : 200;
 }
@@ -33,6 +34,8 @@ TEST(AccessTest, AnyOfTheKeysOpensEveryRouteAndOnlyHealthIsOpen) {
     EXPECT_EQ(status_of(access, {.path = path, .authorization = "bEARER   second"}), 200) << path;
   }
   EXPECT_EQ(status_of(access, {.path = "/health"}), 200);
+  for (const char* method : {"POST", "PUT", "OPTIONS", "get"})
+    EXPECT_EQ(status_of(access, {.method = method, .path = "/health"}), 401) << method;
   for (const char* wrong : {"first", "Bearer", "Bearer ", "Bearer firs", "Bearer firstt",
                             "Bearer First", "Basic first", "Bearer first,second", "Bearerfirst"})
     EXPECT_EQ(status_of(access, {.path = "/", .authorization = wrong}), 401) << wrong;

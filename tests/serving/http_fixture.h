@@ -83,7 +83,8 @@ class HttpFixture : public ::testing::Test {
   std::condition_variable changed_;
   std::deque<std::shared_ptr<Reply>> held_;
   int gone_ = 0;
-  HttpHead last_;  // of the last request handled
+  std::deque<HttpRequest> kept_;  // those to /keep
+  HttpHead last_;                 // of the last request handled
 
  private:
   std::optional<HttpResponse> admit(const HttpHead& head) {
@@ -98,6 +99,11 @@ class HttpFixture : public ::testing::Test {
     }
     if (path == "/throw") throw std::runtime_error("a defect");
     if (path == "/drop") return;
+    if (path == "/keep") {
+      const std::lock_guard lock(mutex_);
+      kept_.push_back(std::move(request));
+      return reply->send({.body = "kept"});
+    }
     if (path == "/stream") return stream(*reply);
     if (path == "/hold") {
       reply->on_gone([this] {

@@ -94,6 +94,45 @@ TEST_F(HttpLimitsTest, RefusesBeforeTheBodyComes) {
   }
 }
 
+TEST_F(HttpLimitsTest, RefusesBodiesOfGetAndHead) {
+  start();
+  for (const std::string method : {"GET", "HEAD"})
+    for (const std::string body : {"Content-Length: 1000000", "Transfer-Encoding: chunked"}) {
+      Client client(port());
+      ASSERT_TRUE(client.send(method + " /a HTTP/1.1\r\nHost: a\r\n" + body + "\r\n\r\n"));
+      const Answer answer = client.answer(method == "HEAD");
+      EXPECT_EQ(answer.status, 413) << method << body;
+      EXPECT_EQ(answer.headers.at("connection"), "close");
+      EXPECT_TRUE(client.closed_by_server());
+    }
+  Client client(port());
+  ASSERT_TRUE(client.send(get("/a", "Content-Length: 0\r\n")));
+  EXPECT_EQ(client.answer().status, 200);
+}
+
+TEST_F(HttpLimitsTest, RefusesBodiesThatAreTooMuchTogether) {
+  HttpOptions options = quick_options();
+  options.all_body_bytes = 1000;
+  start(options);
+  EXPECT_EQ(refused(post("/c", std::string(1001, 'x'))).headers.at("retry-after"), "1");
+  Client client(port());
+  for (int i = 0; i < 3; ++i) {  // each gives its bytes back
+    ASSERT_TRUE(client.send(post("/c", std::string(900, 'x'))));
+    EXPECT_EQ(client.answer().status, 200);
+  }
+  ASSERT_TRUE(client.send(post("/keep", std::string(600, 'x'))));
+  EXPECT_EQ(client.answer().status, 200);
+  const Answer answer = refused(post("/c", std::string(500, 'x')));
+  EXPECT_EQ(answer.status, 503);
+  EXPECT_EQ(answer.headers.at("connection"), "close");
+  {
+    const std::lock_guard lock(mutex_);
+    kept_.clear();
+  }
+  ASSERT_TRUE(client.send(post("/c", std::string(500, 'x'))));
+  EXPECT_EQ(client.answer().status, 200);
+}
+
 TEST_F(HttpLimitsTest, ABodyThatNeverComesWholeIsNoRequest) {
   start();
   Client client(port());

@@ -48,7 +48,7 @@ class Reply {
   virtual ~Reply() = default;
   virtual void send(HttpResponse response) = 0;      // all of it, once
   virtual void begin_stream(HttpResponse head) = 0;  // then write() any number of times, then end()
-  // False: the client is gone, or its queue (HttpOptions::stream_queue_bytes) is full: it is cut off.
+  // False: the client is gone, or its queue is full (more than HttpOptions::stream_queue_bytes wait already): it is cut off.
   virtual bool write(std::string bytes) = 0;
   virtual void end() = 0;
   // Once, from the I/O thread, when the client leaves before the answer has ended; at once if it has left already.

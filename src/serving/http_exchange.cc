@@ -62,7 +62,8 @@ void Exchange::begin_stream(HttpResponse response) {
 bool Exchange::write(std::string_view bytes) {
   std::unique_lock lock(mutex_);
   if (gone_ || cut_ || state_ != State::kStreaming) return false;
-  if (ready_.size() + being_sent_ + bytes.size() > options_.queue_bytes) {
+  // The bytes that wait tell of a slow client; the size of one piece does not.
+  if (ready_.size() + being_sent_ > options_.queue_bytes) {
     cut_ = true;
     wake(lock);
     return false;

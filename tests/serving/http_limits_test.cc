@@ -193,6 +193,19 @@ TEST_F(HttpLimitsTest, CutsOffStreamsWhoseQueueIsFull) {
   EXPECT_EQ(other.answer().status, 200);
 }
 
+TEST_F(HttpLimitsTest, SendsPiecesThatAreLargerThanTheQueue) {
+  HttpOptions options = quick_options();
+  options.stream_queue_bytes = 1000;
+  start(options);
+  Client client(port());
+  ASSERT_TRUE(client.send(get("/hold")));
+  const auto reply = held();
+  reply->begin_stream({});
+  EXPECT_TRUE(reply->write(std::string(100000, 'x')));
+  reply->end();
+  EXPECT_EQ(client.answer().body.size(), 100000u);
+}
+
 TEST_F(HttpLimitsTest, NoticesThatAClientHasLeft) {
   start();
   Client plain(port()), crashed(port()), streamed(port()), queued(port());

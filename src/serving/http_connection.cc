@@ -25,6 +25,18 @@ HttpResponse too_slow(const HttpLoop& loop, const std::string& part) {
   return loop.handlers.error(408, "the request's " + part + " took too long to arrive");
 }
 
+// Sets a pointer as long as it lives.
+class Answering {
+ public:
+  Answering(Exchange*& place, Exchange* exchange) : place_(place) { place_ = exchange; }
+  ~Answering() { place_ = nullptr; }
+  Answering(const Answering&) = delete;
+  Answering& operator=(const Answering&) = delete;
+
+ private:
+  Exchange*& place_;
+};
+
 }  // namespace
 
 Connection::Connection(std::shared_ptr<HttpLoop> loop, tcp::socket socket)
@@ -65,9 +77,16 @@ awaitable<bool> Connection::wait(Clock::time_point deadline) {
 }
 
 void Connection::start_read() {
-  // Bytes of requests that wait for the answers before them are kept up to a bound.
-  if (reading_ || closed_ || end_of_input_ || input_.size() - used_ > 2 * loop_->options.head_bytes)
-    return;
+  if (reading_ || closed_ || end_of_input_) return;
+  // Bytes of requests that wait for the answers before them are kept up to a bound. A client that sends more gets no
+  // answers to them; they are read and dropped, since the end of the input, behind them, says that it has left.
+  if (input_.size() - used_ > 2 * loop_->options.head_bytes) {
+    if (answering_ == nullptr) return;  // they are about to be looked at
+    answering_->close_after();
+    discard_ = true;
+    input_.clear();
+    used_ = 0;
+  }
   reading_ = true;
   transport_->read(
       buffer_, sizeof buffer_,
@@ -300,6 +319,8 @@ awaitable<bool> Connection::refuse(const RequestParser& parser, HttpResponse res
 
 awaitable<bool> Connection::answer(RequestParser& parser, std::shared_ptr<BodyCharge>& charge) {
   const std::shared_ptr<Exchange> exchange = make_exchange(parser);
+  const Answering answering(answering_, exchange.get());
+  start_read();  // it stops while too much waits and nothing is being answered
   try {
     HttpRequest request = parser.take_request();
     request.body_charge = std::move(charge);

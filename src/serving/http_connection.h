@@ -109,10 +109,11 @@ class Connection : public std::enable_shared_from_this<Connection> {
   std::unique_ptr<Transport> transport_;
   std::string client_;
   boost::asio::steady_timer timer_;
-  bool closed_ = false;        // the transport is
-  bool reading_ = false;       // a read is under way
-  bool end_of_input_ = false;  // the client sends no more, or the connection broke
-  bool discard_ = false;       // what still comes is not looked at
+  bool closed_ = false;            // the transport is
+  bool reading_ = false;           // a read is under way
+  bool end_of_input_ = false;      // the client sends no more, or the connection broke
+  bool discard_ = false;           // what still comes is not looked at
+  Exchange* answering_ = nullptr;  // of answer(), while it runs
   bool writing_ = false;
   ErrorCode write_error_;
   std::string out_;  // being sent

@@ -35,7 +35,7 @@ void Exchange::wake(std::unique_lock<std::mutex>& lock) {
 
 // The head goes to the queue; from here on it is settled whether the connection stays.
 void Exchange::head(HttpResponse& response, Framing framing) {
-  close_ = !options_.keep_alive || framing == Framing::kUntilClose || options_.closing();
+  close_ = last_ || !options_.keep_alive || framing == Framing::kUntilClose || options_.closing();
   ready_ += render_head(response,
                         {.framing = framing, .close = close_, .request_id = options_.request_id});
 }
@@ -125,7 +125,12 @@ bool Exchange::cut() const {
 
 bool Exchange::keep_alive() const {
   const std::lock_guard lock(mutex_);
-  return !close_ && !gone_ && !cut_;
+  return !close_ && !last_ && !gone_ && !cut_;
+}
+
+void Exchange::close_after() {
+  const std::lock_guard lock(mutex_);
+  last_ = true;
 }
 
 void Exchange::leave() {

@@ -46,6 +46,7 @@ class Exchange {
   bool cut() const;
   bool keep_alive() const;  // once it has ended: whether the connection may serve another request
   void leave();             // the client has gone: calls on_gone
+  void close_after();       // the connection takes no more requests
 
  private:
   enum class State { kOpen, kStreaming, kEnded };
@@ -56,6 +57,7 @@ class Exchange {
   mutable std::mutex mutex_;
   State state_ = State::kOpen;
   bool close_ = false;  // the head said so
+  bool last_ = false;   // close_after()
   bool gone_ = false;
   bool cut_ = false;
   bool woken_ = false;

@@ -225,6 +225,24 @@ TEST_F(HttpLimitsTest, NoticesThatAClientHasLeft) {
   EXPECT_TRUE(soon([this] { return server_->connections() == 0 && server_->drained(); }));
 }
 
+// More waits behind the request than the server keeps, and the end of the input behind that.
+TEST_F(HttpLimitsTest, NoticesThatAClientHasLeftMuchBehind) {
+  start();
+  const std::string junk(200 << 10, 'x');
+  Client gone(port()), staying(port());
+  ASSERT_TRUE(gone.send(get("/hold") + junk));
+  const auto unanswered = held();
+  ASSERT_NE(unanswered, nullptr);
+  gone.close();
+  EXPECT_TRUE(wait_for_gone(1));
+  ASSERT_TRUE(staying.send(get("/hold") + junk));
+  const auto reply = held();
+  ASSERT_NE(reply, nullptr);
+  reply->send({.body = "late"});
+  EXPECT_EQ(staying.answer().body, "late");
+  EXPECT_TRUE(staying.closed_by_server());
+}
+
 TEST_F(HttpLimitsTest, ServesBesideManyIdleConnections) {
   start();
   std::vector<Client> idle;

@@ -116,7 +116,8 @@ void EngineThread::run() {
     while (take_mail(!busy, mail)) {
       for (Mail& one : mail) one.sink ? open_group(one) : close_group(one);
       if (thread_options_.before_step) thread_options_.before_step();
-      busy = engine_.step(now());
+      step_began_ = now();
+      busy = engine_.step(step_began_);
       after_step();
     }
     alive_ = false;
@@ -191,7 +192,7 @@ void EngineThread::measure(Group& group, Item& item, const Event& event) {
   if (!item.started && (event.id || event.finish != Finish::kNot)) {
     item.started = true;
     --unstarted_;
-    if (event.id) stats_.queue.add(time - group.submitted);
+    if (event.id) stats_.queue.add(step_began_ - group.submitted);
   }
   if (event.id) {
     if (item.last_id)
@@ -229,15 +230,16 @@ void EngineThread::on_event(Ticket ticket, size_t index, const Event& event) {
 void EngineThread::after_step() {
   stats_.engine = engine_.stats();
   // Requests begin in the order of their arrival: more have begun than those that are left to wait.
-  for (; unstarted_ > stats_.engine.waiting && !queue_.empty(); queue_.pop_front()) {
+  for (; !queue_.empty(); queue_.pop_front()) {
     const auto found = groups_.find(queue_.front().first);
     if (found == groups_.end()) continue;
     Item& item = found->second.items[queue_.front().second];
-    if (std::exchange(item.started, true)) continue;
+    if (item.started) continue;
+    if (unstarted_ <= stats_.engine.waiting) break;
+    item.started = true;
     --unstarted_;
-    stats_.queue.add(now() - found->second.submitted);
+    stats_.queue.add(step_began_ - found->second.submitted);
   }
-  if (unstarted_ == 0) queue_.clear();
   for (const Ticket ticket : ended_) groups_.erase(ticket);
   ended_.clear();
   const std::lock_guard lock(mutex_);

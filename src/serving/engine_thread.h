@@ -133,9 +133,11 @@ class EngineThread {
 
   // Of the engine's thread.
   std::unordered_map<Ticket, Group> groups_;
-  std::vector<Ticket> ended_;                    // groups to be forgotten after the step
-  std::deque<std::pair<Ticket, size_t>> queue_;  // by arrival; started ones are dropped late
-  int unstarted_ = 0;                            // in queue_
+  std::vector<Ticket> ended_;  // groups to be forgotten after the step
+  std::deque<std::pair<Ticket, size_t>>
+      queue_;              // by arrival; started ones go once they are in front
+  int unstarted_ = 0;      // in queue_
+  double step_began_ = 0;  // of the newest step; when its requests left the queue
   ThreadStats stats_;
   engine::Engine engine_;
   const engine::EngineOptions options_;

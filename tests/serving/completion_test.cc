@@ -214,6 +214,49 @@ TEST(Completion, EndsOnceWhateverHappens) {
   EXPECT_GT(seen[std::to_string(static_cast<int>(Failure::kUnavailable))], 5);
 }
 
+// Hears of one group.
+class WaitingSink final : public GroupSink {
+ public:
+  explicit WaitingSink(bool throws = false) : throws_(throws) {}
+  void accepted() override {}
+  void refused(Refusal, const std::string&) override {
+    ended_ = true;
+    if (throws_) throw std::runtime_error("no memory");
+  }
+  void event(size_t, const engine::Event& event) override {
+    if (event.finish != engine::Finish::kNot) ended_ = true;
+  }
+  bool wait() const {
+    const auto until = std::chrono::steady_clock::now() + kPatience;
+    while (!ended_ && std::chrono::steady_clock::now() < until) std::this_thread::yield();
+    return ended_;
+  }
+
+ private:
+  const bool throws_;
+  std::atomic<bool> ended_ = false;
+};
+
+engine::Request two_tokens() {
+  engine::Request request{.prompt = {1, 2, 3}, .sampling = {}, .cache_salt = "", .deadline = {}};
+  request.sampling.max_tokens = 2;
+  request.sampling.ignore_eos = true;
+  return request;
+}
+
+TEST(EngineThread, TheQueueEndsWhereTheFirstStepBegins) {
+  EngineThread thread(small_model().model(), {.max_sequences = 1, .max_rows = 32, .pages = 8});
+  const auto one = std::make_shared<WaitingSink>(), two = std::make_shared<WaitingSink>();
+  thread.submit(thread.new_ticket(), {two_tokens()}, one);
+  thread.submit(thread.new_ticket(), {two_tokens()}, two);
+  ASSERT_TRUE(one->wait() && two->wait());
+  thread.stop();
+  const ThreadStats stats = thread.stats();
+  EXPECT_EQ(stats.queue.count(), 2);
+  EXPECT_EQ(stats.first_token.count(), 2);
+  EXPECT_LT(stats.queue.sum(), stats.first_token.sum());
+}
+
 TEST(Completion, StopEndsWhatIsOpen) {
   std::atomic<int> open = 0;
   EngineThread thread(small_model().model(), {.max_sequences = 4, .max_rows = 32, .pages = 32});

@@ -120,7 +120,11 @@ class HttpServer::Impl {
     while (acceptor_.is_open()) {
       auto [error, socket] = co_await acceptor_.async_accept(asio::as_tuple(asio::use_awaitable));
       if (!error) {
-        admit(std::move(socket));
+        try {
+          admit(std::move(socket));
+        } catch (const std::exception& failed) {  // no memory at present; the next may find some
+          log_warning("a connection was not accepted: {}", failed.what());
+        }
       } else if (acceptor_.is_open() && error != asio::error::connection_aborted) {
         // No descriptors or memory at present; the queue of the system keeps those who wait.
         log_warning("a connection was not accepted: {}", error.message());

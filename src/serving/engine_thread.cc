@@ -23,6 +23,16 @@ ThreadStats empty_stats() {
   return stats;
 }
 
+// A sink that throws, for want of memory, concerns its client alone.
+template <typename Call>
+void guarded(const Call& call) {
+  try {
+    call();
+  } catch (const std::exception& failed) {
+    log_warning("a client cannot be told of the end: {}", failed.what());
+  }
+}
+
 }  // namespace
 
 EngineThread::EngineThread(const model::Model& model, const engine::EngineOptions& options,
@@ -152,7 +162,7 @@ void EngineThread::open_group(Mail& mail) {
       if (group.items[i].id != 0) engine_.cancel(group.items[i].id);
     const std::shared_ptr<GroupSink> sink = std::move(group.sink);
     groups_.erase(ticket);
-    sink->refused(why, message);
+    guarded([&] { sink->refused(why, message); });
   };
   try {
     for (size_t i = 0; i < group.items.size(); ++i)
@@ -254,13 +264,6 @@ void EngineThread::end_all(Finish finish, const std::string& error) {
     mail.swap(mail_);
     mail_requests_ = 0;
   }
-  const auto guarded = [](const auto& call) {
-    try {
-      call();
-    } catch (const std::exception& failed) {
-      log_warning("a client cannot be told of the end: {}", failed.what());
-    }
-  };
   for (auto& [ticket, group] : groups_) {
     const std::shared_ptr<GroupSink> sink = group.sink;
     if (group.open == 0 && sink && !group.items.front().ended)  // it was just being submitted

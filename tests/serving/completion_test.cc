@@ -257,6 +257,19 @@ TEST(EngineThread, TheQueueEndsWhereTheFirstStepBegins) {
   EXPECT_LT(stats.queue.sum(), stats.first_token.sum());
 }
 
+TEST(EngineThread, OutlivesASinkThatCannotTellOfARefusal) {
+  EngineThread thread(small_model().model(), {.max_sequences = 1, .max_rows = 32, .pages = 8});
+  const auto refused = std::make_shared<WaitingSink>(true), after = std::make_shared<WaitingSink>();
+  engine::Request wrong = two_tokens();
+  wrong.prompt.clear();
+  thread.submit(thread.new_ticket(), {wrong}, refused);
+  ASSERT_TRUE(refused->wait());
+  thread.submit(thread.new_ticket(), {two_tokens()}, after);
+  EXPECT_TRUE(after->wait());
+  EXPECT_TRUE(thread.alive());
+  EXPECT_EQ(thread.cause(), "");
+}
+
 TEST(Completion, StopEndsWhatIsOpen) {
   std::atomic<int> open = 0;
   EngineThread thread(small_model().model(), {.max_sequences = 4, .max_rows = 32, .pages = 32});

@@ -145,8 +145,26 @@ ParsedRequest parse_common(const Fields& fields, const Json& body, const Request
 
 // After prompts and max_tokens are known. `names`: of their fields.
 struct SizeFields {
-  std::string prompt, max_tokens = "max_tokens";
+  std::string prompt, max_tokens = "max_tokens", logprobs = "logprobs";
 };
+
+// Every logprob is kept until its answer is written. Tokens: of all choices. `field`: of the new tokens' logprobs.
+void check_logprobs(const CompletionRequest& c, int64_t prompt_tokens, int64_t new_tokens,
+                    const std::string& field, int64_t most) {
+  const auto check = [most](const std::string& name, int64_t tokens, int count) {
+    if (tokens * (1 + count) > most)
+      throw ApiError(400,
+                     fmt::format("{}: {} tokens with {} logprobs each exceed the {} logprobs of a "
+                                 "request",
+                                 name, tokens, 1 + count, most),
+                     name);
+  };
+  if (c.sampling.logprobs)
+    check(field, new_tokens + (c.text.echo ? prompt_tokens : 0), *c.sampling.logprobs);
+  if (c.sampling.prompt_logprobs)
+    check("prompt_logprobs", prompt_tokens, *c.sampling.prompt_logprobs);
+}
+
 void check_sizes(const Fields& fields, ParsedRequest& parsed, const SizeFields& names,
                  const RequestLimits& limits) {
   const std::string& prompt_field = names.prompt;
@@ -191,6 +209,7 @@ void check_sizes(const Fields& fields, ParsedRequest& parsed, const SizeFields& 
                    fmt::format("{}: {} choices of {} tokens exceed the {} tokens of a request",
                                names.max_tokens, choices, asked, limits.new_tokens),
                    names.max_tokens);
+  check_logprobs(c, total, choices * asked, names.logprobs, limits.all_logprobs);
   const int64_t least = fields.integer("min_tokens", 0, std::max<int64_t>(asked, 0)).value_or(0);
   c.sampling.min_tokens = c.text.min_tokens = static_cast<int>(least);
 }
@@ -206,7 +225,10 @@ void set_max_tokens(std::optional<int64_t> asked, int64_t otherwise, ParsedReque
       tokens = std::min(tokens, *keep);
     const int64_t choices =
         static_cast<int64_t>(parsed.completion.prompts.size()) * parsed.completion.n;
-    const int64_t share = limits.new_tokens / std::max<int64_t>(choices, 1);
+    int64_t most = limits.new_tokens;
+    if (const auto& logprobs = parsed.completion.sampling.logprobs)
+      most = std::min(most, limits.all_logprobs / (1 + *logprobs));
+    const int64_t share = most / std::max<int64_t>(choices, 1);
     asked = std::max<int64_t>(std::min({otherwise, limits.context - tokens, share}), 1);
   }
   parsed.completion.sampling.max_tokens = static_cast<int>(*asked);
@@ -254,7 +276,8 @@ ParsedRequest parse_chat(const Json& body, const RequestContext& context) {
   if (!asked) asked = old_name;
   out.completion.prompts = {parse_messages(fields, context)};
   set_max_tokens(asked, limits.context, out, fields, limits);
-  check_sizes(fields, out, {.prompt = "messages", .max_tokens = name}, limits);
+  check_sizes(fields, out, {.prompt = "messages", .max_tokens = name, .logprobs = "top_logprobs"},
+              limits);
   return out;
 }
 

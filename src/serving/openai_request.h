@@ -31,6 +31,7 @@ struct RequestLimits {
   size_t stop_ids = 256;
   size_t bias_entries = 1024;
   int logprobs = 20;
+  int64_t all_logprobs = 2 << 20;  // tokens with logprobs of all choices x (1 + logprobs)
   int messages = 4096;
 };
 

@@ -195,6 +195,24 @@ TEST_F(ApiTest, LimitsOfSizes) {
   expect_error(completion({{"n", 2}, {"best_of", 3}}), 400, "best_of");
 }
 
+TEST_F(ApiTest, LimitsOfLogprobs) {
+  engine_options_.max_waiting = 512;
+  engine_options_.max_waiting_tokens = 1 << 20;
+  const auto completion = [&](const Json& more) {
+    Json body = {{"prompt", std::vector<std::vector<int>>(2, std::vector<int>(400, 7))}};
+    for (const auto& [key, value] : more.items()) body[key] = value;
+    return ask("/v1/completions", body.dump());
+  };
+  const std::string message =
+      expect_error(completion({{"n", 128}, {"max_tokens", 100}, {"logprobs", 20}, {"echo", true}}),
+                   400, "logprobs");
+  EXPECT_EQ(message,
+            "logprobs: 128000 tokens with 21 logprobs each exceed the 2097152 logprobs of a "
+            "request");
+  expect_error(completion({{"n", 128}, {"max_tokens", 1}, {"prompt_logprobs", 20}}), 400,
+               "prompt_logprobs");
+}
+
 TEST_F(ApiTest, ChatWithoutTemplate) {
   has_template_ = false;
   const std::string message = expect_error(

@@ -5,6 +5,9 @@
 #include <optional>
 #include <utility>
 
+#include "text/byte_alphabet.h"
+#include "text/unicode.h"
+
 namespace atom::serving {
 namespace {
 
@@ -24,6 +27,19 @@ std::optional<char> byte_of(std::string_view token) {
   const auto [end, error] = std::from_chars(token.data() + 3, token.data() + 5, value, 16);
   if (error != std::errc() || end != token.data() + 5) return {};
   return static_cast<char>(value);
+}
+
+// The bytes that the characters of a byte-level token stand for; empty where one stands for none.
+std::string alphabet_bytes(std::string_view token) {
+  std::string bytes;
+  for (size_t at = 0; at < token.size();) {
+    const text::CodePoint c = text::decode_utf8(token, at);
+    const int byte = text::byte_of_character(c.value);
+    if (byte < 0) return {};
+    bytes += static_cast<char>(byte);
+    at += c.size;
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -96,10 +112,16 @@ std::string TokenTexts::text(int32_t id) const {
   return text;
 }
 
-std::string TokenTexts::bytes(int32_t id) const {
-  if (!tokenizer_.has_token(id)) return {};
-  if (const std::optional<char> byte = byte_of(tokenizer_.id_to_token(id))) return {*byte};
-  return text(id);
+std::optional<std::string> TokenTexts::bytes(int32_t id) const {
+  if (!tokenizer_.has_token(id)) return "";
+  const std::string& token = tokenizer_.id_to_token(id);
+  if (const std::optional<char> byte = byte_of(token)) return std::string{*byte};
+  std::string own = text(id);
+  if (own.find("\xef\xbf\xbd") == std::string::npos) return own;
+  // Byte-level BPE has tokens that are part of a character; where it is another tokenizer, the texts differ.
+  std::string bytes = alphabet_bytes(token);
+  if (text::replace_invalid_utf8(bytes) != own) return {};
+  return bytes;
 }
 
 }  // namespace atom::serving

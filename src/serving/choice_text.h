@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -57,7 +58,8 @@ class TokenTexts {
  public:
   explicit TokenTexts(const text::Tokenizer& tokenizer);  // outlives it
   std::string text(int32_t id) const;
-  std::string bytes(int32_t id) const;  // the token's own bytes, where they are known
+  std::optional<std::string> bytes(
+      int32_t id) const;  // the token's own bytes, where they are known
 
  private:
   const text::Tokenizer& tokenizer_;

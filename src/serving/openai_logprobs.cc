@@ -13,15 +13,20 @@ void append_comma(std::string& list) {
   if (!list.empty()) list += ',';
 }
 
-// "token": ..., "logprob": ..., "bytes": [...] of one.
+// "token": ..., "logprob": ..., "bytes": [...] of one; null where they are not known.
 void append_entry(std::string& out, const engine::Logprob& one, const TokenTexts& texts) {
   out += "{\"token\":";
   append_json_string(out, texts.text(one.id));
   out += ",\"logprob\":";
   append_json_logprob(out, one.logprob);
+  const std::optional<std::string> bytes = texts.bytes(one.id);
+  if (!bytes) {
+    out += ",\"bytes\":null";
+    return;
+  }
   out += ",\"bytes\":[";
   bool first = true;
-  for (const char byte : texts.bytes(one.id))
+  for (const char byte : *bytes)
     fmt::format_to(std::back_inserter(out), "{}{}", std::exchange(first, false) ? "" : ",",
                    static_cast<unsigned char>(byte));
   out += ']';

@@ -128,6 +128,19 @@ TEST(TokenTexts, ShowsTokensAsInTheMiddle) {
   EXPECT_EQ(texts.bytes(*tokenizer.token_to_id("<0xE2>")), "\xe2");
 }
 
+TEST(TokenTexts, BytesOfTokensThatArePartOfACharacter) {
+  const auto tokenizer = text::Tokenizer::from_json(
+      R"({"model": {"type": "BPE", "vocab": {"a": 0, "\u00e2\u0124": 1, "\u00ac": 2, "\ufffd": 3}, "merges": []},
+          "decoder": {"type": "ByteLevel"}})",
+      "test.json");
+  const TokenTexts texts(tokenizer);
+  EXPECT_EQ(texts.bytes(0), "a");
+  EXPECT_EQ(texts.bytes(1), "\xe2\x82");  // the Euro sign is E2 82 AC
+  EXPECT_EQ(texts.bytes(2), "\xac");
+  EXPECT_FALSE(texts.bytes(3).has_value());
+  EXPECT_EQ(texts.bytes(4), "");
+}
+
 // Counts what it hears.
 class CountingSink final : public CompletionSink {
  public:

@@ -82,7 +82,7 @@ class Load {
         take(sample, data, since(start_) - sample.arrival, last);
       });
       if (answer.status != 200) sample.error = error_of(answer);
-      if (sample.error.empty() && last == 0) sample.error = "an answer without text";
+      if (sample.error.empty() && last == 0) sample.error = "an answer without a piece";
     } catch (const Error& error) {
       sample.error = error.what();
     }
@@ -107,7 +107,11 @@ class Load {
     }
     if (!chunk.contains("choices") || !chunk["choices"].is_array() || chunk["choices"].empty())
       return;
-    if (get_string_or(chunk["choices"][0], "text", "", "the server's answer").empty()) return;
+    // A token without a text, as half a character is, has a chunk as well; an end without a text has no token.
+    const Json& choice = chunk["choices"][0];
+    const bool ends = choice.contains("finish_reason") && !choice["finish_reason"].is_null();
+    if (ends && last > 0 && get_string_or(choice, "text", "", "the server's answer").empty())
+      return;
     if (last == 0)
       sample.first = now;
     else

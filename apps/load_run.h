@@ -30,7 +30,7 @@ struct LoadPlan {
 // Seconds, from the arrival of the request.
 struct LoadSample {
   double arrival = 0;        // from the start of the load
-  double first = 0;          // to the first piece of text
+  double first = 0;          // to the first piece, which may be without text
   double whole = 0;          // to the end
   std::vector<double> gaps;  // between pieces
   int64_t prompt_tokens = 0, tokens = 0;

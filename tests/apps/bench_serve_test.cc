@@ -174,6 +174,31 @@ TEST(LoadRunTest, GoodputCountsAnswersWithinBothTargets) {
   EXPECT_FALSE(app::summarize(result, {}).goodput);
 }
 
+TEST(LoadRunTest, TokensWithoutTextCount) {
+  const auto answer = [](const std::vector<std::string>& choices) {
+    std::string events;
+    for (const std::string& choice : choices)
+      events += "data: {\"choices\":[{" + choice + "}]}\n\n";
+    return "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: "
+           "chunked\r\n\r\n" +
+           chunked(events + "data: [DONE]\n\n", 1000);
+  };
+  const std::string more = R"("text":"","finish_reason":null)";
+  const std::string end = R"("text":"","finish_reason":"length")";
+  app::LoadPlan plan;
+  plan.requests = 1;
+  const auto sample = [&](const std::vector<std::string>& choices) {
+    TinyServer server([&](const std::string&) { return answer(choices); });
+    return app::run_load(plan, {.address = app::parse_server("URL", server.url()), .api_key = ""},
+                         [](int) {})
+        .samples[0];
+  };
+  EXPECT_EQ(sample({more, more, end}).error, "");
+  EXPECT_EQ(sample({more, more, end}).gaps.size(), 1u);
+  EXPECT_EQ(sample({end}).error, "");
+  EXPECT_EQ(sample({}).error, "an answer without a piece");
+}
+
 TEST(BenchServeTest, LoadsAServer) {
   TinyServer server(api);
   const Result result = run_program({"bench", "serve", server.url(), "--requests", "6",

@@ -8,7 +8,7 @@ void add_bench(Program& program) {
       program.app(),
       {.name = "bench",
        .text =
-           "Time a backend on random data: operations (ops), decoding (step), serving (throughput)",
+           "Time operations (ops), decoding (step), throughput, a server (serve)",
        .footer = ""});
   add_bench_ops(program, bench);
   add_bench_serve(program, bench);

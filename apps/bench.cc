@@ -7,8 +7,7 @@ void add_bench(Program& program) {
   CLI::App& bench = add_verb_group(
       program.app(),
       {.name = "bench",
-       .text =
-           "Time operations (ops), decoding (step), throughput, a server (serve)",
+       .text = "Time operations (ops), decoding (step), throughput, a server (serve)",
        .footer = ""});
   add_bench_ops(program, bench);
   add_bench_serve(program, bench);

@@ -38,7 +38,7 @@ Lengths Trace::in_progress(Random& random) const {
   for (;;) {
     const Lengths one = draw(random);
     // Taken as often as it has steps.
-    if (random.uniform() * most_ >= one.generated) continue;
+    if (fixed_.prompt == 0 && random.uniform() * most_ >= one.generated) continue;
     const int done = static_cast<int>(random.below(static_cast<uint64_t>(one.generated)));
     return {one.prompt + done, one.generated - done};
   }
@@ -50,7 +50,8 @@ Occupancy occupancy(const Trace& trace, int page_tokens) {
   double positions = 0, pages = 0, squares = 0;
   for (int i = 0; i < kDraws; ++i) {
     const int held = trace.in_progress(random).prompt + 1;
-    const double of_pages = (held + page_tokens - 1) / page_tokens;
+    const int whole = (held + page_tokens - 1) / page_tokens;
+    const double of_pages = whole;
     positions += held;
     pages += of_pages;
     squares += of_pages * of_pages;

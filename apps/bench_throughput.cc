@@ -100,13 +100,20 @@ class ThroughputVerb {
     else
       report();
     for (const ThroughputRow& row : rows_)
-      if (row.is_void())
-        console().notice(fmt::format(
-            "{}, {}: a step takes {:.2f} times its floor, more than {}: ratios to it are void",
-            row.format, row.rule, row.over_floor(), kMostOverFloor));
+      if (row.is_void()) console().notice(why_void(row));
+    if (std::none_of(rows_.begin(), rows_.end(), [](const ThroughputRow& r) { return r.ran(); }))
+      fail("--memory {}: not one sequence of any format fits beside the weights", options_.memory);
   }
 
  private:
+  static std::string why_void(const ThroughputRow& row) {
+    if (row.over_floor() == 0)
+      return fmt::format("{}, {}: no step without a prompt, or no ceiling: ratios to it are void",
+                         row.format, row.rule);
+    return fmt::format(
+        "{}, {}: a step takes {:.2f} times its floor, more than {}: ratios to it are void",
+        row.format, row.rule, row.over_floor(), kMostOverFloor);
+  }
   std::function<void(int, int)> progress(const std::string& what) {
     return [this, what](int done, int layers) {
       run_.show(fmt::format("{} layer {}/{}", what, done, layers));

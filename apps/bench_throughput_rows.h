@@ -26,7 +26,7 @@ struct ThroughputRow {
   }
   // As a baseline: too far from its floor, or nobody knows how far.
   bool is_void() const {
-    return (format == "f16" || format == "w8a8") &&
+    return ran() && (format == "f16" || format == "w8a8") &&
            !(over_floor() > 0 && over_floor() <= kMostOverFloor);
   }
 };

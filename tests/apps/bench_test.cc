@@ -148,6 +148,15 @@ TEST(BenchTest, ThroughputUnrestricted) {
   for (const int i : {1, 3}) EXPECT_GT(json["runs"][i]["batch"].get<int>(), 4) << i;
 }
 
+TEST(BenchTest, ThroughputWithoutRoomForAnything) {
+  const Result result = run_program(throughput({"--memory", "1KiB", "--formats", "f16,w4a8"}));
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find("--memory 1KiB: not one sequence of any format fits"),
+            std::string::npos)
+      << result.err;
+  EXPECT_EQ(result.err.find("void"), std::string::npos) << result.err;
+}
+
 TEST(BenchTest, ThroughputOfAModel) {
   const std::string model = shipped_model().string();
   const Result result =

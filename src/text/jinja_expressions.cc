@@ -248,14 +248,18 @@ ExprPtr Parser::dict_literal() {
   return sealed(std::move(made));
 }
 
+ExprPtr Parser::call(ExprPtr callee) {
+  auto made = node(ExprKind::kCall, list_of(std::move(callee)));
+  arguments(*made);
+  return sealed(std::move(made));
+}
+
 ExprPtr Parser::postfix(ExprPtr expr) {
   while (true) {
     if (at_operator(".") || at_operator("[")) {
       expr = subscript(std::move(expr));
     } else if (at_operator("(")) {
-      auto made = node(ExprKind::kCall, list_of(std::move(expr)));
-      arguments(*made);
-      expr = sealed(std::move(made));
+      expr = call(std::move(expr));
     } else {
       return expr;
     }
@@ -269,9 +273,7 @@ ExprPtr Parser::filters(ExprPtr expr) {
     } else if (at_name("is")) {
       expr = test(std::move(expr));
     } else if (at_operator("(")) {
-      auto made = node(ExprKind::kCall, list_of(std::move(expr)));
-      arguments(*made);
-      expr = sealed(std::move(made));
+      expr = call(std::move(expr));
     } else {
       return expr;
     }

@@ -76,6 +76,7 @@ class Parser {
   ExprPtr tuple(bool with_conditional, bool parenthesized);
   ExprPtr list_literal();
   ExprPtr dict_literal();
+  ExprPtr call(ExprPtr callee);
   ExprPtr postfix(ExprPtr expr);
   ExprPtr filters(ExprPtr expr);
   ExprPtr filter(ExprPtr input);

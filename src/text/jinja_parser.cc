@@ -291,6 +291,37 @@ StatementPtr Parser::with_statement() {
   return made;
 }
 
+ExprPtr Parser::single_target(bool with_namespace) {
+  if (take_operator("(")) {
+    const Level level(*this);
+    ExprPtr inner = target(with_namespace);
+    expect_operator(")");
+    return inner;
+  }
+  auto made = node(ExprKind::kName);
+  made->text = expect_identifier();
+  for (const std::string_view word : {"true", "false", "none", "True", "False", "None"}) {
+    if (made->text == word) raise("line {}: '{}' cannot be assigned to", made->line, word);
+  }
+  if (!with_namespace || !take_operator(".")) return made;
+  auto field = node(ExprKind::kAttribute);
+  field->parts.push_back(std::move(made));
+  field->text = expect_identifier();
+  return sealed(std::move(field));
+}
+
+ExprPtr Parser::target(bool with_namespace) {
+  ExprPtr first = single_target(with_namespace);
+  if (!at_operator(",")) return first;
+  auto several = node(ExprKind::kTuple);
+  several->parts.push_back(std::move(first));
+  while (take_operator(",")) {
+    if (at_operator("=") || at_name("in") || at_operator(")")) break;
+    several->parts.push_back(single_target(with_namespace));
+  }
+  return sealed(std::move(several));
+}
+
 // {% generation %} marks what the assistant wrote, for training; to a server it is a scope.
 StatementPtr Parser::scope_statement() {
   auto made = make(StmtKind::kScope);

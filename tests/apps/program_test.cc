@@ -326,7 +326,7 @@ TEST_F(ProgramTest, InterruptedQuantizationLeavesNothing) {
   EXPECT_EQ(result.err.find_first_of("\x1b\r"), std::string::npos);
 }
 
-TEST_F(ProgramTest, AblationHasARowPerStepAndCleansUp) {
+TEST(AblationTest, HasARowPerStepAndCleansUp) {
   const TempFolder temporary;
   const auto ablate = [&](std::vector<std::string> options) {
     std::vector<std::string> arguments = {"eval",      "ablation",  shipped_model().string(),

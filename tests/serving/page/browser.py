@@ -44,6 +44,7 @@ class Browser:
             options.add_argument(argument)
         if os.geteuid() == 0:
             options.add_argument("--no-sandbox")
+        options.accept_insecure_certs = True  # a server under test signs its own
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
         try:
             self.driver = webdriver.Chrome(service=Service(DRIVER), options=options)

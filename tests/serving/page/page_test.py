@@ -38,6 +38,7 @@ class PageTest(unittest.TestCase):
         if OPTIONS.key:
             self.page.run("sessionStorage.setItem('atom.key', JSON.stringify(arguments[0]))", OPTIONS.key)
             self.page.open(fresh=False)
+            self.page.console()  # forgets the refusal that the visit without the key met
         self.page.until("the page to be ready", lambda: self.page.count("body[data-ready]"))
         self.failures_expected = False
 

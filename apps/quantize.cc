@@ -31,6 +31,7 @@ struct Options {
   std::optional<int> sequence;
   int samples = 128;
   uint64_t seed = 0;
+  bool resume = false, no_journal = false;
 };
 
 // What the options say, as a recipe's fields. `preset` is the one that counts.
@@ -162,6 +163,8 @@ void print_summary(const Options& options, const QuantizeJob& job,
       {"time", fmt::format("{}, of it {} calibration", human_seconds(report.seconds),
                            human_seconds(report.forward_seconds))},
       {"peak memory", human_bytes(report.peak_rss)}};
+  if (report.resumed_layers > 0)
+    facts.push_back({"resumed", fmt::format("{} layers were done before", report.resumed_layers)});
   const std::vector<ModuleError> worst = worst_modules(report.json, 3);
   for (size_t i = 0; i < worst.size(); ++i)
     facts.push_back({i == 0 ? "worst" : "",
@@ -175,6 +178,8 @@ void print_summary(const Options& options, const QuantizeJob& job,
 int run(const Options& options) {
   start(options.common);
   catch_signals();
+  if (options.resume && options.no_journal)
+    usage_fail("--no-journal: --resume continues a journal");
   const quantizer::Recipe recipe = make_recipe(options);
   const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.input);
   const model::ModelConfig config = load_config(files);
@@ -192,7 +197,9 @@ int run(const Options& options) {
                            .calibration = &calibration,
                            .samples = options.samples,
                            .sequence = sequence,
-                           .seed = options.seed};
+                           .seed = options.seed,
+                           .journal = !options.no_journal,
+                           .resume = options.resume};
   const quantizer::QuantizeReport report = run_quantize(job, runtime);
   if (options.common.json)
     print_json(report.json);
@@ -256,19 +263,27 @@ void add_quantize(Program& program) {
        .footer =
            "OUT appears complete or not at all; IN is only read. Equal inputs, options and seed "
            "give\n"
-           "equal bytes whatever the number of threads.\n"
+           "equal bytes whatever the number of threads. What is done is kept in .OUT.journal, "
+           "which\n"
+           "takes as much room as OUT: the same command with --resume goes on after a kill or an\n"
+           "error, and ends with the bytes of an undisturbed run.\n"
            "\n"
            "--json prints the report, which also lies in OUT/report.json.\n"
            "\n"
            "JSON keys: version, recipe, calibration {name, tokens, samples, sequence, seed},\n"
            "input_bytes, output_bytes, bits_per_weight, seconds, forward_seconds, peak_rss, "
            "backend,\n"
-           "threads, notices, modules [{name, format, kept, rounding, error, weight_error,\n"
+           "threads, resumed_layers, notices, modules [{name, format, kept, rounding, error, "
+           "weight_error,\n"
            "tokens (of calibration that reached it)}], chosen [{kept, transform, by_error}\n"
            "of every layer, with --search-kept]"});
   const auto options = std::make_shared<Options>();
   argument(verb, "IN", options->input, "Hugging Face model folder with safetensors weights");
   argument(verb, "OUT", options->output, "Folder to make; must not exist");
+  flag_option(verb, "--resume", options->resume,
+              {"", "Go on where a run that did not end stopped; without one,\nbegin", "Run"});
+  flag_option(verb, "--no-journal", options->no_journal,
+              {"", "Keep nothing that --resume could continue", "Run"});
   add_recipe_options(verb, *options);
   add_calibration_options(verb, *options);
   add_compute_options(verb, options->common);

@@ -43,6 +43,8 @@ quantizer::QuantizeReport run_quantize(const QuantizeJob& job, Runtime& runtime)
                            .sequence = job.sequence,
                            .seed = job.seed,
                            .orders = job.orders,
+                           .journal = job.journal,
+                           .resume = job.resume,
                            .progress = progress},
                           runtime.backend(), runtime.executor());
   console().end_progress();

@@ -19,6 +19,7 @@ struct QuantizeJob {
   int sequence = 2048;
   uint64_t seed = 0;
   std::span<const quantizer::LayerOrders> orders;  // of an earlier run; empty: measure them
+  bool journal = false, resume = false;            // as in QuantizeOptions
   std::string label = "quantize";                  // begins the progress line
 };
 quantizer::QuantizeReport run_quantize(const QuantizeJob& job, Runtime& runtime);

@@ -21,6 +21,8 @@ namespace {
 constexpr size_t kBufferBytes = size_t{1} << 20;
 constexpr int kNameAttempts = 100;
 
+FileHook file_hook = nullptr;
+
 std::string reason(int code) { return std::generic_category().message(code); }
 
 // Closes on scope exit; close() itself reports errors, which matter for writes (quota, network).
@@ -134,6 +136,8 @@ struct AtomicFile::State {
 
   void write_through(const std::filesystem::path& path, std::span<const std::byte> bytes) {
     while (!bytes.empty()) {
+      if (const int code = file_fault("write", path); code != 0)
+        fail("{}: cannot write the file: {}", path.string(), reason(code));
       const ssize_t count = ::write(fd.get(), bytes.data(), bytes.size());
       if (count < 0 && errno == EINTR) continue;
       if (count < 0) fail("{}: cannot write the file: {}", path.string(), reason(errno));
@@ -175,12 +179,15 @@ void AtomicFile::write(std::span<const std::byte> bytes) {
 void AtomicFile::commit() {
   check(!state_->committed, "AtomicFile::commit called twice");
   state_->flush(path_);
-  if (::fsync(state_->fd.get()) != 0)
-    fail("{}: cannot sync the file: {}", path_.string(), reason(errno));
+  int fault = file_fault("fsync", path_);
+  if (fault != 0 || ::fsync(state_->fd.get()) != 0)
+    fail("{}: cannot sync the file: {}", path_.string(), reason(fault != 0 ? fault : errno));
   if (const int code = state_->fd.close(); code != 0)
     fail("{}: cannot close the file: {}", path_.string(), reason(code));
-  if (::rename(state_->temporary.c_str(), path_.c_str()) != 0)
-    fail("{}: cannot give the finished file its name: {}", path_.string(), reason(errno));
+  fault = file_fault("rename", path_);
+  if (fault != 0 || ::rename(state_->temporary.c_str(), path_.c_str()) != 0)
+    fail("{}: cannot give the finished file its name: {}", path_.string(),
+         reason(fault != 0 ? fault : errno));
   state_->committed = true;
   state_->digest = state_->hash.finish();
   sync_folder(path_.has_parent_path() ? path_.parent_path() : ".");
@@ -197,12 +204,19 @@ void write_file_atomically(const std::filesystem::path& path, std::string_view b
   file.commit();
 }
 
+void set_file_hook(FileHook hook) { file_hook = hook; }
+
+int file_fault(std::string_view step, const std::filesystem::path& path) {
+  return file_hook != nullptr ? file_hook(step, path) : 0;
+}
+
 void sync_folder(const std::filesystem::path& folder) {
   const Descriptor fd(::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC));
   if (fd.get() < 0) fail("{}: cannot open the folder: {}", folder.string(), reason(errno));
+  const int fault = file_fault("fsync folder", folder);
   // Some file systems do not offer fsync on folders and say so with EINVAL.
-  if (::fsync(fd.get()) != 0 && errno != EINVAL)
-    fail("{}: cannot sync the folder: {}", folder.string(), reason(errno));
+  if (fault != 0 || (::fsync(fd.get()) != 0 && errno != EINVAL))
+    fail("{}: cannot sync the folder: {}", folder.string(), reason(fault != 0 ? fault : errno));
 }
 
 }  // namespace atom

@@ -68,6 +68,14 @@ class AtomicFile {
 
 void write_file_atomically(const std::filesystem::path& path, std::string_view bytes);
 
+// For tests of what a crash or a failing disk leaves behind. The hook hears of every step that changes a disk before it is
+// taken: "write", "fsync", "rename", "fsync folder", "make folder", "remove". It returns 0, or the errno with which the
+// step shall fail; or it ends the process. Null: none. Set it while no other thread uses files.
+using FileHook = int (*)(std::string_view step, const std::filesystem::path& path);
+void set_file_hook(FileHook hook);
+// What the hook says of a step; for code that takes such steps itself.
+int file_fault(std::string_view step, const std::filesystem::path& path);
+
 // Makes earlier creations and renames in `folder` durable. Error: it cannot be opened or synced.
 void sync_folder(const std::filesystem::path& folder);
 

@@ -1,6 +1,8 @@
 #include "checkpoint/output_folder.h"
 
+#include <fcntl.h>
 #include <signal.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <unistd.h>
@@ -11,6 +13,7 @@
 #include <cstdio>
 #include <string>
 #include <system_error>
+#include <utility>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -67,19 +70,39 @@ void refuse_taken(const fs::path& final) {
     fail("{}: the output folder is a mount point: name a new folder inside it", final.string());
 }
 
-// Work folders whose process is gone hold disk space until somebody removes them. They are only named: a process
-// of another machine may be writing to a shared disk.
-void tell_of_left_folders(const fs::path& final) {
+// The lock of a work folder, held as long as the descriptor is open. -1: not to be had.
+int lock_folder(const fs::path& folder) {
+  const int descriptor = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (descriptor < 0 || ::flock(descriptor, LOCK_EX | LOCK_NB) == 0) return descriptor;
+  const int code = errno;
+  ::close(descriptor);
+  errno = code;
+  return -1;
+}
+
+bool is_locked(const fs::path& folder) {
+  const int lock = lock_folder(folder);
+  if (lock < 0) return errno == EWOULDBLOCK;
+  ::close(lock);
+  return false;
+}
+
+// Work folders of other runs on the same output. Locked: such a run is alive. Those whose process is gone hold disk space
+// until somebody removes them. They are only named: a process of another machine may be writing to a shared disk.
+void refuse_other_run(const fs::path& final, const fs::path& own, bool names_left) {
   const std::string stem = fmt::format(".{}.partial-", final.filename().string());
   std::error_code code;
   for (const fs::directory_entry& entry : fs::directory_iterator(final.parent_path(), code)) {
     const std::string name = entry.path().filename().string();
-    if (!name.starts_with(stem)) continue;
+    if (!name.starts_with(stem) || entry.path() == own) continue;
     int pid = 0;
     const char* begin = name.data() + stem.size();
     const auto [end, error] = std::from_chars(begin, name.data() + name.size(), pid);
     if (error != std::errc() || pid <= 0 || (*end != '\0' && *end != '-')) continue;
-    if (::kill(pid, 0) == 0 || errno != ESRCH) continue;
+    if (is_locked(entry.path()))
+      fail("{}: another run is writing this output (process {}, into {})", final.string(), pid,
+           name);
+    if (!names_left || ::kill(pid, 0) == 0 || errno != ESRCH) continue;
     log_warning("{} was left behind by a run that was killed; it can be removed",
                 entry.path().string());
   }
@@ -91,7 +114,10 @@ fs::path make_work_folder(const fs::path& final) {
     fs::path work =
         final.parent_path() / (attempt == 0 ? stem : fmt::format("{}-{}", stem, attempt));
     std::error_code code;
-    if (fs::create_directory(work, code)) return work;
+    if (const int fault = file_fault("make folder", work); fault != 0)
+      code.assign(fault, std::generic_category());
+    else if (fs::create_directory(work, code))
+      return work;
     if (code)
       fail("{}: cannot make the work folder {}: {}", final.string(), work.filename().string(),
            code.message());
@@ -101,7 +127,8 @@ fs::path make_work_folder(const fs::path& final) {
 
 }  // namespace
 
-OutputFolder::OutputFolder(const fs::path& out, const fs::path& in) : final_(resolve_final(out)) {
+OutputFolder::OutputFolder(const fs::path& out, const fs::path& in, bool names_left)
+    : final_(resolve_final(out)) {
   if (!in.empty()) {
     std::error_code code;
     const fs::path input = fs::canonical(in, code);
@@ -111,23 +138,45 @@ OutputFolder::OutputFolder(const fs::path& out, const fs::path& in) : final_(res
            input.string());
   }
   refuse_taken(final_);
-  tell_of_left_folders(final_);
   work_ = make_work_folder(final_);
+  lock_ = lock_folder(work_);
+  try {
+    refuse_other_run(final_, work_, names_left);
+  } catch (...) {
+    remove_work();
+    throw;
+  }
+}
+
+void OutputFolder::remove_work() {
+  std::error_code ignored;
+  fs::remove_all(work_, ignored);
+  if (lock_ >= 0) ::close(std::exchange(lock_, -1));
 }
 
 OutputFolder::~OutputFolder() {
-  if (committed_) return;
-  std::error_code ignored;
-  fs::remove_all(work_, ignored);
+  if (!committed_) remove_work();
+  if (lock_ >= 0) ::close(lock_);
 }
 
-void OutputFolder::require_space(uint64_t bytes) const {
+void OutputFolder::remove_left(const std::string& name) const {
+  const fs::path left = final_.parent_path() / name;
+  std::error_code ignored;
+  if (name.starts_with(fmt::format(".{}.partial-", final_.filename().string())) && left != work_ &&
+      fs::is_directory(fs::symlink_status(left, ignored)) && !is_locked(left))
+    fs::remove_all(left, ignored);
+}
+
+uint64_t OutputFolder::free_space() const {
   struct statvfs status = {};
   if (::statvfs(path().c_str(), &status) != 0)
     fail("{}: cannot read the free space: {}", final_.string(),
          std::generic_category().message(errno));
-  const uint64_t free = uint64_t{status.f_bavail} * status.f_frsize;
-  if (free < bytes)
+  return uint64_t{status.f_bavail} * status.f_frsize;
+}
+
+void OutputFolder::require_space(uint64_t bytes) const {
+  if (const uint64_t free = free_space(); free < bytes)
     fail("{}: the output needs {} bytes, but the file system has only {} free", final_.string(),
          bytes, free);
 }
@@ -135,11 +184,19 @@ void OutputFolder::require_space(uint64_t bytes) const {
 void OutputFolder::commit() {
   check(!committed_, "OutputFolder::commit called twice");
   sync_folder(work_);
-  if (::rename(work_.c_str(), final_.c_str()) != 0)
+  const int fault = file_fault("rename", final_);
+  if (fault != 0 || ::rename(work_.c_str(), final_.c_str()) != 0)
     fail("{}: cannot give the finished folder its name: {}", final_.string(),
-         std::generic_category().message(errno));
+         std::generic_category().message(fault != 0 ? fault : errno));
+  try {
+    sync_folder(final_.parent_path());
+  } catch (...) {
+    // It may be gone after a crash, so it is not there now.
+    if (::rename(final_.c_str(), work_.c_str()) != 0)
+      log_warning("{}: complete, but perhaps not durable", final_.string());
+    throw;
+  }
   committed_ = true;
-  sync_folder(final_.parent_path());
 }
 
 }  // namespace atom::checkpoint

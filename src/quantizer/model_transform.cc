@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "format/hadamard.h"
 #include "quantizer/equalize.h"
+#include "quantizer/journal_records.h"
 #include "quantizer/linear_algebra.h"
 
 namespace atom::quantizer {
@@ -118,6 +119,27 @@ void ModelTransform::add_key_offset(const model::LayerTensors& tensors,
 void ModelTransform::finish(const std::vector<int>& kept) {
   if (!rotates_residual()) return;
   basis_ = residual_basis(stream_moment_, config_.hidden, kept, options_.seed);
+}
+
+void ModelTransform::save(Record& record) const {
+  record.put("basis", basis_);
+  record.json["transforms"] = layers_.size();
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    put_transform(record, fmt::format("transform.{}.", i), layers_[i]);
+    record.json["use_heads"].push_back(static_cast<bool>(heads_[i]));
+  }
+}
+
+void ModelTransform::restore(const Record& record) {
+  basis_ = record.take<float>("basis");
+  layers_.clear();
+  heads_.clear();
+  const auto count = record.json.at("transforms").get<size_t>();
+  for (size_t i = 0; i < count; ++i) {
+    layers_.push_back(take_transform(record, fmt::format("transform.{}.", i)));
+    heads_.push_back(record.json.at("use_heads").at(i).get<bool>());
+  }
+  forget();
 }
 
 void ModelTransform::apply(int layer, model::LayerTensors& tensors) const {

@@ -14,6 +14,7 @@
 #include <span>
 #include <vector>
 
+#include "quantizer/journal.h"
 #include "quantizer/moments.h"
 #include "quantizer/stored_values.h"
 #include "quantizer/transform.h"
@@ -67,6 +68,10 @@ class ModelTransform {
   void use_heads(int layer, bool use) {
     if (options_.which.heads) heads_[static_cast<size_t>(layer)] = use;
   }
+  // What measuring left, for a journal: everything but the moments, which forget() drops.
+  void save(Record& record) const;
+  void restore(const Record& record);
+
   std::span<const float> basis() const { return basis_; }
   // Rows of the embedding (empty: they stay), or of a head that reads the final norm with `gain`, in the new basis.
   RowChange embedding() const;

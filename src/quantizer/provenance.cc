@@ -39,6 +39,7 @@ Json report_json(const QuantizeOptions& options, const QuantizeReport& report) {
   json["seconds"] = report.seconds;
   json["forward_seconds"] = report.forward_seconds;
   json["peak_rss"] = report.peak_rss;
+  json["resumed_layers"] = report.resumed_layers;
   json["notices"] = report.notices;
   return json;
 }

@@ -6,8 +6,6 @@
 
 #include "base/error.h"
 #include "base/file.h"
-#include "base/log.h"
-#include "checkpoint/manifest.h"
 #include "checkpoint/output_folder.h"
 #include "model/plain_tensors.h"
 #include "model/weights.h"
@@ -18,6 +16,7 @@
 #include "quantizer/model_transform.h"
 #include "quantizer/order.h"
 #include "quantizer/provenance.h"
+#include "quantizer/run_journal.h"
 #include "quantizer/solve.h"
 #include "quantizer/solver.h"
 #include "quantizer/write.h"
@@ -28,7 +27,6 @@ namespace {
 using model::LayerTensors;
 using model::LinearTensors;
 
-// One run, in the order of its members.
 class Run {
  public:
   Run(const QuantizeOptions& options, backend::Backend& backend, Executor& executor)
@@ -94,9 +92,8 @@ class Run {
   std::unique_ptr<CheckpointWriter> writer_;
   std::unique_ptr<Grams> grams_;
   std::unique_ptr<Meter> meter_;
-  int64_t quantized_bits_ = 0, quantized_weights_ = 0;
-  int few_inputs_ = 0, redamped_ = 0;
-  Json modules_ = Json::array();
+  std::unique_ptr<RunJournal> journal_;
+  Totals totals_;
   QuantizeReport report_;
 };
 
@@ -119,7 +116,8 @@ void Run::prepare() {
   check(options_.orders.empty() || options_.orders.size() == static_cast<size_t>(config_.layers),
         "orders of another model");
   model::require_plain_tensors(files_, config_);
-  folder_ = std::make_unique<checkpoint::OutputFolder>(options_.output, files_.folder());
+  folder_ = std::make_unique<checkpoint::OutputFolder>(options_.output, files_.folder(),
+                                                       !options_.resume);
   Transforms which = options_.recipe.transform;
   which.center = scheme_.key_offset;
   transform_ =
@@ -132,6 +130,8 @@ void Run::prepare() {
                                        config_, executor_, *solver_);
   if (scheme_.find("lm_head") == nullptr) transform_->tell_size(report_.notices);
   const CheckpointWriter dry(plan(), *folder_);  // finds out whether the disk has room
+  journal_ =
+      std::make_unique<RunJournal>(options_, *folder_, observing_.name(), dry.output_bytes());
 }
 
 WritePlan Run::plan() const {
@@ -162,6 +162,10 @@ void Run::make_windows() {
 void Run::calibrate() {
   if (orders_channels()) orders_.assign(options_.orders.begin(), options_.orders.end());
   if (!measures()) return;
+  if (journal_->restore({orders_, chosen_, *transform_})) {
+    if (!chosen_.empty()) scheme_ = to_scheme(options_.recipe, config_, report_.notices, chosen_);
+    return;
+  }
   orders_.clear();
   const double begin = seconds();
   meter_->phase("calibrate");
@@ -171,6 +175,7 @@ void Run::calibrate() {
   if (options_.recipe.search_kept) search_kept();
   transform_->finish(stream_kept(scheme_, config_));
   transform_->forget();
+  journal_->keep({orders_, chosen_, *transform_});
   report_.forward_seconds = seconds() - begin;
 }
 
@@ -235,9 +240,9 @@ void Run::solve_module(LinearTensors& linear, const Factor* factor, const Gram* 
                                *solver_);
   linear = std::move(solved.linear);
   const int64_t weights = int64_t{linear.n} * linear.k();
-  quantized_weights_ += weights;
-  for (const LinearTensors::Part& part : linear.part) quantized_bits_ += part.bytes() * 8;
-  modules_.push_back(module_json(linear, solved, factor != nullptr));
+  totals_.weights += weights;
+  for (const LinearTensors::Part& part : linear.part) totals_.bits += part.bytes() * 8;
+  totals_.modules.push_back(module_json(linear, solved, factor != nullptr));
   meter_->tell(solved.output_error);
 }
 
@@ -246,14 +251,14 @@ void Run::solve_site(SiteKind site, int expert, std::initializer_list<LinearTens
   Factor factor;
   const bool few = gram != nullptr && gram->rows < kFewRows;
   const bool compensate = gptq() && !few;
-  if (few) ++few_inputs_;
+  if (few) ++totals_.few_inputs;
   if (compensate) {
     factor = damped_factor(*solver_, *gram, (*linears.begin())->name);
-    if (factor.damping > 0.05) ++redamped_;
+    if (factor.damping > 0.05) ++totals_.redamped;
   }
   for (LinearTensors* linear : linears) {
     solve_module(*linear, compensate ? &factor : nullptr, few ? nullptr : gram);
-    if (gram != nullptr) modules_.back()["tokens"] = gram->rows;
+    if (gram != nullptr) totals_.modules.back()["tokens"] = gram->rows;
   }
 }
 
@@ -274,11 +279,14 @@ LayerTensors Run::solve_layer(int index) {
   if (!orders_.empty()) apply_orders(orders_[static_cast<size_t>(index)], tensors);
   apply_input_formats(scheme_, tensors);
   apply_cache_format(scheme_, index, tensors);
-  if (windows_ && options_.recipe.clip_activations == 0)
-    search_input_clips({observing_, *windows_, *solver_}, tensors, scheme_);
-  if (grams_) collect(index, tensors);
-  meter_->begin_algebra(index);
-  solve_linears(tensors);
+  if (!journal_->restore(index, tensors, scheme_, totals_)) {
+    if (windows_ && options_.recipe.clip_activations == 0)
+      search_input_clips({observing_, *windows_, *solver_}, tensors, scheme_);
+    if (grams_) collect(index, tensors);
+    meter_->begin_algebra(index);
+    solve_linears(tensors);
+    journal_->keep(index, tensors, scheme_, totals_);
+  }
   const bool last = index + 1 == config_.layers && !gptq_head();
   if (windows_ && gptq() && !last) {
     meter_->begin_advance(index);
@@ -339,37 +347,30 @@ std::unique_ptr<LinearTensors> Run::solve_head() {
     solver_->finish_gram(gram.k, gram.values.data());
     factor = damped_factor(*solver_, gram, "lm_head");
   }
-  const int64_t bits = quantized_bits_, weights = quantized_weights_;
+  const int64_t bits = totals_.bits, weights = totals_.weights;
   solve_module(*head, gptq_head() ? &factor : nullptr, gptq_head() ? &gram : nullptr);
-  quantized_bits_ = bits;  // bits per weight speaks of the layers' linears
-  quantized_weights_ = weights;
+  totals_.bits = bits;  // bits per weight speaks of the layers' linears
+  totals_.weights = weights;
   return head;
 }
 
 void Run::finish() {
   meter_->phase("write");
   writer_->finish(provenance(options_));
-  if (few_inputs_ > 0)
-    report_.notices.push_back(
-        fmt::format("{} inputs saw fewer than {} calibration tokens: their weights are rounded to "
-                    "nearest",
-                    few_inputs_, kFewRows));
-  if (redamped_ > 0)
-    report_.notices.push_back(fmt::format(
-        "{} second-moment matrices were singular at 1 % damping and got more", redamped_));
+  totals_.tell(report_.notices);
   report_.output_bytes = writer_->output_bytes();
-  report_.bits_per_weight = quantized_weights_ > 0 ? static_cast<double>(quantized_bits_) /
-                                                         static_cast<double>(quantized_weights_)
-                                                   : 16.0;
+  report_.bits_per_weight = totals_.bits_per_weight();
   report_.seconds = seconds();
   report_.peak_rss = peak_rss();
+  report_.resumed_layers = journal_->restored_layers();
   report_.json = report_json(options_, report_);
   report_.json["backend"] = observing_.name();
   report_.json["threads"] = executor_.threads();
-  report_.json["modules"] = std::move(modules_);
+  report_.json["modules"] = std::move(totals_.modules);
   report_.json["chosen"] = to_json(chosen_, options_.recipe);
   write_file_atomically(folder_->path() / "report.json", report_.json.dump(2) + "\n");
   folder_->commit();
+  journal_->remove();
 }
 
 QuantizeReport Run::run() {

@@ -37,6 +37,9 @@ struct QuantizeOptions {
   uint64_t seed = 0;
   // Orders that a run on the same model, calibration, windows and seed reported: spares their measurement.
   std::span<const LayerOrders> orders;
+  // Keeps what is done beside the output (journal.h), so that a run that was killed can be continued.
+  bool journal = false;
+  bool resume = false;  // continues a journal that lies there; with `journal`
   std::function<void(const Progress&)> progress;  // may be empty
 };
 
@@ -48,6 +51,7 @@ struct QuantizeReport {
   double forward_seconds =
       0;  // of it: one FP pass over the calibration tokens (the calibrate phase)
   int64_t peak_rss = 0;
+  int resumed_layers = 0;  // solved by an earlier run
   std::vector<std::string> notices;
   std::vector<LayerOrders> orders;  // one per layer; empty when the recipe orders nothing
   Json json;                        // the same and per-module errors; written as report.json

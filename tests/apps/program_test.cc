@@ -298,32 +298,23 @@ TEST_F(ProgramTest, TheCommandLineBeatsContradictingVariables) {
   EXPECT_EQ(backend({"--isa", "baseline"}, "ATOM_BACKEND", "reference"), "cpu");
 }
 
-TEST_F(ProgramTest, TerminatedAndHungUpQuantizationsLeaveNothing) {
-  for (const int signal : {SIGTERM, SIGHUP}) {
-    const TempFolder folder;
-    const Result result = run_program(
-        Invocation{.arguments = {"quantize", shipped_model().string(), (folder / "out").string(),
-                                 "--samples", "64", "--sequence", "512"},
-                   .interrupt_after = "elapsed",
-                   .signal = signal});
-    EXPECT_EQ(result.code, 128 + signal) << result.err;
-    EXPECT_NE(result.err.find("interrupted"), std::string::npos);  // by itself, not by the kernel
-    EXPECT_TRUE(folder.names().empty());
-  }
-}
-
-TEST_F(ProgramTest, InterruptedQuantizationLeavesNothing) {
-  const TempFolder folder;
-  const Result result = run_program(
-      Invocation{.arguments = {"quantize", shipped_model().string(), (folder / "out").string(),
-                               "--samples", "64", "--sequence", "512"},
-                 .interrupt_after = "elapsed"});
-  EXPECT_EQ(result.code, 130) << result.err;
-  EXPECT_TRUE(folder.names().empty());
-  // Progress that is no terminal's: whole lines without escapes.
-  for (const char* part : {"layer ", "/6", "elapsed", "MiB"})
-    EXPECT_NE(result.err.find(part), std::string::npos) << part << "\n" << result.err;
-  EXPECT_EQ(result.err.find_first_of("\x1b\r"), std::string::npos);
+TEST_F(ProgramTest, KilledQuantizationIsResumedToTheSameBytes) {
+  const std::string output = (*folder_ / "resumed").string();
+  const std::vector<std::string> arguments = {
+      "quantize", shipped_model().string(), output, "--samples", "2", "--sequence", "64"};
+  const Result killed = run_program(
+      Invocation{.arguments = arguments, .interrupt_after = "layer 3/6  solve", .signal = SIGKILL});
+  EXPECT_EQ(killed.code, 128 + SIGKILL) << killed.err;
+  EXPECT_FALSE(std::filesystem::exists(output));
+  const Result refused = run_program(Invocation{.arguments = arguments});
+  EXPECT_EQ(refused.code, 1);
+  EXPECT_NE(refused.err.find("--resume"), std::string::npos) << refused.err;
+  EXPECT_EQ(quantize(output, {"--resume"}).code, 0);
+  for (const char* name : {"model.safetensors", "config.json", "atom_provenance.json"})
+    EXPECT_EQ(read_file(std::filesystem::path(output) / name),
+              read_file(std::filesystem::path(quantized_) / name))
+        << name;
+  for (const std::string& name : folder_->names()) EXPECT_NE(name.rfind(".resumed", 0), 0u) << name;
 }
 
 TEST(AblationTest, HasARowPerStepAndCleansUp) {

@@ -110,13 +110,33 @@ TEST_F(OutputFolderTest, RefusesTheInputFolderAndWhatLiesInIt) {
   EXPECT_NO_THROW(OutputFolder(folder_ / "out", {}));
 }
 
-TEST_F(OutputFolderTest, TwoRunsDoNotShareAWorkFolderAndTheSecondIsRefusedAtCommit) {
-  OutputFolder a(folder_ / "out", in_), b(folder_ / "out", in_);
-  EXPECT_NE(a.path(), b.path());
+TEST_F(OutputFolderTest, RefusesASecondRunOnTheSameOutput) {
+  OutputFolder a(folder_ / "out", in_);
+  expect_refused(folder_ / "out", {"out", "another run is writing this output", "partial-"});
+  const OutputFolder other(folder_ / "other", in_);
   write_file_atomically(a.path() / "a", "x");
   a.commit();
-  expect_error([&] { b.commit(); }, {"out", "cannot give the finished folder its name"});
   EXPECT_TRUE(fs::exists(folder_ / "out/a"));
+}
+
+TEST_F(OutputFolderTest, RefusesANameThatWasTakenMeanwhile) {
+  OutputFolder a(folder_ / "out", in_);
+  fs::create_directories(folder_ / "out/other");
+  expect_error([&] { a.commit(); }, {"out", "cannot give the finished folder its name"});
+}
+
+TEST_F(OutputFolderTest, RemovesOnlyWhatARunOnThisOutputLeft) {
+  for (const char* name : {".out.partial-2147483646", ".other.partial-2147483646", "kept"})
+    fs::create_directories(folder_ / name / "sub");
+  const OutputFolder output(folder_ / "out", in_, false), other(folder_ / "other", in_, false);
+  for (const fs::path& name :
+       {fs::path(".out.partial-2147483646"), fs::path("kept"), fs::path("../kept"),
+        output.path().filename(), other.path().filename()})
+    output.remove_left(name.string());
+  EXPECT_FALSE(fs::exists(folder_ / ".out.partial-2147483646"));
+  for (const fs::path& name :
+       {folder_ / ".other.partial-2147483646", folder_ / "kept", output.path(), other.path()})
+    EXPECT_TRUE(fs::exists(name)) << name;
 }
 
 TEST_F(OutputFolderTest, NamesWhatAKilledRunLeftAndTouchesNothing) {

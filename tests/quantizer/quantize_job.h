@@ -25,6 +25,7 @@ struct Job {
   uint64_t seed = 1;
   int threads = 2;
   std::vector<quantizer::LayerOrders> orders;
+  bool journal = false, resume = false;
   std::function<void(const quantizer::Progress&)> progress;
   std::vector<int32_t> ids = random_ids(300, 61);
 
@@ -51,6 +52,8 @@ struct Job {
                                 .sequence = sequence,
                                 .seed = seed,
                                 .orders = orders,
+                                .journal = journal,
+                                .resume = resume,
                                 .progress = progress},
                                *backend, executor);
   }

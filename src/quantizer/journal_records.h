@@ -1,0 +1,36 @@
+// What a layer is after it was solved, as a record of the journal. What precedes the solving (transforms, orders, formats)
+// is quick and is done anew.
+//
+//   journal.add("layer-3", layer_record(tensors, scheme));
+//   ...
+//   restore_layer(*journal.find("layer-3"), tensors, scheme);      // `tensors` as they were before they were solved
+#pragma once
+
+#include <span>
+#include <string>
+#include <vector>
+
+#include "model/layer_tensors.h"
+#include "model/scheme.h"
+#include "quantizer/journal.h"
+#include "quantizer/order.h"
+#include "quantizer/recipe.h"
+#include "quantizer/transform.h"
+
+namespace atom::quantizer {
+
+Record layer_record(const model::LayerTensors& tensors, const model::Scheme& scheme);
+
+// Solved linears and the clips that were searched, here and in the scheme. Error naming the linear: the record is that of
+// another layer.
+void restore_layer(const Record& record, model::LayerTensors& tensors, model::Scheme& scheme);
+
+// Parts of the record of a calibration; `at` begins their names.
+void put_orders(Record& record, const std::string& at, const LayerOrders& orders);
+LayerOrders take_orders(const Record& record, const std::string& at);
+void put_transform(Record& record, const std::string& at, const LayerTransform& transform);
+LayerTransform take_transform(const Record& record, const std::string& at);
+Json choices_json(std::span<const LayerChoice> choices);
+std::vector<LayerChoice> choices_of(const Json& json);
+
+}  // namespace atom::quantizer

@@ -208,7 +208,7 @@ bool serve(const ServeOptions& options, serving::HttpServer& server, Serving& se
   return asked;
 }
 
-int run(const ServeOptions& options) {
+int run(const ServeOptions& options, const std::function<void()>& before_step) {
   start(options.common);
   share_console();
   catch_signals();
@@ -229,7 +229,8 @@ int run(const ServeOptions& options) {
   if (options.kv_cache_dtype != "auto") kv = format::parse_kv(options.kv_cache_dtype);
   serving.model = load_weights(files, runtime, kv);
   runtime.show_fallbacks();
-  serving.engine.emplace(*serving.model, engine_options(options, *serving.model));
+  serving.engine.emplace(*serving.model, engine_options(options, *serving.model),
+                         serving::EngineThreadOptions{.before_step = before_step});
   const std::vector<std::string> names = model_names(options);
   serving.api.emplace(*serving.engine, tokenizer, chat_template ? &*chat_template : nullptr,
                       serving::ApiOptions{.models = names,
@@ -244,7 +245,7 @@ int run(const ServeOptions& options) {
 
 }  // namespace
 
-void add_serve(Program& program) {
+void add_serve(Program& program, std::function<void()> before_step) {
   CLI::App& verb = add_verb(
       program.app(),
       {.name = "serve",
@@ -268,7 +269,8 @@ void add_serve(Program& program) {
   const auto options = std::make_shared<ServeOptions>();
   argument(verb, "MODEL", options->model, "Model folder, plain or quantized");
   add_serve_options(verb, *options);
-  on_run(program, verb, [options] { return run(*options); });
+  on_run(program, verb,
+         [options, before_step = std::move(before_step)] { return run(*options, before_step); });
 }
 
 }  // namespace atom::app

@@ -34,6 +34,7 @@ struct Invocation {
   int signal = SIGINT;
   std::string out_path = {};  // stdout goes to this file or device instead
   bool terminal = false;      // stdout is a terminal, and TERM says that it knows colours
+  std::string program = ATOM_PROGRAM;
 };
 
 // Never returns; the child side of run_program.
@@ -47,11 +48,11 @@ struct Invocation {
     const rlimit limit = {static_cast<rlim_t>(run.file_bytes), static_cast<rlim_t>(run.file_bytes)};
     ::setrlimit(RLIMIT_FSIZE, &limit);
   }
-  std::vector<char*> arguments = {const_cast<char*>(ATOM_PROGRAM)};
+  std::vector<char*> arguments = {const_cast<char*>(run.program.c_str())};
   for (const std::string& argument : run.arguments)
     arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
-  ::execv(ATOM_PROGRAM, arguments.data());
+  ::execv(run.program.c_str(), arguments.data());
   ::_exit(127);
 }
 

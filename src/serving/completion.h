@@ -48,7 +48,7 @@ struct Usage {
 
 enum class Failure { kInvalid, kOverloaded, kUnavailable, kDeadline, kFailed };
 
-// Called on the engine's thread, but for an early failed(), which may come within start_completion().
+// Called on the teller's thread, but for an early failed(), which may come within start_completion().
 class CompletionSink {
  public:
   virtual ~CompletionSink() = default;

@@ -23,16 +23,6 @@ ThreadStats empty_stats() {
   return stats;
 }
 
-// A sink that throws, for want of memory, concerns its client alone.
-template <typename Call>
-void guarded(const Call& call) {
-  try {
-    call();
-  } catch (const std::exception& failed) {
-    log_warning("a client cannot be told of the end: {}", failed.what());
-  }
-}
-
 }  // namespace
 
 EngineThread::EngineThread(const model::Model& model, const engine::EngineOptions& options,
@@ -42,7 +32,8 @@ EngineThread::EngineThread(const model::Model& model, const engine::EngineOption
       seen_(empty_stats()),
       stats_(empty_stats()),
       engine_(model, options),
-      options_(engine_.options()) {
+      options_(engine_.options()),
+      teller_([this](Ticket ticket) { cancel(ticket); }) {
   seen_.engine = engine_.stats();
   thread_ = std::jthread([this] { run(); });
 }
@@ -56,6 +47,7 @@ void EngineThread::stop() {
   }
   wake_.notify_all();
   if (thread_.joinable()) thread_.join();
+  teller_.finish();
 }
 
 double EngineThread::now() const {
@@ -125,6 +117,7 @@ void EngineThread::run() {
     bool busy = true;
     while (take_mail(!busy, mail)) {
       for (Mail& one : mail) one.sink ? open_group(one) : close_group(one);
+      teller_.tell(news_);
       if (thread_options_.before_step) thread_options_.before_step();
       step_began_ = now();
       busy = engine_.step(step_began_);
@@ -162,7 +155,7 @@ void EngineThread::open_group(Mail& mail) {
       if (group.items[i].id != 0) engine_.cancel(group.items[i].id);
     const std::shared_ptr<GroupSink> sink = std::move(group.sink);
     groups_.erase(ticket);
-    guarded([&] { sink->refused(why, message); });
+    tell_refusal(ticket, sink, why, message);
   };
   try {
     for (size_t i = 0; i < group.items.size(); ++i)
@@ -177,12 +170,17 @@ void EngineThread::open_group(Mail& mail) {
   group.open = group.items.size();
   for (size_t i = 0; i < group.items.size(); ++i) queue_.emplace_back(ticket, i);
   unstarted_ += static_cast<int>(group.items.size());
-  try {
-    group.sink->accepted();
-  } catch (const std::exception& error) {
-    log_warning("a client cannot be told that its request is accepted: {}", error.what());
-    cancel(ticket);
-  }
+  news_.push_back(
+      {.kind = News::Kind::kAccepted, .ticket = ticket, .sink = group.sink, .event = {}});
+}
+
+void EngineThread::tell_refusal(Ticket ticket, std::shared_ptr<GroupSink> sink, Refusal why,
+                                const std::string& message) {
+  news_.push_back({.kind = News::Kind::kRefused,
+                   .ticket = ticket,
+                   .sink = std::move(sink),
+                   .event = {.error = message},
+                   .refusal = why});
 }
 
 void EngineThread::close_group(const Mail& mail) {
@@ -229,12 +227,7 @@ void EngineThread::on_event(Ticket ticket, size_t index, const Event& event) {
     item.ended = true;
     if (--group.open == 0) ended_.push_back(ticket);
   }
-  try {
-    group.sink->event(index, told);
-  } catch (const std::exception& error) {  // no memory: nothing more can be said to this client
-    log_warning("request {}: its client cannot be told: {}", event.request, error.what());
-    cancel(ticket);
-  }
+  news_.push_back({.ticket = ticket, .sink = group.sink, .index = index, .event = std::move(told)});
 }
 
 void EngineThread::after_step() {
@@ -252,8 +245,11 @@ void EngineThread::after_step() {
   }
   for (const Ticket ticket : ended_) groups_.erase(ticket);
   ended_.clear();
-  const std::lock_guard lock(mutex_);
-  seen_ = stats_;
+  {
+    const std::lock_guard lock(mutex_);
+    seen_ = stats_;
+  }
+  teller_.tell(news_);  // clients find themselves in the statistics
 }
 
 // Nothing is asked of the engine any more, which may be broken.
@@ -267,22 +263,27 @@ void EngineThread::end_all(Finish finish, const std::string& error) {
   for (auto& [ticket, group] : groups_) {
     const std::shared_ptr<GroupSink> sink = group.sink;
     if (group.open == 0 && sink && !group.items.front().ended)  // it was just being submitted
-      guarded([&] { sink->refused(Refusal::kStopped, error); });
+      tell_refusal(ticket, sink, Refusal::kStopped, error);
     for (size_t i = 0; group.open > 0 && i < group.items.size(); ++i) {
       Item& item = group.items[i];
       if (item.ended) continue;
       item.ended = true;
       ++stats_.finished[static_cast<size_t>(finish)];
-      const Event event = {.request = item.id, .finish = finish, .error = error};
-      guarded([&] { sink->event(i, event); });
+      news_.push_back({.ticket = ticket,
+                       .sink = sink,
+                       .index = i,
+                       .event = {.request = item.id, .finish = finish, .error = error}});
     }
   }
   groups_.clear();
   for (Mail& one : mail)
-    if (one.sink) guarded([&] { one.sink->refused(Refusal::kStopped, error); });
-  const std::lock_guard lock(mutex_);
-  seen_ = stats_;
-  seen_.engine.running = seen_.engine.waiting = 0;
+    if (one.sink) tell_refusal(one.ticket, std::move(one.sink), Refusal::kStopped, error);
+  {
+    const std::lock_guard lock(mutex_);
+    seen_ = stats_;
+    seen_.engine.running = seen_.engine.waiting = 0;
+  }
+  teller_.tell(news_);
 }
 
 void EngineThread::die(const std::string& what) {

@@ -1,4 +1,5 @@
-// The thread that owns an engine. Any thread submits and cancels, through a mailbox; sinks are called on the engine's thread.
+// The thread that owns an engine. Any thread submits and cancels, through a mailbox; sinks are called on another thread, the
+// teller's, while the next step runs.
 //
 //   EngineThread thread(model, {.max_sequences = 64});
 //   const EngineThread::Ticket ticket = thread.new_ticket();
@@ -27,20 +28,9 @@
 
 #include "engine/engine.h"
 #include "serving/histogram.h"
+#include "serving/teller.h"
 
 namespace atom::serving {
-
-enum class Refusal { kInvalid, kOverloaded, kStopped };
-
-// Of one group; called on the engine's thread, but for a refusal, which may come within submit().
-class GroupSink {
- public:
-  virtual ~GroupSink() = default;
-  virtual void accepted() = 0;
-  virtual void refused(Refusal why, const std::string& message) = 0;
-  // `index`: of the group's requests.
-  virtual void event(size_t index, const engine::Event& event) = 0;
-};
 
 // Times in seconds.
 struct ThreadStats {
@@ -72,7 +62,7 @@ class EngineThread {
   // All of the group, or one of it; before the next step. They end as `finish`. Tickets that have ended are ignored.
   void cancel(Ticket ticket, std::optional<size_t> index = {},
               engine::Finish finish = engine::Finish::kCancelled);
-  void stop();  // what is open is cancelled; the thread has ended
+  void stop();  // what is open is cancelled, and told so; the threads have ended
 
   bool alive() const { return alive_; }  // false after an error of the engine or stop()
   std::string cause() const;             // of its death; empty: none
@@ -110,6 +100,8 @@ class EngineThread {
   void run();
   bool take_mail(bool wait, std::vector<Mail>& mail);
   void open_group(Mail& mail);
+  void tell_refusal(Ticket ticket, std::shared_ptr<GroupSink> sink, Refusal why,
+                    const std::string& message);
   void close_group(const Mail& mail);
   void on_event(Ticket ticket, size_t index, const engine::Event& event);
   void measure(Group& group, Item& item, const engine::Event& event);
@@ -139,8 +131,10 @@ class EngineThread {
   int unstarted_ = 0;      // in queue_
   double step_began_ = 0;  // of the newest step; when its requests left the queue
   ThreadStats stats_;
+  std::vector<News> news_;  // for the teller
   engine::Engine engine_;
   const engine::EngineOptions options_;
+  Teller teller_;
   std::jthread thread_;
 };
 

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <future>
 #include <string>
 
 #include "base/random.h"
@@ -268,6 +269,30 @@ TEST(EngineThread, TheQueueEndsWhereTheFirstStepBegins) {
   EXPECT_EQ(stats.queue.count(), 2);
   EXPECT_EQ(stats.first_token.count(), 2);
   EXPECT_LT(stats.queue.sum(), stats.first_token.sum());
+}
+
+// Holds its first event until it is let go.
+class HeldSink final : public GroupSink {
+ public:
+  void accepted() override {}
+  void refused(Refusal, const std::string&) override {}
+  void event(size_t, const engine::Event&) override { let_go_.wait(); }
+  void let_go() { promise_.set_value(); }
+
+ private:
+  std::promise<void> promise_;
+  const std::shared_future<void> let_go_ = promise_.get_future().share();
+};
+
+TEST(EngineThread, StepsDoNotWaitForSinks) {
+  EngineThread thread(small_model().model(), {.max_sequences = 1, .max_rows = 32, .pages = 8});
+  const auto held = std::make_shared<HeldSink>();
+  thread.submit(thread.new_ticket(), {two_tokens(), two_tokens()}, held);
+  const auto until = std::chrono::steady_clock::now() + kPatience;
+  while (thread.stats().engine.generated_tokens < 4 && std::chrono::steady_clock::now() < until)
+    std::this_thread::yield();
+  EXPECT_EQ(thread.stats().engine.generated_tokens, 4);
+  held->let_go();
 }
 
 TEST(EngineThread, OutlivesASinkThatCannotTellOfARefusal) {

@@ -62,6 +62,8 @@ class Engine {
   bool step(double now = 0);
 
   EngineStats stats() const;
+  // Requests that the last step let run for the first time.
+  std::span<const RequestId> begun() const { return scheduler_.begun(); }
   const EngineOptions& options() const { return options_; }
   std::string problem() const { return scheduler_.problem(); }  // empty: pages and places add up
 

@@ -19,12 +19,9 @@ Scheduler::Scheduler(const Options& options, kv::PageAllocator& pages)
   for (int place = options.max_sequences - 1; place >= 0; --place) places_.push_back(place);
 }
 
-void Scheduler::add(std::unique_ptr<Sequence> sequence) { waiting_.push_back(std::move(sequence)); }
-
-int64_t Scheduler::waiting_tokens() const {
-  int64_t sum = 0;
-  for (const auto& sequence : waiting_) sum += sequence->remaining();
-  return sum;
+void Scheduler::add(std::unique_ptr<Sequence> sequence) {
+  waiting_tokens_ += sequence->size();
+  waiting_.push_back(std::move(sequence));
 }
 
 bool Scheduler::grow(Sequence& sequence, int positions, int spare) {
@@ -49,6 +46,7 @@ void Scheduler::preempt_youngest() {
   std::unique_ptr<Sequence> youngest = std::move(running_.back());
   running_.pop_back();
   stop(*youngest);
+  waiting_tokens_ += youngest->size();
   waiting_.push_front(std::move(youngest));
   ++preemptions_;
 }
@@ -98,12 +96,15 @@ Scheduler::Admitted Scheduler::admit(size_t index, int passed, Sequence*& admitt
   }
   sequence.published = found;
   sequence.computed = found * pages_.page_tokens();
-  if (!sequence.has_begun) sequence.cached = sequence.computed;
-  sequence.has_begun = true;
+  if (!std::exchange(sequence.has_begun, true)) {
+    sequence.cached = sequence.computed;
+    begun_.push_back(sequence.id);
+  }
   sequence.last_content = prefix.last;
   sequence.place = places_.back();
   places_.pop_back();
   admitted = &sequence;
+  waiting_tokens_ -= sequence.size();
   const auto younger = [](RequestId id, const std::unique_ptr<Sequence>& s) { return id < s->id; };
   running_.insert(std::upper_bound(running_.begin(), running_.end(), sequence.id, younger),
                   std::move(waiting_[index]));
@@ -128,6 +129,7 @@ Sequence* Scheduler::admit_next(bool scored) {
 
 std::vector<Chunk> Scheduler::plan() {
   std::vector<Chunk> single, longer;
+  begun_.clear();
   int rows = options_.max_rows;
   const auto take = [&](Sequence& sequence, int count) {
     check(count > 0, "a chunk has rows");
@@ -188,6 +190,7 @@ std::unique_ptr<Sequence> Scheduler::remove(RequestId id, bool failed) {
              there != waiting_.end()) {
     found = std::move(*there);
     waiting_.erase(there);
+    waiting_tokens_ -= found->size();
   }
   return found;
 }
@@ -225,9 +228,14 @@ std::string Scheduler::problem() const {
     taken[static_cast<size_t>(s->place)] = true;
     if (std::string wrong = problem_of(*s); !wrong.empty()) return wrong;
   }
-  for (const auto& s : waiting_)
+  int64_t tokens_of_waiting = 0;
+  for (const auto& s : waiting_) {
     if (!s->pages.empty() || s->place >= 0 || s->computed != 0)
       return fmt::format("request {} waits and holds pages or a place", s->id);
+    tokens_of_waiting += s->size();
+  }
+  if (tokens_of_waiting != waiting_tokens_)
+    return fmt::format("{} tokens wait, but {} are counted", tokens_of_waiting, waiting_tokens_);
   if (std::find(taken.begin(), taken.end(), false) != taken.end())
     return "a place belongs to nobody";
   return pages_.problem(tables);

@@ -94,7 +94,9 @@ class Scheduler {
 
   int running() const { return static_cast<int>(running_.size()); }
   int waiting() const { return static_cast<int>(waiting_.size()); }
-  int64_t waiting_tokens() const;
+  int64_t waiting_tokens() const { return waiting_tokens_; }  // that are yet to be computed
+  // Those that the last plan let run for the first time.
+  std::span<const RequestId> begun() const { return begun_; }
   int64_t preemptions() const { return preemptions_; }
   std::vector<const Sequence*> all() const;  // running ones by arrival, then waiting ones
   std::string problem() const;               // what is wrong in the pages or places; empty: nothing
@@ -117,6 +119,8 @@ class Scheduler {
   Options options_;
   kv::PageAllocator& pages_;
   std::deque<std::unique_ptr<Sequence>> waiting_;
+  int64_t waiting_tokens_ = 0;  // sum of their ids
+  std::vector<RequestId> begun_;
   std::vector<std::unique_ptr<Sequence>> running_;  // by arrival
   std::vector<int> places_;                         // free ones
   int64_t preemptions_ = 0;

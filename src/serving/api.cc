@@ -236,11 +236,7 @@ void Api::Impl::require_engine() const {
 }
 
 int Api::Impl::retry_after(const EngineThread& engine) {
-  const ThreadStats stats = engine.stats();
-  if (stats.whole.count() == 0) return 1;
-  const double each = stats.whole.sum() / static_cast<double>(stats.whole.count());
-  const double wait = each * stats.engine.waiting / engine.options().max_sequences;
-  return static_cast<int>(std::clamp(std::ceil(wait), 1.0, 60.0));
+  return static_cast<int>(std::clamp(std::ceil(engine.stats().queue_seconds), 1.0, 60.0));
 }
 
 HttpResponse Api::Impl::get(const std::string& path) const {

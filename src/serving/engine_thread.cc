@@ -168,8 +168,7 @@ void EngineThread::open_group(Mail& mail) {
     return refuse(Refusal::kInvalid, error.what());
   }
   group.open = group.items.size();
-  for (size_t i = 0; i < group.items.size(); ++i) queue_.emplace_back(ticket, i);
-  unstarted_ += static_cast<int>(group.items.size());
+  for (const Item& item : group.items) unbegun_.emplace(item.id, group.submitted);
   news_.push_back(
       {.kind = News::Kind::kAccepted, .ticket = ticket, .sink = group.sink, .event = {}});
 }
@@ -197,11 +196,6 @@ void EngineThread::close_group(const Mail& mail) {
 
 void EngineThread::measure(Group& group, Item& item, const Event& event) {
   const double time = now();
-  if (!item.started && (event.id || event.finish != Finish::kNot)) {
-    item.started = true;
-    --unstarted_;
-    if (event.id) stats_.queue.add(step_began_ - group.submitted);
-  }
   if (event.id) {
     if (item.last_id)
       stats_.inter_token.add(time - *item.last_id);
@@ -210,6 +204,8 @@ void EngineThread::measure(Group& group, Item& item, const Event& event) {
     item.last_id = time;
   }
   if (event.finish == Finish::kNot) return;
+  ended_requests_.push_back(item.id);
+  if (event.finish != Finish::kCancelled) queue_clock_.ended(time);
   stats_.whole.add(time - group.submitted);
   ++stats_.finished[static_cast<size_t>(event.finish)];
 }
@@ -232,17 +228,19 @@ void EngineThread::on_event(Ticket ticket, size_t index, const Event& event) {
 
 void EngineThread::after_step() {
   stats_.engine = engine_.stats();
-  // Requests begin in the order of their arrival: more have begun than those that are left to wait.
-  for (; !queue_.empty(); queue_.pop_front()) {
-    const auto found = groups_.find(queue_.front().first);
-    if (found == groups_.end()) continue;
-    Item& item = found->second.items[queue_.front().second];
-    if (item.started) continue;
-    if (unstarted_ <= stats_.engine.waiting) break;
-    item.started = true;
-    --unstarted_;
-    stats_.queue.add(step_began_ - found->second.submitted);
+  for (const engine::RequestId id : engine_.begun()) {
+    const auto found = unbegun_.find(id);
+    if (found == unbegun_.end()) continue;  // of the step before: this one had nothing to do
+    stats_.queue.add(step_began_ - found->second);
+    unbegun_.erase(found);
   }
+  for (const engine::RequestId id : ended_requests_) unbegun_.erase(id);
+  ended_requests_.clear();
+  const double each = stats_.whole.sum() /
+                      static_cast<double>(std::max<int64_t>(1, stats_.whole.count())) /
+                      std::max(1, stats_.engine.running);
+  queue_clock_.waiting(stats_.engine.waiting, now());
+  stats_.queue_seconds = queue_clock_.seconds(now(), each);
   for (const Ticket ticket : ended_) groups_.erase(ticket);
   ended_.clear();
   {
@@ -282,6 +280,7 @@ void EngineThread::end_all(Finish finish, const std::string& error) {
     const std::lock_guard lock(mutex_);
     seen_ = stats_;
     seen_.engine.running = seen_.engine.waiting = 0;
+    seen_.queue_seconds = 0;
   }
   teller_.tell(news_);
 }

@@ -15,7 +15,6 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
-#include <deque>
 #include <functional>
 #include <memory>
 #include <mutex>
@@ -28,6 +27,7 @@
 
 #include "engine/engine.h"
 #include "serving/histogram.h"
+#include "serving/queue_clock.h"
 #include "serving/teller.h"
 
 namespace atom::serving {
@@ -37,6 +37,7 @@ struct ThreadStats {
   engine::EngineStats engine;
   std::array<int64_t, 6> finished{};  // requests, by engine::Finish
   Histogram first_token, inter_token, whole, queue;
+  double queue_seconds = 0;  // that a request which comes now is likely to wait
 };
 
 struct EngineThreadOptions {
@@ -77,7 +78,7 @@ class EngineThread {
   using Clock = std::chrono::steady_clock;
   struct Item {
     engine::RequestId id = 0;
-    bool started = false, ended = false;
+    bool ended = false;
     std::optional<double> last_id;  // when the newest id came
     engine::Finish cancelled_as = engine::Finish::kCancelled;
   };
@@ -125,10 +126,10 @@ class EngineThread {
 
   // Of the engine's thread.
   std::unordered_map<Ticket, Group> groups_;
-  std::vector<Ticket> ended_;  // groups to be forgotten after the step
-  std::deque<std::pair<Ticket, size_t>>
-      queue_;              // by arrival; started ones go once they are in front
-  int unstarted_ = 0;      // in queue_
+  std::vector<Ticket> ended_;                              // groups to be forgotten after the step
+  std::unordered_map<engine::RequestId, double> unbegun_;  // when they were submitted
+  std::vector<engine::RequestId> ended_requests_;          // of this step, for unbegun_
+  QueueClock queue_clock_;
   double step_began_ = 0;  // of the newest step; when its requests left the queue
   ThreadStats stats_;
   std::vector<News> news_;  // for the teller

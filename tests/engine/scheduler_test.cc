@@ -59,6 +59,42 @@ TEST_F(Problems, PlacesOfTwo) {
 }
 
 // A request that failed is out, and its pages are found no more.
+// Tokens that wait are counted when they come, go, begin and come to wait again.
+TEST_F(Problems, CountsWhatWaitsAndWhatBegins) {
+  EXPECT_EQ(scheduler_.waiting_tokens(), 0);
+  ASSERT_EQ(scheduler_.begun().size(), 1u);
+  Request long_one{
+      .prompt = std::vector<int32_t>(9, 3), .sampling = {}, .cache_salt = "", .deadline = {}};
+  Request short_one{.prompt = {4, 5}, .sampling = {}, .cache_salt = "", .deadline = {}};
+  scheduler_.add(std::make_unique<Sequence>(2, short_one, EventSink()));
+  scheduler_.add(std::make_unique<Sequence>(3, long_one, EventSink()));
+  EXPECT_EQ(scheduler_.waiting_tokens(), 11);
+  std::vector<Chunk> chunks = scheduler_.plan();
+  scheduler_.commit(chunks);
+  ASSERT_EQ(scheduler_.begun().size(), 1u);
+  EXPECT_EQ(scheduler_.begun()[0], 2u);
+  EXPECT_EQ(scheduler_.waiting_tokens(), 9);
+  // The texts grow until the second has no page left and waits again.
+  for (int i = 0; scheduler_.preemptions() == 0 && i < 100; ++i) {
+    for (const Chunk& chunk : chunks) chunk.sequence->append(1);
+    chunks = scheduler_.plan();
+    scheduler_.commit(chunks);
+    EXPECT_TRUE(scheduler_.begun().empty());
+    EXPECT_EQ(scheduler_.problem(), "");
+  }
+  ASSERT_EQ(scheduler_.preemptions(), 1);
+  const Sequence& again = *scheduler_.all()[1];
+  EXPECT_EQ(again.id, 2u);
+  EXPECT_EQ(scheduler_.waiting_tokens(), 9 + again.size());
+  scheduler_.remove(3);
+  EXPECT_EQ(scheduler_.waiting_tokens(), again.size());
+  scheduler_.remove(1);
+  scheduler_.commit(scheduler_.plan());
+  EXPECT_TRUE(scheduler_.begun().empty());  // it ran before
+  EXPECT_EQ(scheduler_.waiting_tokens(), 0);
+  EXPECT_EQ(scheduler_.problem(), "");
+}
+
 TEST_F(Problems, AFailureLeavesNoPages) {
   EXPECT_NE(scheduler_.remove(1, true), nullptr);
   EXPECT_EQ(pages_.cached(), 0);

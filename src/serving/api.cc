@@ -18,13 +18,14 @@
 #include "serving/openai_answer.h"
 #include "serving/openai_fields.h"
 #include "serving/openai_request.h"
-#include "serving/work_thread.h"
+#include "serving/work_threads.h"
 #include "text/chat_template.h"
 
 namespace atom::serving {
 namespace {
 
-constexpr int kDepth = 32;  // of a request's JSON
+constexpr int kDepth = 32;                // of a request's JSON
+constexpr size_t kLargeBytes = 64 << 10;  // of a body that takes some milliseconds to read
 
 constexpr size_t kLeastPromptBytes = 1 << 20;
 
@@ -142,7 +143,7 @@ class Api::Impl {
   std::atomic<bool> draining_ = false;
   // Answers may outlive the Api, while the engine still holds them.
   const std::shared_ptr<std::atomic<int>> busy_ = std::make_shared<std::atomic<int>>(0);
-  WorkThread work_;  // last: it ends before what it uses
+  WorkThreads work_;  // last: it ends before what it uses
 };
 
 Api::Impl::Impl(EngineThread& engine, const text::Tokenizer& tokenizer,
@@ -153,7 +154,7 @@ Api::Impl::Impl(EngineThread& engine, const text::Tokenizer& tokenizer,
       options_(std::move(options)),
       token_texts_(std::make_shared<TokenTexts>(tokenizer)),
       id_prefix_(fmt::format("{:08x}{:08x}", std::random_device()(), std::random_device()())),
-      work_(options_.queue_bytes) {
+      work_(options_.work_threads, options_.queue_bytes, kLargeBytes) {
   check(!options_.models.empty(), "a served model has a name");
   limits_.context = engine.context();
   limits_.vocabulary = engine.config().vocabulary;

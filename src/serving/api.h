@@ -3,7 +3,8 @@
 //   GET  /health /version /metrics /tokenizer_info /v1/models /v1/models/{id}
 //   POST /v1/completions /v1/chat/completions /tokenize /detokenize
 //
-// GET is answered at once. POST goes to a thread of its own, since reading and tokenizing a long prompt takes a while.
+// GET is answered at once. POST goes to threads of its own, since reading and tokenizing a long prompt takes a while; long
+// ones leave a thread to the others. A connection has one request at a time, so its order is kept.
 #pragma once
 
 #include <atomic>
@@ -38,6 +39,7 @@ struct ApiOptions {
   int max_choices = 512;             // prompts x n of a request
   int64_t max_new_tokens = 1 << 20;  // prompts x n x max_tokens
   size_t queue_bytes = 64 << 20;     // bodies that wait to be read; more: 429
+  int work_threads = 3;              // that read them
 };
 
 class Api {

@@ -117,20 +117,25 @@ void Console::line(std::string_view text) {
 }
 
 void Console::error(std::string_view sentence) {
-  end_progress();
+  const std::lock_guard lock(mutex_);
+  erase();
   line(fmt::format("{} {}", paint_err(Style::kRed, "atom: error:"), printable(sentence)));
 }
 
 void Console::warning(std::string_view sentence) {
+  const std::lock_guard lock(mutex_);
   line(fmt::format("{} {}", paint_err(Style::kYellow, "atom: warning:"), printable(sentence)));
 }
 
 void Console::notice(std::string_view sentence) {
-  if (!options_.quiet) line(fmt::format("atom: {}", printable(sentence)));
+  if (options_.quiet) return;
+  const std::lock_guard lock(mutex_);
+  line(fmt::format("atom: {}", printable(sentence)));
 }
 
 void Console::progress(const std::string& text) {
   if (options_.quiet) return;
+  const std::lock_guard lock(mutex_);
   const auto now = std::chrono::steady_clock::now();
   if (last_ == std::chrono::steady_clock::time_point()) last_ = now - (live_ ? kRedraw : kNone);
   if (live_) {
@@ -151,6 +156,11 @@ void Console::draw() {
 }
 
 void Console::end_progress() {
+  const std::lock_guard lock(mutex_);
+  erase();
+}
+
+void Console::erase() {
   if (shown_.empty()) return;
   fmt::print(stderr, "\r\x1b[K");
   std::fflush(stderr);

@@ -5,11 +5,13 @@
 //   console().notice("kept channels clamped");    // the live line moves below it
 //   print_table(table);
 //
-// One console per process, used by the main thread.
+// One console per process, configured by the main thread before others use it; from then on lines may come from any thread,
+// one at a time.
 #pragma once
 
 #include <chrono>
 #include <cstdint>
+#include <mutex>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -42,14 +44,17 @@ class Console {
   std::string paint_err(Style style, std::string_view text) const;  // for stderr
 
  private:
+  // With the mutex held.
   void line(std::string_view text);
   void draw();
+  void erase();
 
   Options options_;
   bool live_ = false;
   bool out_is_terminal_ = false;
   bool color_out_ = false;
   bool color_err_ = false;
+  std::mutex mutex_;   // of what follows, and of stderr
   std::string shown_;  // live line, empty: none
   std::chrono::steady_clock::time_point last_ = {};
 };

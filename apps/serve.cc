@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <filesystem>
-#include <mutex>
 #include <thread>
 
 #include "base/log.h"
@@ -39,16 +38,6 @@ void raise_file_limit(int connections) {
     console().notice(
         fmt::format("the limit of {} open files is less than --max-connections {} needs",
                     limit.rlim_cur, connections));
-}
-
-// Lines of the log come from several threads here; the console is for one at a time.
-void share_console() {
-  set_log_sink([](LogLevel level, const std::string& line) {
-    static std::mutex mutex;
-    const std::lock_guard lock(mutex);
-    if (level == LogLevel::kDebug) return;
-    level == LogLevel::kInfo ? console().notice(line) : console().warning(line);
-  });
 }
 
 // Scratch of a step's rows: residual stream, its quantized copies, q, k, v, gate and up, twice, for what a backend keeps
@@ -210,7 +199,6 @@ bool serve(const ServeOptions& options, serving::HttpServer& server, Serving& se
 
 int run(const ServeOptions& options, const std::function<void()>& before_step) {
   start(options.common);
-  share_console();
   catch_signals();
   const serving::HttpOptions http = http_options(options);
   const serving::Access access = make_access(options);

@@ -118,19 +118,28 @@ class HttpServer::Impl {
 
   awaitable<void> accept() {
     while (acceptor_.is_open()) {
-      auto [error, socket] = co_await acceptor_.async_accept(asio::as_tuple(asio::use_awaitable));
-      if (!error) {
-        try {
+      std::string problem;
+      try {  // one that is not accepted now waits in the system's queue
+        auto [error, socket] = co_await acceptor_.async_accept(asio::as_tuple(asio::use_awaitable));
+        if (!error)
           admit(std::move(socket));
-        } catch (const std::exception& failed) {  // no memory at present; the next may find some
-          log_warning("a connection was not accepted: {}", failed.what());
-        }
-      } else if (acceptor_.is_open() && error != asio::error::connection_aborted) {
-        // No descriptors or memory at present; the queue of the system keeps those who wait.
-        log_warning("a connection was not accepted: {}", error.message());
-        retry_.expires_after(std::chrono::milliseconds(100));
-        co_await retry_.async_wait(asio::as_tuple(asio::use_awaitable));
+        else if (error != asio::error::connection_aborted)
+          problem = error.message();
+      } catch (const std::exception& failed) {
+        problem = failed.what();
       }
+      if (!acceptor_.is_open()) co_return;
+      if (problem.empty()) {
+        if (refusals_ > 0) log_info("connections are accepted again, after {} attempts", refusals_);
+        refusals_ = 0;
+        continue;
+      }
+      // No descriptors or memory at present. Said at the 1st, 2nd, 4th, ... attempt: there are ten a second.
+      ++refusals_;
+      if ((refusals_ & (refusals_ - 1)) == 0)
+        log_warning("no connection is accepted, after {} attempts: {}", refusals_, problem);
+      retry_.expires_after(std::chrono::milliseconds(100));
+      co_await retry_.async_wait(asio::as_tuple(asio::use_awaitable));
     }
   }
 
@@ -146,7 +155,8 @@ class HttpServer::Impl {
   tcp::acceptor acceptor_;
   asio::steady_timer retry_;
   int port_ = 0;
-  bool stopping_ = false;  // of the I/O thread
+  bool stopping_ = false;  // of the I/O thread, as the next
+  int64_t refusals_ = 0;   // attempts to accept that failed, since the last that did not
   std::thread thread_;
 };
 

@@ -1,9 +1,14 @@
 // What the HTTP server does for clients that behave, and for the rules of the protocol.
 #include "serving/http.h"
 
+#include <fcntl.h>
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <set>
 
 #include "base/error.h"
+#include "base/log.h"
 #include "serving/http_fixture.h"
 #include "serving/http_message.h"
 
@@ -218,6 +223,61 @@ TEST_F(HttpTest, NamesHostPortAndCauseWhenItCannotListen) {
   EXPECT_EQ(message({.port = 70000}), "port: 70000 is not from 0 to 65535");
   EXPECT_EQ(message({.certificate_file = "c.pem"}),
             "TLS needs a certificate and a key: the key is missing");
+}
+
+// Until a test ends.
+class FewFiles {
+ public:
+  FewFiles() {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    const int next = ::open("/dev/null", O_RDONLY | O_CLOEXEC);  // the lowest number that is free
+    ::close(next);
+    set(static_cast<rlim_t>(next));
+  }
+  ~FewFiles() { set(before_.rlim_cur); }
+  FewFiles(const FewFiles&) = delete;
+  FewFiles& operator=(const FewFiles&) = delete;
+
+ private:
+  void set(rlim_t most) const {
+    const rlimit limit = {most, before_.rlim_max};
+    ::setrlimit(RLIMIT_NOFILE, &limit);
+  }
+  rlimit before_ = {};
+};
+
+TEST_F(HttpTest, AcceptsAgainOnceThereAreDescriptors) {
+  std::mutex mutex;
+  std::vector<std::string> lines;
+  std::condition_variable changed;
+  set_log_sink([&](LogLevel, const std::string& line) {
+    const std::lock_guard lock(mutex);
+    lines.push_back(line);
+    changed.notify_all();
+  });
+  const auto said = [&](const std::string& words) {
+    std::unique_lock lock(mutex);
+    return changed.wait_for(lock, std::chrono::milliseconds(Client::kPatience), [&] {
+      return std::any_of(lines.begin(), lines.end(), [&](const std::string& line) {
+        return line.find(words) != std::string::npos;
+      });
+    });
+  };
+  start();
+  Client old(port());
+  ASSERT_TRUE(old.send(get("/a")));
+  EXPECT_EQ(old.answer().status, 200);
+  std::optional<FewFiles> few;
+  Client late(port(), 0, [&few] { few.emplace(); });  // its own socket is there already
+  ASSERT_TRUE(late.send(get("/b")));
+  EXPECT_TRUE(said("no connection is accepted, after 2 attempts: Too many open files"));
+  ASSERT_TRUE(old.send(get("/c")));  // those that are there are served
+  EXPECT_EQ(old.answer().status, 200);
+  few.reset();
+  EXPECT_EQ(late.answer().status, 200);
+  EXPECT_TRUE(said("connections are accepted again, after "));
+  server_->stop();
+  set_log_sink({});
 }
 
 TEST_F(HttpTest, DrainsAndStops) {

@@ -14,6 +14,7 @@
 #include <unistd.h>
 
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <string>
 #include <string_view>
@@ -38,10 +39,13 @@ class Client {
  public:
   static constexpr int kPatience = 20000;  // ms; only a defect lasts so long
 
-  explicit Client(int port, int receive_bytes = 0)
+  // before_connect is called once the socket is there.
+  explicit Client(
+      int port, int receive_bytes = 0, const std::function<void()>& before_connect = [] {})
       : file_(::socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0)) {
     if (receive_bytes > 0)
       ::setsockopt(file_, SOL_SOCKET, SO_RCVBUF, &receive_bytes, sizeof receive_bytes);
+    before_connect();
     sockaddr_in address = {};
     address.sin_family = AF_INET;
     address.sin_port = htons(static_cast<uint16_t>(port));

@@ -124,6 +124,8 @@ serving::HttpHandlers handlers(const serving::Access& access, Serving& serving) 
       for (const serving::PageFile& file : serving::page_files())
         if (file.path == request.head.path) return reply->send(page_response(file));
     if (serving.ready) return serving.api->handle(std::move(request), std::move(reply));
+    if (request.head.method == "GET" && request.head.path == "/live")
+      return reply->send({.body = serving::kHealthy, .headers = {}});
     serving::HttpResponse loading = serving::Api::error(503, "the model is being loaded");
     loading.headers.emplace_back("Retry-After", "1");
     reply->send(std::move(loading));
@@ -145,10 +147,31 @@ serving::Access make_access(const ServeOptions& options) {
   });
 }
 
-// Until a signal comes, or the engine's thread has died. False: it has.
-bool wait_for_signal(const serving::EngineThread& engine) {
+// What --api-key-file, --ssl-certfile and --ssl-keyfile name; what cannot be used stays as it is.
+void reload_files(const ServeOptions& options, serving::HttpServer& server,
+                  serving::Access& access) {
+  const auto reload = [](const char* what, const auto& read) {
+    try {
+      read();
+      console().notice(fmt::format("{} read again", what));
+    } catch (const std::exception& error) {
+      console().warning(fmt::format("{} not read again, the old stays: {}", what, error.what()));
+    }
+  };
+  if (!options.api_key_file.empty())
+    reload("the keys were", [&] { access.replace_keys(all_keys(options)); });
+  if (!options.ssl_certfile.empty())
+    reload("the certificate was", [&] { server.reload_certificate(); });
+}
+
+// Until a signal to stop comes, or the engine's thread has died. False: it has.
+bool wait_for_signal(const ServeOptions& options, serving::HttpServer& server,
+                     serving::Access& access, const serving::EngineThread& engine) {
   while (!interrupted()) {
     if (!engine.alive()) return false;
+    const Hangup hangup = take_hangup();
+    if (hangup == Hangup::kTerminalGone) return true;
+    if (hangup == Hangup::kReload) reload_files(options, server, access);
     std::this_thread::sleep_for(kTick);
   }
   return true;
@@ -183,8 +206,9 @@ void drain(serving::HttpServer& server, serving::Api& api, serving::EngineThread
 }
 
 // Serves until a signal comes and open requests have ended. False: the engine has died.
-bool serve(const ServeOptions& options, serving::HttpServer& server, Serving& serving) {
-  const bool asked = wait_for_signal(*serving.engine);
+bool serve(const ServeOptions& options, serving::HttpServer& server, serving::Access& access,
+           Serving& serving) {
+  const bool asked = wait_for_signal(options, server, access, *serving.engine);
   if (!asked) {
     console().error(fmt::format("the engine has stopped: {}", serving.engine->cause()));
     const Stopwatch watch;  // health checks see it
@@ -200,8 +224,9 @@ bool serve(const ServeOptions& options, serving::HttpServer& server, Serving& se
 int run(const ServeOptions& options, const std::function<void()>& before_step) {
   start(options.common);
   catch_signals();
+  catch_hangups();
   const serving::HttpOptions http = http_options(options);
-  const serving::Access access = make_access(options);
+  serving::Access access = make_access(options);
   const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
@@ -228,7 +253,7 @@ int run(const ServeOptions& options, const std::function<void()>& before_step) {
                                           .vllm_metrics = options.metrics_compat == "vllm"});
   serving.ready = true;
   announce(options, names, server.port());
-  return serve(options, server, serving) ? kSuccess : kFailure;
+  return serve(options, server, access, serving) ? kSuccess : kFailure;
 }
 
 }  // namespace
@@ -241,11 +266,15 @@ void add_serve(Program& program, std::function<void()> before_step) {
        .footer =
            "Prints one line with the URL when it is ready. Routes: /v1/chat/completions, "
            "/v1/completions,\n"
-           "/v1/models, /tokenize, /detokenize, /tokenizer_info, /health, /version, /metrics; a "
-           "page at /.\n"
-           "With a key, all of them but /health and the page's own files need it. SIGTERM and "
+           "/v1/models, /tokenize, /detokenize, /tokenizer_info, /health, /live, /version, "
+           "/metrics; "
+           "a page at /.\n"
+           "With a key, all of them but /health, /live and the page's own files need it. SIGTERM "
+           "and "
            "Ctrl-C let open\n"
-           "requests end (--drain-timeout), a second signal ends the program at once.\n"
+           "requests end (--drain-timeout), a second signal ends the program at once. SIGHUP "
+           "reads\n"
+           "--api-key-file, --ssl-certfile and --ssl-keyfile again; connections stay.\n"
            "\n"
            "Values come from the command line, then from ATOM_* variables, then from --config:\n"
            "  port = 8001\n"

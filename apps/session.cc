@@ -1,5 +1,6 @@
 #include "session.h"
 
+#include <poll.h>
 #include <signal.h>
 #include <sys/resource.h>
 #include <unistd.h>
@@ -20,6 +21,8 @@ namespace atom::app {
 namespace {
 
 volatile sig_atomic_t caught_signal = 0;
+volatile sig_atomic_t hangups = 0;
+bool had_terminal = false;
 
 void on_signal(int signal) {
   if (caught_signal != 0) ::_exit(128 + signal);
@@ -105,6 +108,24 @@ void catch_signals() {
   // Writes fail with EPIPE and EFBIG then, and what was begun is removed.
   ::signal(SIGPIPE, SIG_IGN);
   ::signal(SIGXFSZ, SIG_IGN);
+}
+
+void catch_hangups() {
+  had_terminal = ::isatty(STDIN_FILENO) != 0;
+  struct sigaction action = {};
+  action.sa_handler = [](int) { hangups = 1; };
+  action.sa_flags = SA_RESTART;
+  sigemptyset(&action.sa_mask);
+  ::sigaction(SIGHUP, &action, nullptr);
+}
+
+Hangup take_hangup() {
+  if (hangups == 0) return Hangup::kNone;
+  hangups = 0;
+  pollfd terminal = {STDIN_FILENO, POLLIN, 0};
+  const bool gone = had_terminal && ::poll(&terminal, 1, 0) > 0 &&
+                    (terminal.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+  return gone ? Hangup::kTerminalGone : Hangup::kReload;
 }
 
 bool interrupted() { return caught_signal != 0; }

@@ -60,6 +60,12 @@ class Interrupted : public std::exception {
 bool interrupted();
 void check_interrupted();  // throws Interrupted
 
+// After catch_signals(), for a server: SIGHUP asks it to read its files again, and no longer to stop.
+void catch_hangups();
+enum class Hangup { kNone, kReload, kTerminalGone };
+Hangup
+take_hangup();  // what SIGHUP asked for since the last call; the terminal that it was started from may be gone
+
 // --backend and --isa. What the command line says beats a contradicting variable; two that come from
 // the same place are a UsageError.
 struct BackendChoice {

@@ -59,12 +59,20 @@ std::array<unsigned char, 32> hash(std::string_view text) {
 
 Access::Access(const AccessOptions& options, ErrorBody error)
     : open_paths_(options.open_paths), error_(std::move(error)) {
-  for (const std::string& key : options.keys) keys_.push_back(hash(key));
+  replace_keys(options.keys);
   hosts_ = {"localhost", lower(options.host)};
   for (const std::string& host : options.allowed_hosts) {
     any_host_ = any_host_ || host == "*";
     hosts_.push_back(lower(host));
   }
+}
+
+void Access::replace_keys(const std::vector<std::string>& keys) {
+  std::vector<Hash> hashes(keys.size());
+  std::transform(keys.begin(), keys.end(), hashes.begin(), hash);
+  const std::lock_guard lock(mutex_);
+  if (hashes.empty() && !keys_.empty()) fail("no key would be left");
+  keys_ = std::move(hashes);
 }
 
 // Addresses need no list: only a name can be rebound.
@@ -96,6 +104,7 @@ std::optional<HttpResponse> Access::check(const HttpHead& head) const {
   const bool open =  // HEAD is shown as GET
       head.method == "GET" &&
       std::find(open_paths_.begin(), open_paths_.end(), head.path) != open_paths_.end();
+  const std::lock_guard lock(mutex_);
   if (keys_.empty() || open) return std::nullopt;
   if (key_allowed(head.authorization)) return std::nullopt;
   HttpResponse refusal =

@@ -9,6 +9,7 @@
 
 #include <array>
 #include <functional>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -23,7 +24,8 @@ struct AccessOptions {
   std::string host = "127.0.0.1";  // that the server listens on
   std::vector<std::string>
       allowed_hosts;  // names besides localhost, `host`, and addresses; "*": any
-  std::vector<std::string> open_paths = {"/health"};  // whose GET and HEAD need no key
+  std::vector<std::string> open_paths = {"/health", "/v1/health", "/ready", "/ping",
+                                         "/live"};  // whose GET and HEAD need no key
 };
 
 class Access {
@@ -33,13 +35,15 @@ class Access {
 
   // A refusal, or nothing. Looks at the head alone, so it comes before the body.
   std::optional<HttpResponse> check(const HttpHead& head) const;
-  bool asks_for_keys() const { return !keys_.empty(); }
+  // Others from now on, on any thread; connections stay. Error: none, where there were some.
+  void replace_keys(const std::vector<std::string>& keys);
 
  private:
   using Hash = std::array<unsigned char, 32>;
   bool host_allowed(std::string_view host) const;
   bool key_allowed(std::string_view authorization) const;
 
+  mutable std::mutex mutex_;        // of keys_
   std::vector<Hash> keys_;          // SHA-256
   std::vector<std::string> hosts_;  // lower case
   std::vector<std::string> open_paths_;

@@ -109,7 +109,7 @@ class Api::Impl {
                               const std::shared_ptr<void>& busy);
 
   HttpResponse get(const std::string& path) const;
-  HttpResponse health() const;
+  HttpResponse health(bool ready) const;
   HttpResponse models(std::optional<std::string> name) const;
   HttpResponse tokenizer_info() const;
   void post(Post action, const std::string& body, const std::shared_ptr<Reply>& reply,
@@ -182,6 +182,11 @@ void Api::Impl::handle(HttpRequest request, const std::shared_ptr<Reply>& reply)
                                       {"/tokenize", &Impl::tokenize},
                                       {"/detokenize", &Impl::detokenize},
                                       {"/health", nullptr},
+                                      {"/v1/health", nullptr},
+                                      {"/ready", nullptr},
+                                      {"/ping", nullptr},
+                                      {"/live", nullptr},
+                                      {"/load", nullptr},
                                       {"/version", nullptr},
                                       {"/metrics", nullptr},
                                       {"/tokenizer_info", nullptr},
@@ -241,7 +246,14 @@ int Api::Impl::retry_after(const EngineThread& engine) {
 }
 
 HttpResponse Api::Impl::get(const std::string& path) const {
-  if (path == "/health") return health();
+  if (path == "/health" || path == "/v1/health" || path == "/ready" || path == "/ping")
+    return health(!draining_);
+  if (path == "/live") return health(true);
+  if (path == "/load") {
+    const engine::EngineStats stats = engine_.stats().engine;
+    return {.body = fmt::format("{{\"server_load\":{}}}", stats.running + stats.waiting),
+            .headers = {}};
+  }
   if (path == "/version")
     return {.body = "{\"version\":" + json_string(options_.version) + "}", .headers = {}};
   if (path == "/metrics")
@@ -255,10 +267,10 @@ HttpResponse Api::Impl::get(const std::string& path) const {
       percent_decoded(std::string_view(path).substr(std::string_view("/v1/models/").size())));
 }
 
-HttpResponse Api::Impl::health() const {
+HttpResponse Api::Impl::health(bool ready) const {
   if (!engine_.alive()) return Api::error(503, "the engine has stopped");
-  if (draining_) return Api::error(503, "the server is shutting down");
-  return {.body = "{\"status\":\"ok\"}", .headers = {}};
+  if (!ready) return Api::error(503, "the server is shutting down");
+  return {.body = kHealthy, .headers = {}};
 }
 
 HttpResponse Api::Impl::models(std::optional<std::string> name) const {

@@ -1,6 +1,6 @@
 // The OpenAI API over an engine: routes, and what all of them refuse. It knows neither sockets nor threads of the server.
 //
-//   GET  /health /version /metrics /tokenizer_info /v1/models /v1/models/{id}
+//   GET  /health /v1/health /ready /ping /live /load /version /metrics /tokenizer_info /v1/models /v1/models/{id}
 //   POST /v1/completions /v1/chat/completions /tokenize /detokenize
 //
 // GET is answered at once. POST goes to threads of its own, since reading and tokenizing a long prompt takes a while; long
@@ -28,6 +28,8 @@ class Tokenizer;
 namespace atom::serving {
 
 class EngineThread;
+
+inline constexpr const char* kHealthy = "{\"status\":\"ok\"}";  // of /health, /live and their like
 
 struct ApiOptions {
   std::vector<std::string> models = {"model"};  // names that are served; the first is the default

@@ -96,6 +96,9 @@ class HttpServer {
   drain();  // accepts no more connections; idle ones are closed, answers say `Connection: close`
   bool drained() const;  // no request is under way
   int connections() const;
+  // Reads the files of the certificate and its key again, for connections that come from now on; open ones stay. Error: they
+  // cannot be used, and nothing has changed.
+  void reload_certificate();
   void stop();  // closes everything; the thread has ended
 
  private:

@@ -54,7 +54,8 @@ class BodyCharge {
 struct HttpLoop {
   HttpOptions options;
   HttpHandlers handlers;
-  std::unique_ptr<boost::asio::ssl::context> tls;  // null: plain
+  std::unique_ptr<boost::asio::ssl::context>
+      tls;  // null: plain; connections keep what they began with
   boost::asio::io_context context{1};
   std::atomic<bool> draining = false;
   std::atomic<int> connections = 0;

@@ -77,6 +77,13 @@ class HttpServer::Impl {
     });
   }
 
+  void reload_certificate() {
+    const HttpOptions& options = loop_->options;
+    if (options.certificate_file.empty()) return;
+    auto tls = make_tls_context(options.certificate_file, options.key_file);
+    asio::post(loop_->context, [this, tls = std::move(tls)]() mutable { loop_->tls.swap(tls); });
+  }
+
   void stop() {
     if (!thread_.joinable()) return;
     loop_->draining = true;
@@ -167,6 +174,7 @@ int HttpServer::port() const { return impl_->port(); }
 void HttpServer::drain() { impl_->drain(); }
 bool HttpServer::drained() const { return impl_->drained(); }
 int HttpServer::connections() const { return impl_->connections(); }
+void HttpServer::reload_certificate() { impl_->reload_certificate(); }
 void HttpServer::stop() { impl_->stop(); }
 
 }  // namespace atom::serving

@@ -1,9 +1,9 @@
 // How atom serve ends: its engine dies, or signals come while requests are open. None is lost without a word.
-#include <chrono>
+#include <fstream>
 #include <list>
-#include <thread>
 
 #include "apps/served.h"
+#include "testing/temp_folder.h"
 
 namespace atom::testing {
 namespace {
@@ -105,6 +105,34 @@ TEST(ServeTest, TheDrainTimeoutEndsWhatIsOpen) {
   EXPECT_EQ(whole.answer().status, 503);
   EXPECT_EQ(served.code(), 0);
   EXPECT_NE(served.errors().find("requests that have not ended are cancelled"), std::string::npos);
+}
+
+TEST(ServeTest, SighupReadsTheKeysAgain) {
+  const TempFolder folder;
+  const std::string keys = folder / "keys.txt";
+  std::ofstream(keys) << "old\n";
+  Served served(serve({"--api-key-file", keys}));
+  ASSERT_NE(served.port(), 0) << served.errors();
+  Client client(served.port());  // one connection all the time
+  const auto status = [&client](const std::string& key) {
+    EXPECT_TRUE(
+        client.send(request("GET", "/v1/models", "", "Authorization: Bearer " + key + "\r\n")));
+    return client.answer().status;
+  };
+  EXPECT_EQ(status("old"), 200);
+  EXPECT_EQ(status("new"), 401);
+  std::ofstream(keys) << "new\n";
+  served.signal(SIGHUP);
+  ASSERT_TRUE(served.wait_for_error("atom: the keys were read again\n"));
+  EXPECT_EQ(status("old"), 401);
+  EXPECT_EQ(status("new"), 200);
+  std::ofstream(keys) << "new\nno key\n";
+  served.signal(SIGHUP);
+  ASSERT_TRUE(served.wait_for_error("atom: warning: the keys were not read again, the old stays: " +
+                                    keys + ":2: the key has characters"));
+  EXPECT_EQ(status("new"), 200);
+  served.signal(SIGTERM);
+  EXPECT_EQ(served.code(), 0);
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include <filesystem>
 #include <fstream>
+#include <thread>
 
 #include "base/error.h"
 
@@ -33,7 +34,8 @@ TEST(AccessTest, AnyOfTheKeysOpensEveryRouteAndOnlyHealthIsOpen) {
     EXPECT_EQ(status_of(access, {.path = path, .authorization = "Bearer first"}), 200) << path;
     EXPECT_EQ(status_of(access, {.path = path, .authorization = "bEARER   second"}), 200) << path;
   }
-  EXPECT_EQ(status_of(access, {.path = "/health"}), 200);
+  for (const char* path : {"/health", "/v1/health", "/ready", "/ping", "/live"})
+    EXPECT_EQ(status_of(access, {.path = path}), 200) << path;
   for (const char* method : {"POST", "PUT", "OPTIONS", "get"})
     EXPECT_EQ(status_of(access, {.method = method, .path = "/health"}), 401) << method;
   for (const char* wrong : {"first", "Bearer", "Bearer ", "Bearer firs", "Bearer firstt",
@@ -42,9 +44,22 @@ TEST(AccessTest, AnyOfTheKeysOpensEveryRouteAndOnlyHealthIsOpen) {
   EXPECT_EQ(access.check({.path = "/", .host = "localhost"})->headers[0].second, "Bearer");
 }
 
+TEST(AccessTest, KeysAreReplacedWhileOthersAsk) {
+  Access access({.keys = {"old"}}, bare_error);
+  std::jthread other([&access](const std::stop_token& stop) {
+    while (!stop.stop_requested())
+      EXPECT_EQ(status_of(access, {.path = "/", .authorization = "Bearer none"}), 401);
+  });
+  access.replace_keys({"new", "newer"});
+  EXPECT_EQ(status_of(access, {.path = "/", .authorization = "Bearer old"}), 401);
+  EXPECT_EQ(status_of(access, {.path = "/", .authorization = "Bearer newer"}), 200);
+  EXPECT_THROW(access.replace_keys({}), Error);
+  EXPECT_EQ(status_of(access, {.path = "/", .authorization = "Bearer new"}), 200);
+  EXPECT_EQ(status_of(access, {.path = "/"}), 401);
+}
+
 TEST(AccessTest, WithoutKeysEverybodyMayAsk) {
   const Access access({}, bare_error);
-  EXPECT_FALSE(access.asks_for_keys());
   EXPECT_EQ(status_of(access, {.path = "/v1/models", .authorization = "Bearer none"}), 200);
 }
 

@@ -19,9 +19,12 @@ namespace atom::serving {
 namespace {
 
 TEST_F(ApiTest, Health) {
-  EXPECT_EQ(get("/health").response.status, 200);
+  const std::vector<const char*> paths = {"/health", "/v1/health", "/ready", "/ping"};
+  for (const char* path : paths) EXPECT_EQ(get(path).response.status, 200) << path;
+  EXPECT_EQ(get("/load").json()["server_load"], 0);
   api().begin_drain();
-  expect_error(get("/health"), 503, nullptr);
+  for (const char* path : paths) expect_error(get(path), 503, nullptr);
+  EXPECT_EQ(get("/live").response.status, 200);
   const ApiAnswer refused = ask("/v1/completions", R"({"prompt": "a"})");
   expect_error(refused, 503, nullptr);
   EXPECT_GE(std::stoi(refused.header("Retry-After")), 1);
@@ -280,6 +283,7 @@ TEST_F(ApiTest, DeadEngineEndsAllRequests) {
   EXPECT_TRUE(chunks.back().contains("error"));
   EXPECT_EQ(stream->response().body.find("secret"), std::string::npos);
   expect_error(get("/health"), 503, nullptr);
+  expect_error(get("/live"), 503, nullptr);
   expect_error(ask("/v1/completions", R"({"prompt": "a"})"), 503, nullptr);
   EXPECT_FALSE(engine().alive());
   EXPECT_EQ(engine().cause(), "secret");

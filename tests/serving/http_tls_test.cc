@@ -32,9 +32,9 @@ Key make_key(const std::string& path) {
   return key;
 }
 
-void make_certificate(EVP_PKEY* key, const std::string& path) {
+void make_certificate(EVP_PKEY* key, const std::string& path, long serial = 1) {
   const Certificate certificate(X509_new());
-  ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), 1);
+  ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), serial);
   X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -3600);
   X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 3600);
   X509_set_pubkey(certificate.get(), key);
@@ -145,6 +145,32 @@ TEST_F(HttpTlsTest, StopsWhileStreamsAreOpen) {
   server_->stop();
   EXPECT_EQ(server_->connections(), 0);
   EXPECT_TRUE(wait_for_gone(1));
+}
+
+TEST_F(HttpTlsTest, TakesANewCertificateWhileConnectionsStay) {
+  start(options());
+  const Client old(port());
+  const Session session = connect(old);
+  ASSERT_NE(session, nullptr);
+  const auto serial = [](SSL* of) {
+    const Certificate certificate(SSL_get1_peer_certificate(of));
+    return ASN1_INTEGER_get(X509_get0_serialNumber(certificate.get()));
+  };
+  const auto serial_of_new = [&] {
+    const Client client(port());
+    const Session fresh = connect(client);
+    return fresh ? serial(fresh.get()) : 0;
+  };
+  std::filesystem::rename(path("key.pem"), path("old.pem"));
+  EXPECT_THROW(server_->reload_certificate(), Error);
+  EXPECT_EQ(serial_of_new(), 1);
+  make_certificate(make_key(path("key.pem")).get(), path("certificate.pem"), 2);
+  context_.reset();  // what it trusts
+  server_->reload_certificate();
+  EXPECT_EQ(serial_of_new(), 2);
+  EXPECT_EQ(serial(session.get()), 1);
+  EXPECT_NE(exchange(session.get(), get("/stream"), "0\r\n\r\n").find("data: two\n\n"),
+            std::string::npos);
 }
 
 TEST_F(HttpTlsTest, NamesTheFileThatCannotBeUsed) {

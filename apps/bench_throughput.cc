@@ -138,6 +138,7 @@ class ThroughputVerb {
     const model::ModelConfig config = load_config(files);
     const model::Scheme scheme = load_scheme(files, config);
     shape_.name = options_.model;
+    float_bytes_ = timing::float_bytes_of(files, config);
     trace_ = parse_trace("--trace", options_.trace, config.max_positions);
     run_.measure_ceilings();
     if (!add_rows(format_words(files, config, scheme).weights, config, scheme)) return;
@@ -150,7 +151,7 @@ class ThroughputVerb {
   // A row for each rule, with the batch that fits. False: none does.
   bool add_rows(const std::string& name, const model::ModelConfig& config,
                 const model::Scheme& scheme) {
-    const timing::MemoryUse use = timing::memory_use(config, scheme);
+    const timing::MemoryUse use = timing::memory_use(config, scheme, float_bytes_);
     first_ = rows_.size();
     bool any = false;
     for (const std::string& rule : rules_) {
@@ -171,7 +172,7 @@ class ThroughputVerb {
   }
 
   void serve(const model::Model& model, const timing::SampleClock& clock) {
-    const model::WeightBytes bytes = timing::weight_bytes(model.config, model.scheme);
+    const model::WeightBytes bytes = timing::weight_bytes(model.config, model.scheme, float_bytes_);
     for (size_t i = first_; i < rows_.size(); ++i) {
       ThroughputRow& row = rows_[i];
       if (!row.ran()) continue;
@@ -232,7 +233,8 @@ class ThroughputVerb {
   timing::Trace trace_;
   BenchRun run_;
   std::vector<ThroughputRow> rows_;
-  size_t first_ = 0;  // of the format at hand
+  size_t first_ = 0;        // of the format at hand
+  double float_bytes_ = 2;  // of a weight in floating point
 };
 
 int run(const Options& options) {

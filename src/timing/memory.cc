@@ -3,18 +3,18 @@
 #include <string>
 #include <string_view>
 
+#include "model/plain_tensors.h"
 #include "timing/operation.h"
 
 namespace atom::timing {
 namespace {
 
-double stored_bytes(const format::Segments& segments, int n) {
+double stored_bytes(const format::Segments& segments, int n, double float_bytes) {
   double row = 0;
   for (const format::Segment& s : segments.at) {
     if (s.size == 0) continue;
-    // Random models have no weights in 32 bits.
     if (!format::is_integer(s.format)) {
-      row += 2.0 * s.size;
+      row += float_bytes * s.size;
       continue;
     }
     row += static_cast<double>(format::row_bytes(s.format, s.size)) +
@@ -24,21 +24,23 @@ double stored_bytes(const format::Segments& segments, int n) {
   return row * n;
 }
 
-double linear_bytes(const model::Scheme& scheme, const std::string& module, int n, int k) {
+double linear_bytes(const model::Scheme& scheme, const std::string& module, int n, int k,
+                    double float_bytes) {
   const model::LinearScheme* linear = scheme.find(module);
-  if (linear == nullptr) return 2.0 * n * k;
-  return stored_bytes(model::weight_segments(*linear, k), n);
+  if (linear == nullptr) return float_bytes * n * k;
+  return stored_bytes(model::weight_segments(*linear, k), n, float_bytes);
 }
 
 struct LayerBytes {
   double qkv = 0, out = 0, gate_up = 0, down = 0;  // of one expert
 };
-LayerBytes bytes_of(const model::ModelConfig& config, const model::Scheme& scheme) {
+LayerBytes bytes_of(const model::ModelConfig& config, const model::Scheme& scheme,
+                    double float_bytes = 2) {
   const auto attention = [&](std::string_view below, int n, int k) {
-    return linear_bytes(scheme, model::module_name(0, below), n, k);
+    return linear_bytes(scheme, model::module_name(0, below), n, k, float_bytes);
   };
   const auto expert = [&](std::string_view part, int n, int k) {
-    return linear_bytes(scheme, model::expert_module_name(0, part, 0), n, k);
+    return linear_bytes(scheme, model::expert_module_name(0, part, 0), n, k, float_bytes);
   };
   const int hidden = config.hidden, kv = config.kv_heads * config.head_dim;
   const model::Family& family = *config.family;
@@ -55,21 +57,29 @@ double copied(double bytes, size_t rotated) { return bytes * copies_for(bytes, r
 
 }  // namespace
 
-double layer_bytes(const model::ModelConfig& config, const model::Scheme& scheme) {
-  const LayerBytes bytes = bytes_of(config, scheme);
+double layer_bytes(const model::ModelConfig& config, const model::Scheme& scheme,
+                   double float_bytes) {
+  const LayerBytes bytes = bytes_of(config, scheme, float_bytes);
   return bytes.qkv + bytes.out + config.experts * (bytes.gate_up + bytes.down);
 }
 
-model::WeightBytes weight_bytes(const model::ModelConfig& config, const model::Scheme& scheme) {
-  const LayerBytes bytes = bytes_of(config, scheme);
+double float_bytes_of(const checkpoint::ModelFiles& files, const model::ModelConfig& config) {
+  const std::string name = model::embedding_tensor(files, config);
+  return static_cast<double>(tensor::dtype_size(files.tensor(name).dtype));
+}
+
+model::WeightBytes weight_bytes(const model::ModelConfig& config, const model::Scheme& scheme,
+                                double float_bytes) {
+  const LayerBytes bytes = bytes_of(config, scheme, float_bytes);
   model::WeightBytes out;
   out.attention = static_cast<int64_t>(bytes.qkv + bytes.out);
   out.expert = static_cast<int64_t>(bytes.gate_up + bytes.down);
   if (config.mixture())
-    out.router = static_cast<int64_t>(linear_bytes(
-        scheme, model::module_name(0, config.family->router), config.experts, config.hidden));
-  out.head =
-      static_cast<int64_t>(linear_bytes(scheme, "lm_head", config.vocabulary, config.hidden));
+    out.router =
+        static_cast<int64_t>(linear_bytes(scheme, model::module_name(0, config.family->router),
+                                          config.experts, config.hidden, float_bytes));
+  out.head = static_cast<int64_t>(
+      linear_bytes(scheme, "lm_head", config.vocabulary, config.hidden, float_bytes));
   return out;
 }
 

@@ -190,10 +190,12 @@ void SampleClock::sample(const backend::SampleArgs& args) {
   seconds_ += since(begin);
 }
 
-MemoryUse memory_use(const model::ModelConfig& config, const model::Scheme& scheme) {
-  const double ends = 2 * 2.0 * config.vocabulary * config.hidden;  // embedding and head
+MemoryUse memory_use(const model::ModelConfig& config, const model::Scheme& scheme,
+                     double float_bytes) {
+  const double ends = 2 * float_bytes * config.vocabulary * config.hidden;  // embedding and head
   MemoryUse use;
-  use.weights = static_cast<int64_t>(config.layers * layer_bytes(config, scheme) + ends);
+  use.weights =
+      static_cast<int64_t>(config.layers * layer_bytes(config, scheme, float_bytes) + ends);
   for (const format::KvKind kind : scheme.kv) {
     const format::KvLayout layout = {
         .kind = kind, .kv_heads = config.kv_heads, .head_dim = config.head_dim};

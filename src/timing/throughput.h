@@ -35,7 +35,9 @@ struct MemoryUse {
   int64_t page = 0;       // 64 positions
   int64_t open_page = 0;  // of a sequence
 };
-MemoryUse memory_use(const model::ModelConfig& config, const model::Scheme& scheme);
+// float_bytes: see weight_bytes().
+MemoryUse memory_use(const model::ModelConfig& config, const model::Scheme& scheme,
+                     double float_bytes = 2);
 
 struct Batch {
   int sequences = 0;  // 0: not even one fits

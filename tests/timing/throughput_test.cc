@@ -116,6 +116,25 @@ TEST(MemoryUse, IsThatOfTheModel) {
   }
 }
 
+TEST(MemoryUse, CountsFloatsAsTheCheckpointStoresThem) {
+  for (const auto& [name, bytes] :
+       {std::pair{"llama-tied", 4.0}, std::pair{"llama-mha", 2.0}}) {  // F32, BF16
+    const auto files = checkpoint::ModelFiles::open(std::string(ATOM_TEST_DATA) + "/model/" + name);
+    const model::ModelConfig config = model::parse_config(files.config(), name);
+    const model::Scheme scheme =
+        model::parse_scheme(files.config(), config, format::KvKind::kF32, name);
+    EXPECT_EQ(float_bytes_of(files, config), bytes);
+    double stored = 0;  // of matrices
+    for (const std::string& name_of : files.tensor_names())
+      if (const tensor::TensorView tensor = files.tensor(name_of); tensor.shape.dims().size() == 2)
+        stored += static_cast<double>(tensor.bytes.size());
+    if (config.tied_embeddings) stored += bytes * config.vocabulary * config.hidden;  // as the head
+    EXPECT_EQ(static_cast<double>(memory_use(config, scheme, bytes).weights), stored) << name;
+    EXPECT_EQ(static_cast<double>(weight_bytes(config, scheme, bytes).head),
+              bytes * config.vocabulary * config.hidden);
+  }
+}
+
 class Serving : public ::testing::TestWithParam<const char*> {
  protected:
   Executor executor_{{.threads = 2}};

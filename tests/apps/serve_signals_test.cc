@@ -1,4 +1,4 @@
-// How atom serve ends: its engine dies, or signals come while requests are open. None is lost without a word.
+// How atom serve and its requests end: the engine dies, signals come, clients leave. None is lost without a word.
 #include <fstream>
 #include <list>
 
@@ -105,6 +105,27 @@ TEST(ServeTest, TheDrainTimeoutEndsWhatIsOpen) {
   EXPECT_EQ(whole.answer().status, 503);
   EXPECT_EQ(served.code(), 0);
   EXPECT_NE(served.errors().find("requests that have not ended are cancelled"), std::string::npos);
+}
+
+TEST(ServeTest, ClientsThatLeaveGiveTheirPagesBack) {
+  Served served(serve({"--max-num-seqs", "2"}));
+  ASSERT_NE(served.port(), 0) << served.errors();
+  Client other(served.port());
+  const auto held = [&other] { return metric(other, R"(atom_kv_pages{state="held"})"); };
+  for (const char* stream : {"true", "false"}) {
+    Client client(served.port());
+    ASSERT_TRUE(client.send(
+        request("POST", "/v1/completions", kEndless + R"(, "stream": )" + stream + "}")));
+    while (held() == 0) {
+    }
+    client.reset();
+    while (held() > 0 || metric(other, "atom_requests_waiting") > 0) {
+    }
+  }
+  EXPECT_EQ(metric(other, R"(atom_requests_total{finish="cancelled"})"), 200);
+  EXPECT_EQ(metric(other, R"(atom_requests_total{finish="length"})"), 0);
+  served.signal(SIGTERM);
+  EXPECT_EQ(served.code(), 0);
 }
 
 TEST(ServeTest, SighupReadsTheKeysAgain) {

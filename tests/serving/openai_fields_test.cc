@@ -25,7 +25,10 @@ const std::vector<std::string>& values() {
                                                "0.5",
                                                "2147483647",
                                                "2147483648",
+                                               "-2147483648",
                                                "-2147483649",
+                                               "-9223372036854775808",
+                                               "-9223372036854775809",
                                                "9223372036854775807",
                                                "9223372036854775808",
                                                "18446744073709551616",
@@ -70,7 +73,9 @@ const std::vector<FieldCase>& field_cases() {
       {"top_logprobs", {"0", "1"}, true},
       {"prompt_logprobs", {"0", "1"}},
       {"min_tokens", {"0", "1"}},
-      {"seed", {"-1", "0", "1", "2147483647", "2147483648", "-2147483649", "9223372036854775807"}},
+      {"seed",
+       {"-1", "0", "1", "2147483647", "2147483648", "-2147483648", "-2147483649",
+        "9223372036854775807", "-9223372036854775808"}},
       {"frequency_penalty", {"-1", "0", "1", "0.5", "1.5"}},
       {"presence_penalty", {"-1", "0", "1", "0.5", "1.5"}},
       {"repetition_penalty", {"1", "0.5", "1.5"}},
@@ -97,6 +102,8 @@ TEST_F(ApiTest, EveryFieldRefusesWrongValues) {
   for (const FieldCase& field : field_cases()) {
     const std::string path = field.chat ? "/v1/chat/completions" : "/v1/completions";
     EXPECT_EQ(ask(path, request_with(field, "null")).response.status, 200) << field.name;
+    for (const char* none : {"NaN", "-Infinity", "1e", "0x1", "+1", "01"})  // no JSON at all
+      expect_error(ask(path, request_with(field, none)), 400, nullptr);
     for (const std::string& value : values()) {
       SCOPED_TRACE(std::string(field.name) + ": " + value);
       const ApiAnswer answer = ask(path, request_with(field, value));

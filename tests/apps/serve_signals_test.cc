@@ -36,7 +36,7 @@ TEST(ServeTest, ADeadEngineIsSeenAndEndsTheProgram) {
   const Answer cut = stream.answer();
   EXPECT_TRUE(ends_with_error(cut)) << cut.body;
   EXPECT_EQ(whole.answer().status, 503);
-  for (const char* path : {"/health", "/health"}) {
+  for (const char* path : {"/health", "/live"}) {
     ASSERT_TRUE(other.send(request("GET", path)));
     const Answer health = other.answer();
     EXPECT_EQ(health.status, 503);

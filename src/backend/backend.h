@@ -172,6 +172,10 @@ class Backend {
   // the scales.
   virtual void export_codes(const Activation& x, int8_t* codes, float* scales) = 0;
 
+  // Adds the saturated codes of x (format::saturated_codes, of all groups of all rows) to *count, memory of the backend.
+  // Enqueued; floating-point segments have none.
+  virtual void count_saturated(const Activation& x, uint64_t* count) = 0;
+
   // May measure, for some tenths of a second.
   virtual Ceilings ceilings() { return {}; }
   // Null: the library, or this machine, does not compute that. The backend outlives it.

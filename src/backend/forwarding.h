@@ -61,6 +61,9 @@ class ForwardingBackend : public Backend {
   void export_codes(const Activation& x, int8_t* codes, float* scales) override {
     inner_.export_codes(x, codes, scales);
   }
+  void count_saturated(const Activation& x, uint64_t* count) override {
+    inner_.count_saturated(x, count);
+  }
   Ceilings ceilings() override { return inner_.ceilings(); }
   std::unique_ptr<LibraryLinear> library_linear(const LibraryShape& shape) override {
     return inner_.library_linear(shape);

@@ -30,6 +30,8 @@ EngineOptions completed(EngineOptions options, const model::Model& model) {
     std::random_device system;
     options.hash_key = uint64_t{system()} << 32 | system();
   }
+  if (options.saturation_steps < 0)
+    fail("saturation_steps of {} is negative", options.saturation_steps);
   if (options.pages < 1) fail("{} pages of the KV-cache are none", options.pages);
   return options;
 }
@@ -113,7 +115,8 @@ Engine::Engine(const model::Model& model, const EngineOptions& options)
       runner_(model, {.max_sequences = options_.max_sequences,
                       .max_rows = options_.max_rows,
                       .max_positions = options_.max_positions,
-                      .pages = options_.pages}) {}
+                      .pages = options_.pages,
+                      .saturation_steps = options_.saturation_steps}) {}
 
 RequestId Engine::submit(Request request, EventSink sink) {
   validate(request, options_, model_.config.vocabulary);
@@ -256,6 +259,7 @@ EngineStats Engine::stats() const {
   stats.pages_held = pages_.held();
   stats.pages_cached = pages_.cached();
   stats.preemptions = scheduler_.preemptions();
+  stats.saturation = runner_.saturation();
   return stats;
 }
 

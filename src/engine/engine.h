@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 #include <vector>
@@ -31,6 +32,7 @@ struct EngineOptions {
   int64_t max_waiting_tokens = 1 << 20;
   bool prefix_cache = true;
   uint64_t hash_key = 0;         // secret, of the prefix cache; 0: drawn from the system
+  int saturation_steps = 256;    // one of so many counts saturated codes; 0: none does
   bool check_each_step = false;  // the pages' integrity, else only when idle
 };
 
@@ -39,7 +41,8 @@ struct EngineStats {
   int pages = 0, pages_held = 0, pages_cached = 0;
   int64_t steps = 0, preemptions = 0;
   int64_t prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0;
-  int step_rows = 0, step_sequences = 0;  // of the last step
+  std::shared_ptr<const Saturation> saturation;  // null: nothing was counted
+  int step_rows = 0, step_sequences = 0;         // of the last step
   double schedule_seconds = 0;  // of all steps: to plan and commit them, and to tell the clients
 };
 

@@ -16,6 +16,7 @@ ModelRunner::ModelRunner(const model::Model& model, const Options& options)
       options_(options),
       forward_(model.config, *model.backend,
                {.max_rows = options.max_rows, .max_positions = options.max_positions}),
+      saturation_(model, options.saturation_steps),
       pool_(model::make_shared_pool(model, options.pages, options.max_sequences)),
       h_(model.backend->allocate(sizeof(float) * static_cast<size_t>(options.max_rows) *
                                  static_cast<size_t>(model.config.hidden))),
@@ -59,6 +60,12 @@ void ModelRunner::enqueue_layers(std::span<const backend::SequenceStep> steps, i
                    h_.as<float>());
 }
 
+void ModelRunner::enqueue_decode(std::span<const backend::SequenceStep> steps) {
+  const int rows = static_cast<int>(steps.size());
+  enqueue_layers(steps, rows);
+  forward_.head(*model_.ends, h_.as<float>(), rows, logits_.as<float>());
+}
+
 void ModelRunner::forward(const Placed& placed) {
   forward_.upload_ids(placed.ids);
   enqueue_layers(placed.steps, static_cast<int>(placed.ids.size()));
@@ -66,7 +73,10 @@ void ModelRunner::forward(const Placed& placed) {
 
 void ModelRunner::decode(const Placed& placed) {
   forward_.upload_ids(placed.ids);
-  recording(placed.steps.size()).run(placed.steps);
+  if (saturation_.looks())
+    enqueue_decode(placed.steps);  // which counts, as a recording must not
+  else
+    recording(placed.steps.size()).run(placed.steps);
 }
 
 backend::Recording& ModelRunner::recording(size_t sequences) {
@@ -79,9 +89,7 @@ backend::Recording& ModelRunner::recording(size_t sequences) {
     if (recorded_.size() == kMostRecordings) recorded_.pop_back();
     recorded_.push_front(
         {sequences, model_.backend->record([this](std::span<const backend::SequenceStep> steps) {
-           const int rows = static_cast<int>(steps.size());
-           enqueue_layers(steps, rows);
-           forward_.head(*model_.ends, h_.as<float>(), rows, logits_.as<float>());
+           enqueue_decode(steps);
          })});
   }
   return *recorded_.front().recording;
@@ -137,6 +145,13 @@ std::vector<NextId> ModelRunner::sample(std::span<Sequence* const> sequences) {
 
 std::vector<NextId> ModelRunner::run(std::span<const Chunk> chunks) {
   const Placed placed = place(chunks);
+  forward_.count_saturated(saturation_.begin_step(static_cast<int>(placed.ids.size())));
+  std::vector<NextId> ids = run(chunks, placed);
+  saturation_.end_step();
+  return ids;
+}
+
+std::vector<NextId> ModelRunner::run(std::span<const Chunk> chunks, const Placed& placed) {
   std::vector<Sequence*> sampling;
   const auto is_newest_id = [](const Chunk& c) { return c.samples && c.rows == 1; };
   if (std::all_of(chunks.begin(), chunks.end(), is_newest_id)) {  // so no prompt has rows to score

@@ -142,6 +142,28 @@ void quantize_group(std::span<const float> x, float scale, Element, int8_t* code
   for (size_t i = 0; i < x.size(); ++i) codes[i] = static_cast<int8_t>(code_of<Element>(x[i], inv));
 }
 
+// Of a group's codes at either end of their range, all but one: that of the largest value, which the scale puts there. The
+// others are values that a clip or a rounded scale cut, or that round to the end.
+template <typename Element>
+int saturated_codes(std::span<const int8_t> codes, Element) {
+  int at_ends = 0;
+  for (const int8_t code : codes)
+    at_ends += static_cast<int>(code == Element::kLow) + static_cast<int>(code == Element::kHigh);
+  return std::max(at_ends - 1, 0);
+}
+
+// Of all groups of one row's segment; 0 of a floating-point one.
+inline int64_t saturated_in_segment(std::span<const int8_t> codes, Format format) {
+  const auto group = static_cast<size_t>(group_size(format, static_cast<int>(codes.size())));
+  return visit(format, [&](auto f) {
+    int64_t count = 0;
+    if constexpr (decltype(f)::kInteger)
+      for (size_t at = 0; at < codes.size(); at += group)
+        count += saturated_codes(codes.subspan(at, std::min(group, codes.size() - at)), f);
+    return count;
+  });
+}
+
 // KV-cache parameters of one vector: x = lo + step * q, q in 0..high, both f16. A clip c < 1 shortens the range around
 // its middle: lo = min + (max - min) * ((1 - c) / 2), step = (max - min) * c / high.
 struct KvParams {

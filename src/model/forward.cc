@@ -18,6 +18,25 @@ void ensure(backend::Backend& backend, backend::Buffer& buffer, size_t bytes) {
 
 }  // namespace
 
+const char* name(SiteIndex site) {
+  constexpr const char* kNames[kSites] = {"qkv", "o", "gate_up", "down"};
+  return kNames[static_cast<size_t>(site)];
+}
+
+const BoundSite& input_of(const Layer& layer, SiteIndex site) {
+  switch (site) {
+    case SiteIndex::kQkv:
+      return layer.qkv_input;
+    case SiteIndex::kOut:
+      return layer.out_input;
+    case SiteIndex::kGateUp:
+      return layer.ffn_input;
+    case SiteIndex::kDown:
+      break;
+  }
+  return layer.down_input;
+}
+
 Forward::Forward(const ModelConfig& config, backend::Backend& backend, const Options& options)
     : config_(config), backend_(backend), options_(options) {
   check(options.max_rows > 0 && options.max_positions > 0, "a forward needs rows and positions");
@@ -83,6 +102,11 @@ backend::Activation Forward::activation(const BoundSite& site, int rows) {
   return {input_.data(), &site.spec, rows};
 }
 
+void Forward::count(const backend::Activation& x, int layer, SiteIndex site) {
+  if (saturated_ != nullptr)
+    backend_.count_saturated(x, saturated_ + layer * kSites + static_cast<int>(site));
+}
+
 void Forward::layer(const Layer& layer, kv::Pool& pool, int pool_layer,
                     std::span<const backend::SequenceStep> sequences, int rows, float* h) {
   check(rows <= options_.max_rows, "more rows than the forward was sized for");
@@ -92,6 +116,7 @@ void Forward::layer(const Layer& layer, kv::Pool& pool, int pool_layer,
   const backend::Activation x = activation(layer.qkv_input, rows);
   backend_.norm(
       {.x = h, .gain = layer.attention_norm.as<float>(), .epsilon = config_.norm_epsilon, .y = x});
+  count(x, pool_layer, SiteIndex::kQkv);
   const backend::PackedLinear* qkv = layer.qkv.get();
   backend_.linear({.x = x, .weights = {&qkv, 1}, .y = qkv_.f32(), .y_f16 = qkv_.f16()});
   const backend::Activation attended = activation(layer.out_input, rows);
@@ -110,12 +135,13 @@ void Forward::layer(const Layer& layer, kv::Pool& pool, int pool_layer,
        .open_pages = pool.open_pages(pool_layer),
        .sequences = sequences,
        .y = attended});
+  count(attended, pool_layer, SiteIndex::kOut);
   const backend::PackedLinear* out = layer.out.get();
   backend_.linear({.x = attended, .weights = {&out, 1}, .y = h, .then = backend::Then::kAdd});
-  feed_forward(layer, rows, h);
+  feed_forward(layer, pool_layer, rows, h);
 }
 
-void Forward::feed_forward(const Layer& layer, int rows, float* h) {
+void Forward::feed_forward(const Layer& layer, int index, int rows, float* h) {
   const backend::Activation x = activation(layer.ffn_input, rows);
   float* plain = layer.router ? plain_.as<float>() : nullptr;
   backend_.norm({.x = h,
@@ -123,11 +149,13 @@ void Forward::feed_forward(const Layer& layer, int rows, float* h) {
                  .epsilon = config_.norm_epsilon,
                  .y = x,
                  .plain = plain});
+  count(x, index, SiteIndex::kGateUp);
   if (!layer.router) {
     backend_.linear(
         {.x = x, .weights = layer.gate_up_views, .y = gate_up_.f32(), .y_f16 = gate_up_.f16()});
     const backend::Activation gated = activation(layer.down_input, rows);
     backend_.gate({.x = gate_up_.f32(), .x_f16 = gate_up_.f16(), .y = gated});
+    count(gated, index, SiteIndex::kDown);
     backend_.linear({.x = gated, .weights = layer.down_views, .y = h, .then = backend::Then::kAdd});
     return;
   }
@@ -155,6 +183,7 @@ void Forward::feed_forward(const Layer& layer, int rows, float* h) {
   ensure(backend_, expert_input_, backend_.activation_bytes(layer.down_input.spec, routed));
   const backend::Activation gated{expert_input_.data(), &layer.down_input.spec, routed};
   backend_.gate({.x = gate_up_.f32(), .x_f16 = gate_up_.f16(), .y = gated});
+  count(gated, index, SiteIndex::kDown);
   backend_.linear({.x = gated,
                    .weights = layer.down_views,
                    .row_ends = row_ends_.as<int32_t>(),

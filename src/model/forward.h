@@ -17,6 +17,12 @@
 
 namespace atom::model {
 
+// Where a layer's linears get their inputs.
+enum class SiteIndex : uint8_t { kQkv, kOut, kGateUp, kDown };
+inline constexpr int kSites = 4;
+const char* name(SiteIndex site);  // "qkv", "o", "gate_up", "down"
+const BoundSite& input_of(const Layer& layer, SiteIndex site);
+
 class Forward {
  public:
   struct Options {
@@ -39,12 +45,17 @@ class Forward {
   // logits = [rows, vocabulary] of the rows of h.
   void head(const Ends& ends, const float* h, int rows, float* logits);
 
+  // From now on layer() adds the saturated codes of its linears' inputs to counts = [layers, kSites] of the backend's memory,
+  // at pool_layer; null, as at first: it does not. Steps that are recorded should not.
+  void count_saturated(uint64_t* counts) { saturated_ = counts; }
+
   backend::Backend& backend() { return backend_; }
 
  private:
   // The shared input buffer in the layout of `site`: each use ends before the next one begins.
   backend::Activation activation(const BoundSite& site, int rows);
-  void feed_forward(const Layer& layer, int rows, float* h);
+  void feed_forward(const Layer& layer, int index, int rows, float* h);
+  void count(const backend::Activation& x, int layer, SiteIndex site);
   // to = from w^T; both [rows, hidden], and may be one.
   void turn(const Ends& ends, const backend::PackedLinear& w, const float* from, int rows,
             float* to);
@@ -52,6 +63,7 @@ class Forward {
   ModelConfig config_;
   backend::Backend& backend_;
   Options options_;
+  uint64_t* saturated_ = nullptr;
   backend::Buffer rope_cos_, rope_sin_;  // f32 [max_positions, head_dim / 2]
   backend::LinearRows qkv_, gate_up_;
   backend::Buffer ids_, sampled_, input_, router_input_, expert_input_, expert_out_, plain_;

@@ -94,6 +94,37 @@ void write_own(Writer& out, const ThreadStats& stats) {
   out.histogram("atom_queue_time_seconds", "From arrival to the first step.", stats.queue);
 }
 
+// Layers and sites whose inputs have codes.
+void write_saturation(Writer& out, const engine::Saturation& layers) {
+  const auto each_site = [&](std::string_view name, auto value) {
+    for (size_t layer = 0; layer < layers.size(); ++layer)
+      for (size_t site = 0; site < layers[layer].size(); ++site)
+        if (const engine::SiteCodes& codes = layers[layer][site]; codes.sampled > 0)
+          out.sample(name,
+                     fmt::format("layer=\"{}\",site=\"{}\"", layer,
+                                 model::name(static_cast<model::SiteIndex>(site))),
+                     codes.*value);
+  };
+  constexpr std::string_view kSaturated = "atom_saturated_activation_codes_total",
+                             kSampled = "atom_activation_codes_sampled_total",
+                             kShare = "atom_saturated_activation_share";
+  out.family(kSaturated, "counter",
+             "Codes of linears' inputs at either end of their range, all but one of a group (that "
+             "of its largest value, which the scale puts there), in the steps that were sampled.");
+  each_site(kSaturated, &engine::SiteCodes::saturated);
+  out.family(kSampled, "counter", "Codes of linears' inputs in the steps that were sampled.");
+  each_site(kSampled, &engine::SiteCodes::sampled);
+  out.family(kShare, "gauge", "Saturated codes of a layer by its sampled ones, since the start.");
+  for (size_t layer = 0; layer < layers.size(); ++layer) {
+    engine::SiteCodes all;
+    for (const engine::SiteCodes& codes : layers[layer])
+      all.saturated += codes.saturated, all.sampled += codes.sampled;
+    if (all.sampled > 0)
+      out.sample(kShare, fmt::format("layer=\"{}\"", layer),
+                 static_cast<double>(all.saturated) / static_cast<double>(all.sampled));
+  }
+}
+
 void write_vllm(Writer& out, const ThreadStats& stats) {
   const engine::EngineStats& e = stats.engine;
   out.single("vllm:num_requests_running", "gauge", "Requests in steps.", e.running);
@@ -121,6 +152,7 @@ void write_vllm(Writer& out, const ThreadStats& stats) {
 std::string metrics_text(const ThreadStats& stats, const MetricsOptions& options) {
   Writer own;
   write_own(own, stats);
+  if (stats.engine.saturation) write_saturation(own, *stats.engine.saturation);
   if (!options.vllm_names) return own.take();
   Writer vllm(fmt::format("model_name=\"{}\"", escaped_label(options.model)));
   write_vllm(vllm, stats);

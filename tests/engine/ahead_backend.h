@@ -73,6 +73,9 @@ class AheadBackend final : public backend::Backend {
   void export_codes(const backend::Activation& x, int8_t* codes, float* scales) override {
     inner_->export_codes(x, codes, scales);
   }
+  void count_saturated(const backend::Activation& x, uint64_t* count) override {
+    inner_->count_saturated(x, count);
+  }
   void* allocate_bytes(size_t bytes) override { return inner_->allocate_bytes(bytes); }
   void free_bytes(void* data, size_t bytes) override { inner_->free_bytes(data, bytes); }
 

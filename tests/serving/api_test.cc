@@ -156,7 +156,8 @@ TEST_F(ApiTest, Metrics) {
         "atom_requests_running 0", "atom_kv_pages{state=\"held\"} 0",
         "atom_time_to_first_token_seconds_count 1", "atom_inter_token_latency_seconds_count 2",
         "atom_e2e_request_latency_seconds_bucket{le=\"+Inf\"} 1", "atom_queue_time_seconds_count 1",
-        "# TYPE atom_steps_total counter",
+        "# TYPE atom_steps_total counter", "# TYPE atom_saturated_activation_codes_total counter",
+        "# TYPE atom_saturated_activation_share gauge",
         "vllm:request_success_total{model_name=\"small\",finished_reason=\"length\"} 1"})
     EXPECT_NE(text.find(std::string("\n") + line + "\n"), std::string::npos) << line;
 }

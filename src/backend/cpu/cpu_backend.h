@@ -43,6 +43,7 @@ class CpuBackend final : public Backend {
 
   void dequantize(const Activation& x, float* y) override;
   void export_codes(const Activation& x, int8_t* codes, float* scales) override;
+  void count_saturated(const Activation& x, uint64_t* count) override;
 
   Ceilings ceilings() override;
   std::unique_ptr<LibraryLinear> library_linear(const LibraryShape& shape) override;

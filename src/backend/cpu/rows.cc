@@ -1,5 +1,6 @@
 // Operations on single rows, and what tests and reports read back.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <limits>
 
@@ -8,6 +9,7 @@
 #include "backend/embed_id.h"
 #include "base/error.h"
 #include "format/list.h"
+#include "format/quantize.h"
 
 namespace atom::backend::cpu {
 namespace {
@@ -140,6 +142,22 @@ void CpuBackend::export_codes(const Activation& x, int8_t* codes, float* scales)
       for (int g = 0; g < s.groups; ++g) *scales++ = s.scales[int64_t{row} * s.groups + g];
     }
   }
+}
+
+void CpuBackend::count_saturated(const Activation& x, uint64_t* count) {
+  const Input input = input_of(x);
+  std::atomic<int64_t> all = 0;
+  for_rows(x.rows, input.k, 0, [&](int row, std::byte*) {
+    int64_t own = 0;
+    for (size_t i = 0; i < 2; ++i) {
+      const InputSegment& s = input.at[i];
+      if (s.groups == 0) continue;
+      const std::span<const int8_t> codes(s.codes + row * s.stride, static_cast<size_t>(s.size));
+      own += format::saturated_in_segment(codes, x.spec->segments.at[i].format);
+    }
+    all += own;
+  });
+  *count += static_cast<uint64_t>(all.load());
 }
 
 }  // namespace atom::backend::cpu

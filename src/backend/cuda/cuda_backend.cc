@@ -11,6 +11,7 @@
 #include "backend/plugin.h"
 #include "base/error.h"
 #include "base/file.h"
+#include "format/list.h"
 
 namespace atom::backend::cuda {
 
@@ -113,6 +114,15 @@ void CudaBackend::export_codes(const Activation& x, int8_t* codes, float* scales
       codes = std::copy_n(reinterpret_cast<const int8_t*>(from + s.codes_at), s.size, codes);
       scales = std::copy_n(reinterpret_cast<const float*>(from + s.scales_at), s.groups, scales);
     }
+}
+
+void CudaBackend::count_saturated(const Activation& x, uint64_t* count) {
+  SaturationTask task{.x = input_view(x), .count = reinterpret_cast<unsigned long long*>(count)};
+  for (size_t i = 0; i < 2; ++i)
+    format::visit(x.spec->segments.at[i].format, [&](auto f) {
+      if constexpr (decltype(f)::kInteger) task.low[i] = f.kLow, task.high[i] = f.kHigh;
+    });
+  require(launch_count_saturated(task, stream_), "counting saturated codes");
 }
 
 void CudaBackend::linear(const LinearArgs& args) {

@@ -166,6 +166,39 @@ __global__ void dequantize_kernel(InputView x, float* y) {
   }
 }
 
+// Bytes of `codes` that are `low` or `high`, of which `lows` and `highs` hold four.
+__device__ int at_ends(uint32_t codes, uint32_t lows, uint32_t highs) {
+  return __popc(__vcmpeq4(codes, lows) | __vcmpeq4(codes, highs)) / 8;
+}
+
+// A block takes a row, its warps take groups: 16 codes a lane. Groups begin where such a run begins, and end where one
+// ends, or with zeros, which are no ends.
+__global__ void count_saturated_kernel(SaturationTask t) {
+  __shared__ uint64_t partial[kWarps];
+  const uint8_t* row = t.x.data + blockIdx.x * t.x.row_bytes;
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  uint64_t own = 0;
+  for (int i = 0; i < 2; ++i) {
+    const InputSegment& s = t.x.at[i];
+    if (s.size == 0 || s.group == 0) continue;
+    const uint32_t lows = 0x01010101u * static_cast<uint8_t>(t.low[i]),
+                   highs = 0x01010101u * static_cast<uint8_t>(t.high[i]);
+    for (int g = static_cast<int>(threadIdx.x) / kWarp; g < s.groups; g += kWarps) {
+      const int begin = g * s.group, end = min(begin + s.group, s.size);
+      int count = 0;
+      for (int at = begin + lane * kCodeRun; at < end; at += kWarp * kCodeRun) {
+        const uint4 run = *reinterpret_cast<const uint4*>(row + s.codes_at + at);
+        count += at_ends(run.x, lows, highs) + at_ends(run.y, lows, highs) +
+                 at_ends(run.z, lows, highs) + at_ends(run.w, lows, highs);
+      }
+      count = warp_reduce(count, Sum());
+      if (lane == 0 && count > 1) own += static_cast<uint64_t>(count - 1);
+    }
+  }
+  own = block_reduce(own, Sum(), partial);
+  if (threadIdx.x == 0 && own != 0) atomicAdd(t.count, static_cast<unsigned long long>(own));
+}
+
 // Records are whole 16-byte pieces.
 __global__ void gather_kernel(InputView from, const int32_t* row_index, const int32_t* count,
                               InputView to) {
@@ -197,6 +230,12 @@ Status launch_quantize(const QuantizeTask& task, Stream stream) {
 Status launch_dequantize(const InputView& x, float* y, Stream stream) {
   if (x.rows == 0) return 0;
   dequantize_kernel<<<x.rows, kThreads, 0, stream>>>(x, y);
+  return cudaGetLastError();
+}
+
+Status launch_count_saturated(const SaturationTask& task, Stream stream) {
+  if (task.x.rows == 0) return 0;
+  count_saturated_kernel<<<task.x.rows, kThreads, 0, stream>>>(task);
   return cudaGetLastError();
 }
 

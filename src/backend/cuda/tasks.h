@@ -99,6 +99,14 @@ struct QuantizeTask {
 Status launch_quantize(const QuantizeTask& task, Stream stream);
 Status launch_dequantize(const InputView& x, float* y, Stream stream);  // y = [rows, k]
 
+// As Backend::count_saturated().
+struct SaturationTask {
+  InputView x;
+  int8_t low[2] = {}, high[2] = {};  // the ends of the codes of each segment
+  unsigned long long* count = nullptr;
+};
+Status launch_count_saturated(const SaturationTask& task, Stream stream);
+
 struct EmbedTask {
   const int32_t* ids = nullptr;      // [rows]; ~j is sampled[j]
   const int32_t* sampled = nullptr;  // may be null; a row of an id outside [0, count) becomes NaN

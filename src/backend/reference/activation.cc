@@ -77,6 +77,17 @@ void quantize_row(std::span<const float> x, const Activation& y, int row) {
   }
 }
 
+int64_t saturated_in_row(const Activation& x, int row) {
+  const int8_t* codes = row_of(x, row).codes;
+  int64_t count = 0;
+  for (const format::Segment& segment : x.spec->segments.at) {
+    const std::span<const int8_t> own(codes, static_cast<size_t>(segment.size));
+    count += format::saturated_in_segment(own, segment.format);
+    codes += segment.size;
+  }
+  return count;
+}
+
 void dequantize_row(const Activation& x, int row, std::span<float> y) {
   const ActivationRow r = row_of(x, row);
   int at = 0, scales_at = 0;

@@ -28,6 +28,9 @@ ActivationRow row_of(const Activation& x, int row);
 // Orders x [k], cuts it into segments and groups, and quantizes each group for the consumer.
 void quantize_row(std::span<const float> x, const Activation& y, int row);
 
+// Saturated codes of the row.
+int64_t saturated_in_row(const Activation& x, int row);
+
 // The row as a linear sees it: scale * code in f32, or the value itself. y: [k].
 void dequantize_row(const Activation& x, int row, std::span<float> y);
 

@@ -54,4 +54,8 @@ void ReferenceBackend::export_codes(const Activation& x, int8_t* codes, float* s
   }
 }
 
+void ReferenceBackend::count_saturated(const Activation& x, uint64_t* count) {
+  for (int row = 0; row < x.rows; ++row) *count += static_cast<uint64_t>(saturated_in_row(x, row));
+}
+
 }  // namespace atom::backend

@@ -22,6 +22,14 @@ function shown(value) {
   return Number.isFinite(value) ? formatCount(value) : "\u2013";
 }
 
+// The layer with most saturated codes, where inputs have codes.
+function mostSaturated(families) {
+  const shares = families.get("atom_saturated_activation_share") || [];
+  if (!shares.length) return [];
+  const most = shares.reduce((a, b) => (b.value > a.value ? b : a));
+  return [["Saturated codes, at most", `${(most.value * 100).toFixed(2)} %, layer ${most.labels.layer}`]];
+}
+
 export class Live {
   constructor(page) {
     this.page = page;
@@ -150,6 +158,7 @@ export class Live {
       ["Prompt tokens", shown(sum(families, "atom_prompt_tokens_total"))],
       ["Steps", shown(sum(families, "atom_steps_total"))],
       ["Preemptions", shown(sum(families, "atom_preemptions_total"))],
+      ...mostSaturated(families),
     ];
     byId("totals").replaceChildren(...facts.map(([name, value]) =>
       el("div", {}, el("dt", {}, name), el("dd", {}, value))));

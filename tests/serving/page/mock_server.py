@@ -128,6 +128,8 @@ class State:
                      f"atom_prefix_cache_queries_total {c['queries']}", f"atom_prefix_cache_hits_total {c['hits']}",
                      f"atom_prompt_tokens_total {c['prompt']}", f"atom_generation_tokens_total {c['generation']}",
                      f"atom_preemptions_total 0", f"atom_steps_total {c['steps']}",
+                     'atom_saturated_activation_share{layer="0"} 0.0004',
+                     'atom_saturated_activation_share{layer="1"} 0.0152',
                      f'atom_requests_total{{finish="stop"}} {c["requests"]}',
                      'atom_requests_total{finish="length"} 0']
             for name, values in self.latencies.items():

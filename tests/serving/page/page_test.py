@@ -398,6 +398,7 @@ class Looks(PageTest):
         self.assertEqual(self.page.text("#pages-scale"), "1 square = 4 pages")
         self.assertEqual(self.page.count("#pages rect"), 512)
         self.assertIn("max model len8,192", self.page.text("#model-facts"))
+        self.assertIn("1.52 %, layer 1", self.page.text("#totals"))
         self.assertRegex(self.page.text("#latency tr:nth-child(1) td:nth-child(2)"), r"^[\d.]+ m?s$")
         self.page.hover("#chart-throughput")
         self.assertIn("generated", self.page.text(".chart-tip"))

@@ -5,6 +5,7 @@
 
 #include "base/file.h"
 #include "console.h"
+#include "model/generation_config.h"
 #include "session.h"
 #include "text/stream_decoder.h"
 #include "text/unicode.h"
@@ -42,26 +43,21 @@ std::string read_prompt(const Options& options) {
 }
 
 // Sampling of generation_config.json, then of the command line. Like other servers, the file's
-// temperature, top_k and top_p are defaults; do_sample is not looked at.
-engine::GenerateOptions sampling(const Options& options, const checkpoint::ModelFiles& files) {
+// temperature, top_k, top_p and min_p are defaults; do_sample is not looked at.
+engine::GenerateOptions sampling(const Options& options, const checkpoint::ModelFiles& files,
+                                 int vocabulary) {
   engine::GenerateOptions result;
   result.seed = options.seed;
   result.ignore_eos = options.ignore_eos;
   if (files.generation_config()) {
-    const Json& config = *files.generation_config();
-    const std::string source = (files.folder() / "generation_config.json").string();
-    result.temperature = static_cast<float>(get_number_or(
-        config, "temperature", result.temperature, {.source = source, .min = 0, .max = 100}));
-    result.top_p = static_cast<float>(
-        get_number_or(config, "top_p", result.top_p, {.source = source, .min = 1e-6, .max = 1}));
-    result.top_k = static_cast<int>(
-        get_int_or(config, "top_k", result.top_k, {.source = source, .min = 0, .max = INT32_MAX}));
-    const auto eos = config.find("eos_token_id");
-    if (eos != config.end() && eos->is_number_integer())
-      result.eos_ids.push_back(eos->get<int32_t>());
-    if (eos != config.end() && eos->is_array())
-      for (const Json& id : *eos)
-        if (id.is_number_integer()) result.eos_ids.push_back(id.get<int32_t>());
+    const model::GenerationConfig config =
+        model::parse_generation_config(*files.generation_config(), vocabulary,
+                                       (files.folder() / "generation_config.json").string());
+    result.temperature = config.temperature.value_or(result.temperature);
+    result.top_p = config.top_p.value_or(result.top_p);
+    result.top_k = config.top_k.value_or(result.top_k);
+    result.min_p = config.min_p.value_or(result.min_p);
+    result.eos_ids = config.eos_ids;
   }
   if (options.temperature) result.temperature = static_cast<float>(*options.temperature);
   if (options.top_p) result.top_p = static_cast<float>(*options.top_p);
@@ -132,7 +128,7 @@ int run(const Options& options) {
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const std::vector<int32_t> ids = tokenizer.encode(prompt);
-  engine::GenerateOptions settings = sampling(options, files);
+  engine::GenerateOptions settings = sampling(options, files, config.vocabulary);
   const int room = config.max_positions - static_cast<int>(std::min<size_t>(ids.size(), INT32_MAX));
   settings.max_tokens = options.max_tokens.value_or(std::clamp(room, 1, kMaxTokens));
 

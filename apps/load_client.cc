@@ -18,13 +18,13 @@
 
 #include "base/error.h"
 #include "command_line.h"
+#include "event_reader.h"
 
 namespace atom::app {
 namespace {
 
-constexpr size_t kMaxLine = 1 << 16;   // bytes of a line of the head
-constexpr size_t kMaxBody = 1 << 26;   // bytes of an answer that is kept
-constexpr size_t kMaxEvent = 1 << 24;  // bytes of one event
+constexpr size_t kMaxLine = 1 << 16;  // bytes of a line of the head
+constexpr size_t kMaxBody = 1 << 26;  // bytes of an answer that is kept
 
 std::string lower(std::string text) {
   std::ranges::transform(text, text.begin(),
@@ -47,36 +47,6 @@ size_t number(std::string_view text, int base) {
   if (error != std::errc() || end == text.data()) fail("the server sent a length that is none");
   return value;
 }
-
-// Cuts bytes into events: lines "data: ..." up to an empty line.
-class EventReader {
- public:
-  explicit EventReader(const std::function<void(std::string_view)>& event) : event_(event) {}
-
-  void operator()(std::string_view bytes) {
-    rest_ += bytes;
-    size_t begin = 0;
-    for (size_t end; (end = rest_.find('\n', begin)) != std::string::npos; begin = end + 1)
-      line(std::string_view(rest_).substr(begin, end - begin));
-    rest_.erase(0, begin);
-    if (rest_.size() + data_.size() > kMaxEvent) fail("the server sent an event without an end");
-  }
-
- private:
-  void line(std::string_view text) {
-    if (text.ends_with('\r')) text.remove_suffix(1);
-    if (text.empty()) {
-      if (!data_.empty()) event_(data_);
-      data_.clear();
-    } else if (text.starts_with("data:")) {
-      text.remove_prefix(text.starts_with("data: ") ? 6 : 5);
-      data_.append(data_.empty() ? "" : "\n").append(text);
-    }
-  }
-
-  const std::function<void(std::string_view)>& event_;
-  std::string rest_, data_;
-};
 
 }  // namespace
 

@@ -22,6 +22,7 @@ constexpr const char* kFooter =
     "  atom eval ppl out/w4a4 --text examples/text/wiki_eval.txt\n"
     "  atom generate out/w4a4 --prompt \"The history of the city\"\n"
     "  atom serve out/w4a4                               # an OpenAI-compatible server\n"
+    "  atom chat http://127.0.0.1:8000                   # talk to it, or to a model folder\n"
     "  atom bench step --backend cuda --preset w4a8      # decoding speed of random weights";
 
 int run(int argc, char** argv) {
@@ -35,6 +36,7 @@ int run(int argc, char** argv) {
   add_eval(program);
   add_generate(program);
   add_serve(program);
+  add_chat(program);
   add_inspect(program);
   add_verify(program);
   add_doctor(program);

@@ -3,20 +3,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <filesystem>
 #include <thread>
 
-#include "base/log.h"
-#include "checkpoint/chat_template_file.h"
 #include "console.h"
-#include "machine.h"
-#include "model/forward.h"
+#include "serve_model.h"
 #include "serve_options.h"
 #include "serving/access.h"
 #include "serving/api.h"
 #include "serving/engine_thread.h"
 #include "serving/page.h"
-#include "serving/page_budget.h"
 #include "text/chat_template.h"
 #include "verbs.h"
 
@@ -38,66 +33,6 @@ void raise_file_limit(int connections) {
     console().notice(
         fmt::format("the limit of {} open files is less than --max-connections {} needs",
                     limit.rlim_cur, connections));
-}
-
-// Scratch of a step's rows: residual stream, its quantized copies, q, k, v, gate and up, twice, for what a backend keeps
-// beside.
-int64_t step_bytes(const model::ModelConfig& config, const engine::EngineOptions& options) {
-  const int64_t width = int64_t{4} * config.hidden + int64_t{3} * config.intermediate;
-  return int64_t{options.max_rows} * width * 4 * 2 +
-         int64_t{options.max_sequences} * config.vocabulary * 4;
-}
-
-engine::EngineOptions engine_options(const ServeOptions& options, const model::Model& model) {
-  const bool on_device = model.backend->available_memory() > 0;
-  engine::EngineOptions result;
-  result.max_sequences = options.max_num_seqs.value_or(on_device ? 256 : 64);
-  result.max_rows = options.max_num_batched_tokens.value_or(
-      std::max(on_device ? 2048 : 512, result.max_sequences));
-  result.max_positions = options.max_model_len.value_or(model.config.max_positions);
-  if (result.max_rows < result.max_sequences)
-    fail("--max-num-batched-tokens: {} is less than --max-num-seqs {}", result.max_rows,
-         result.max_sequences);
-  if (result.max_positions > model.config.max_positions)
-    fail("--max-model-len: {} exceeds the model's max_position_embeddings of {}",
-         result.max_positions, model.config.max_positions);
-  const int64_t one = model::make_shared_pool(model, 1, 1).bytes();
-  const int64_t available = on_device ? static_cast<int64_t>(model.backend->available_memory())
-                                      : available_memory().value_or(0);
-  const serving::PageBudget budget =
-      serving::page_budget({.page_bytes = model::make_shared_pool(model, 2, 1).bytes() - one,
-                            .sequence_bytes = model::make_shared_pool(model, 1, 2).bytes() - one,
-                            .fixed_bytes = step_bytes(model.config, result),
-                            .free_bytes = available,
-                            .share = options.gpu_memory_utilization.value_or(on_device ? 0.9 : 0.5),
-                            .page_tokens = format::KvLayout{}.tokens,
-                            .max_sequences = result.max_sequences,
-                            .max_positions = result.max_positions});
-  result.pages = budget.pages;
-  console().notice(budget.words);
-  return result;
-}
-
-// None: chat is refused, completions work.
-std::optional<text::ChatTemplate> load_chat_template(const checkpoint::ChatTemplateFile& file) {
-  if (!file.source) {
-    console().notice("the model folder has no chat template: /v1/chat/completions is refused");
-    return std::nullopt;
-  }
-  if (!file.name.empty() && file.name != "default")
-    console().notice(fmt::format("{}: no chat template has the name 'default': '{}' is used",
-                                 file.origin, file.name));
-  try {
-    return text::ChatTemplate::parse(*file.source);
-  } catch (const Error& error) {
-    fail("{}: the chat template cannot be read: {}", file.origin, error.what());
-  }
-}
-
-std::vector<std::string> model_names(const ServeOptions& options) {
-  if (!options.served_model_names.empty()) return options.served_model_names;
-  std::filesystem::path folder = std::filesystem::weakly_canonical(options.model);
-  return {folder.filename().empty() ? "model" : folder.filename().string()};
 }
 
 serving::HttpResponse page_response(const serving::PageFile& file) {
@@ -233,16 +168,20 @@ int run(const ServeOptions& options, const std::function<void()>& before_step) {
   const checkpoint::ChatTemplateFile chat_file =
       checkpoint::read_chat_template(files.folder(), options.chat_template);
   const std::optional<text::ChatTemplate> chat_template = load_chat_template(chat_file);
+  if (!chat_template)
+    console().notice("the model folder has no chat template: /v1/chat/completions is refused");
+  model::GenerationConfig generation = load_generation_config(options, files, config);
   raise_file_limit(options.max_connections);
 
   Runtime runtime(options.common);
   Serving serving;
   serving::HttpServer server(http, handlers(access, serving));
-  std::optional<format::KvKind> kv;
-  if (options.kv_cache_dtype != "auto") kv = format::parse_kv(options.kv_cache_dtype);
-  serving.model = load_weights(files, runtime, kv);
+  serving.model = load_weights(files, runtime, cache_kind(options));
+  model::add_eos_ids(serving.model->config.eos_ids, generation.eos_ids);
   runtime.show_fallbacks();
-  serving.engine.emplace(*serving.model, engine_options(options, *serving.model),
+  const EnginePlan plan = engine_plan(options, *serving.model);
+  console().notice(plan.words);
+  serving.engine.emplace(*serving.model, plan.options,
                          serving::EngineThreadOptions{.before_step = before_step});
   const std::vector<std::string> names = model_names(options);
   serving.api.emplace(*serving.engine, tokenizer, chat_template ? &*chat_template : nullptr,
@@ -250,6 +189,7 @@ int run(const ServeOptions& options, const std::function<void()>& before_step) {
                                           .version = ATOM_VERSION,
                                           .bos_token = chat_file.bos_token,
                                           .eos_token = chat_file.eos_token,
+                                          .defaults = std::move(generation),
                                           .vllm_metrics = options.metrics_compat == "vllm"});
   serving.ready = true;
   announce(options, names, server.port());

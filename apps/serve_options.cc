@@ -5,6 +5,8 @@
 namespace atom::app {
 namespace {
 
+constexpr const char* kModelGroup = "Model";
+
 void add_network_options(CLI::App& verb, ServeOptions& options) {
   constexpr const char* kGroup = "Network";
   text_option(verb, "--host", options.host,
@@ -35,36 +37,44 @@ void add_network_options(CLI::App& verb, ServeOptions& options) {
                 {"NAME", "Metrics also under the names of vllm [none]", kGroup});
 }
 
-void add_model_options(CLI::App& verb, ServeOptions& options) {
-  constexpr const char* kGroup = "Model";
+void add_batch_options(CLI::App& verb, ServeOptions& options) {
   texts_option(verb, "--served-model-name", options.served_model_names,
-               {"NAME", "Name in requests; may be repeated [the folder's name]", kGroup});
-  text_option(verb, "--chat-template", options.chat_template,
-              {"FILE", "Jinja template [the model folder's]", kGroup});
-  whole_option(verb, "--max-model-len", options.max_model_len, {.min = 1, .max = 1 << 30},
-               {"N", "Tokens of a prompt and its answer [the model's]", kGroup});
+               {"NAME", "Name in requests; may be repeated [the folder's name]", kModelGroup});
   whole_option(verb, "--max-num-seqs", options.max_num_seqs, {.min = 1, .max = 1 << 16},
-               {"N", "Sequences in one step [256 on cuda, else 64]", kGroup});
+               {"N", "Sequences in one step [256 on cuda, else 64]", kModelGroup});
   whole_option(verb, "--max-num-batched-tokens", options.max_num_batched_tokens,
                {.min = 1, .max = 1 << 20},
-               {"N", "Tokens in one step [2048 on cuda, else 512]", kGroup});
+               {"N", "Tokens in one step [2048 on cuda, else 512]", kModelGroup});
+}
+
+}  // namespace
+
+void add_model_options(CLI::App& verb, ServeOptions& options) {
+  text_option(verb, "--chat-template", options.chat_template,
+              {"FILE", "Jinja template [the model folder's]", kModelGroup});
+  text_option(verb, "--generation-config", options.generation_config,
+              {"NAME",
+               "Where defaults of sampling come from: auto, the model folder's\n"
+               "generation_config.json; none; or another folder [auto]",
+               kModelGroup});
+  whole_option(verb, "--max-model-len", options.max_model_len, {.min = 1, .max = 1 << 30},
+               {"N", "Tokens of a prompt and its answer [the model's]", kModelGroup});
   number_option(verb, "--gpu-memory-utilization", options.gpu_memory_utilization,
                 {.min = 0, .max = 1, .min_excluded = true},
                 {"SHARE",
                  "Of the memory that is free beside the weights, for the KV-cache\nand a step's "
                  "rows [0.9 on cuda, else 0.5]",
-                 kGroup});
+                 kModelGroup});
   choice_option(
       verb, "--kv-cache-dtype", options.kv_cache_dtype,
       {"auto", "f32", "f16", "int8", "int4", "k8v4"},
       {"FORMAT", "f32, f16, int8, int4 or k8v4 (K in int8, V in int4)\n[auto: the checkpoint's]",
-       kGroup});
+       kModelGroup});
 }
-
-}  // namespace
 
 void add_serve_options(CLI::App& verb, ServeOptions& options) {
   add_network_options(verb, options);
+  add_batch_options(verb, options);
   add_model_options(verb, options);
   add_compute_options(verb, options.common);
   add_output_options(verb, options.common);

@@ -26,11 +26,15 @@ struct ServeOptions {
   std::optional<double> gpu_memory_utilization;
   std::string kv_cache_dtype = "auto";
   std::string chat_template;
+  std::string generation_config = "auto";
   std::optional<double> drain_timeout;
   std::string metrics_compat = "none";
 };
 
 void add_serve_options(CLI::App& verb, ServeOptions& options);
+// Those of them that concern a model for one client, too: --chat-template --generation-config --max-model-len --gpu-memory-utilization
+// --kv-cache-dtype
+void add_model_options(CLI::App& verb, ServeOptions& options);
 
 // Keys of --api-key and --api-key-file. Error: a key that no header can carry, an unreadable file.
 std::vector<std::string> all_keys(const ServeOptions& options);

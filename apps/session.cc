@@ -57,6 +57,10 @@ std::string with_kept(format::Format normal, format::Format kept, int channels) 
 
 void add_output_options(CLI::App& verb, CommonOptions& options) {
   flag_option(verb, "--json", options.json, {"", "Results as one JSON document", kOutputGroup});
+  add_look_options(verb, options);
+}
+
+void add_look_options(CLI::App& verb, CommonOptions& options) {
   flag_option(verb, "-q,--quiet", options.quiet, {"", "No progress and no notices", kOutputGroup});
   flag_option(verb, "--no-color", options.no_color,
               {"", "No colour (also: NO_COLOR, or no terminal)", kOutputGroup});

@@ -36,6 +36,7 @@ struct CommonOptions {
   bool no_color = false;
 };
 void add_output_options(CLI::App& verb, CommonOptions& options);  // --json --quiet --no-color
+void add_look_options(CLI::App& verb, CommonOptions& options);    // --quiet --no-color
 void add_compute_options(
     CLI::App& verb,
     CommonOptions&

@@ -13,6 +13,7 @@ void add_ablation(Program& program, CLI::App& parent);    // eval ablation
 void add_generate(Program& program);
 // before_step: of tests, which make a server fail; see serving::EngineThreadOptions.
 void add_serve(Program& program, std::function<void()> before_step = {});
+void add_chat(Program& program);
 void add_inspect(Program& program);
 void add_verify(Program& program);
 void add_bench_serve(Program& program, CLI::App& parent);  // bench serve

@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "base/error.h"
+#include "model/generation_config.h"
 
 namespace atom::model {
 namespace {
@@ -76,18 +77,6 @@ void check_products(std::string_view source, const ModelConfig& config) {
          config.layers, config.experts, linears, kMaxLinears);
 }
 
-void read_eos(const Json& config, std::string_view source, ModelConfig& out) {
-  const auto it = config.find("eos_token_id");
-  if (it == config.end() || it->is_null()) return;
-  const Json ids = it->is_array() ? *it : Json::array({*it});
-  for (const Json& id : ids) {
-    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= out.vocabulary)
-      fail("{}: 'eos_token_id' must be ids below vocab_size {} and holds {}", source,
-           out.vocabulary, id.dump().substr(0, 60));
-    out.eos_ids.push_back(id.get<int>());
-  }
-}
-
 void refuse_unsupported(const Json& config, std::string_view source, const ModelConfig& out) {
   const std::string activation = get_string_or(config, "hidden_act", "silu", source);
   if (activation != "silu" && activation != "swish")
@@ -137,7 +126,7 @@ ModelConfig parse_config(const Json& config, std::string_view source) {
   }
   check_products(source, out);
   read_rope(config, source, out);
-  read_eos(config, source, out);
+  out.eos_ids = parse_eos_ids(config, out.vocabulary, source);
   refuse_unsupported(config, source, out);
   return out;
 }

@@ -127,7 +127,8 @@ class Api::Impl {
   void require_engine() const;
   static int retry_after(const EngineThread& engine);
   RequestContext context() const {
-    return {tokenizer_, limits_, options_.models, render_, options_.bos_token, options_.eos_token};
+    return {tokenizer_,         limits_,          options_.models, render_, options_.bos_token,
+            options_.eos_token, options_.defaults};
   }
 
   EngineThread& engine_;

@@ -18,6 +18,7 @@
 #include <thread>
 #include <vector>
 
+#include "model/generation_config.h"
 #include "serving/http.h"
 
 namespace atom::text {
@@ -36,6 +37,8 @@ struct ApiOptions {
   std::string version;
   std::string bos_token,
       eos_token;  // as templates and clients write them; empty: those of the model, where it has them
+  // What requests get that leave the fields out; max_new_tokens is that of chats. Its eos_ids are not looked at.
+  model::GenerationConfig defaults = {};
   double request_seconds = 0;        // a request that takes longer ends with 504; 0: none does
   bool vllm_metrics = false;         // vLLM's names beside the own ones
   int max_choices = 512;             // prompts x n of a request

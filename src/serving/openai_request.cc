@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <limits>
+#include <optional>
 #include <random>
 #include <utility>
 
@@ -84,21 +85,26 @@ std::vector<std::pair<int32_t, float>> parse_bias(const Fields& fields,
   return out;
 }
 
-void parse_filters(const Fields& fields, engine::SamplingOptions& sampling) {
-  sampling.temperature = static_cast<float>(fields.number("temperature", 0, 2).value_or(1));
-  sampling.top_p = static_cast<float>(fields.number("top_p", 0, 1, true).value_or(1));
+void parse_filters(const Fields& fields, const model::GenerationConfig& defaults,
+                   engine::SamplingOptions& sampling) {
+  const auto number = [&](std::string_view name, double min, double max,
+                          std::optional<float> otherwise, float last, bool above = false) {
+    const std::optional<double> asked = fields.number(name, min, max, above);
+    return asked ? static_cast<float>(*asked) : otherwise.value_or(last);
+  };
+  sampling.temperature = number("temperature", 0, 2, defaults.temperature, 1);
+  sampling.top_p = number("top_p", 0, 1, defaults.top_p, 1, true);
   sampling.top_p = std::max(sampling.top_p, std::numeric_limits<float>::min());
-  const int64_t top_k =
-      fields.integer("top_k", -1, std::numeric_limits<int32_t>::max()).value_or(0);
-  sampling.top_k = static_cast<int>(std::max<int64_t>(top_k, 0));
-  sampling.min_p = static_cast<float>(fields.number("min_p", 0, 1).value_or(0));
+  const auto top_k = fields.integer("top_k", -1, std::numeric_limits<int32_t>::max());
+  sampling.top_k = std::max(static_cast<int>(top_k.value_or(defaults.top_k.value_or(0))), 0);
+  sampling.min_p = number("min_p", 0, 1, defaults.min_p, 0);
+  sampling.repetition_penalty =
+      number("repetition_penalty", 0.01, 100, defaults.repetition_penalty, 1);
   const auto penalty = [&](std::string_view name) {
     return static_cast<float>(fields.number(name, -2, 2).value_or(0));
   };
   sampling.frequency_penalty = penalty("frequency_penalty");
   sampling.presence_penalty = penalty("presence_penalty");
-  sampling.repetition_penalty =
-      static_cast<float>(fields.number("repetition_penalty", 0.01, 100).value_or(1));
 }
 
 uint64_t drawn_seed() {
@@ -113,7 +119,7 @@ ParsedRequest parse_common(const Fields& fields, const Json& body, const Request
   out.model = served_model(body, context);
   refuse_unsupported(fields);
   engine::SamplingOptions& sampling = out.completion.sampling;
-  parse_filters(fields, sampling);
+  parse_filters(fields, context.defaults, sampling);
   const auto seed = fields.integer("seed", INT64_MIN, INT64_MAX);
   sampling.seed = seed ? static_cast<uint64_t>(*seed) : drawn_seed();
   sampling.logit_bias = parse_bias(fields, limits);
@@ -275,7 +281,9 @@ ParsedRequest parse_chat(const Json& body, const RequestContext& context) {
   const std::string name = asked ? "max_completion_tokens" : "max_tokens";
   if (!asked) asked = old_name;
   out.completion.prompts = {parse_messages(fields, context)};
-  set_max_tokens(asked, limits.context, out, fields, limits);
+  set_max_tokens(asked,
+                 context.defaults.max_new_tokens.value_or(std::numeric_limits<int32_t>::max()), out,
+                 fields, limits);
   check_sizes(fields, out, {.prompt = "messages", .max_tokens = name, .logprobs = "top_logprobs"},
               limits);
   return out;

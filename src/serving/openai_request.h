@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "model/generation_config.h"
 #include "serving/completion.h"
 #include "text/tokenizer.h"
 
@@ -41,6 +42,7 @@ struct RequestContext {
   const std::vector<std::string>& models;  // names that are served; the first is the default
   const RenderChat& chat;                  // empty: none
   std::string bos_token, eos_token;        // for the template
+  model::GenerationConfig defaults;        // of fields that a request leaves out
 };
 
 struct ParsedRequest {

@@ -2,11 +2,13 @@
 
 import { byId, load, save } from "./dom.js";
 
-// What the panel starts with. An empty value leaves the field out of the request.
+// What the panel starts with. An empty value leaves the field out of the request: the server takes the model's own.
 const DEFAULTS = {
-  system: "", temperature: 0.7, top_p: 1, min_p: 0, top_k: "", max_tokens: 512, seed: "", stop: "",
+  system: "", temperature: "", top_p: "", min_p: "", top_k: "", max_tokens: 512, seed: "", stop: "",
   logprobs: false, plain: false,
 };
+// Where sliders stand while their value is empty: what a server without defaults takes.
+const NEUTRAL = { temperature: 1, top_p: 1, min_p: 0 };
 const NUMBERS = ["temperature", "top_p", "min_p", "top_k", "max_tokens", "seed"];
 const SLIDERS = ["temperature", "top_p", "min_p"];
 const TEXTS = ["system", "stop"];
@@ -48,13 +50,13 @@ export class Settings {
     const right = input.value !== "" ? input.checkValidity() : !input.validity.badInput;
     input.setAttribute("aria-invalid", String(!right));
     if (!right) return undefined;
-    if (SLIDERS.includes(name)) this.slide(name, input.value || DEFAULTS[name]);
+    if (SLIDERS.includes(name)) this.slide(name, input.value);
     return input.value === "" ? "" : Number(input.value);
   }
 
   slide(name, value) {
     const slider = byId(`${name}-slider`);
-    slider.value = value;
+    slider.value = value === "" ? NEUTRAL[name] : value;
     const share = (slider.value - slider.min) / (slider.max - slider.min);
     slider.style.setProperty("--fill", `${share * 100}%`);
   }
@@ -99,16 +101,13 @@ export class Settings {
       .map((line) => line.replace(/\\([nt\\])/g, (_, c) => ({ n: "\n", t: "\t", "\\": "\\" })[c]));
   }
 
-  // The fields of a request; those that would say "off" are left out.
+  // The fields of a request; what is empty is left out. "Off" is sent: it may not be the model's own value.
   fields(chat) {
     const { values } = this;
     const fields = {};
     for (const name of NUMBERS) {
       if (values[name] !== "") fields[name] = values[name];
     }
-    if (fields.top_p === 1) delete fields.top_p;
-    if (fields.min_p === 0) delete fields.min_p;
-    if (fields.top_k === 0) delete fields.top_k;
     if (this.stops().length) fields.stop = this.stops();
     if (values.logprobs) Object.assign(fields, chat ? { logprobs: true, top_logprobs: 5 }
                                                     : { logprobs: 5 });

@@ -111,7 +111,7 @@ class Conversation(PageTest):
         self.assertEqual(path, "/v1/chat/completions")
         self.assertEqual(body, {
             "model": "example-8b-w4a4", "messages": [{"role": "user", "content": "What is a KV-cache?"}],
-            "temperature": 0.7, "max_tokens": 512, "stream": True,
+            "max_tokens": 512, "stream": True,
             "stream_options": {"include_usage": True, "continuous_usage_stats": True}})
 
     def test_shows_numbers_while_it_streams(self):
@@ -177,6 +177,16 @@ class Conversation(PageTest):
         self.assertEqual({k: body.get(k) for k in ("temperature", "top_p", "min_p", "top_k", "seed", "stop")},
                          {"temperature": 0, "top_p": 0.9, "min_p": 0.05, "top_k": 40, "seed": 7, "stop": ["END", "\n\n"]})
         self.assertNotIn("max_tokens", body)
+
+    def test_values_of_the_panel_are_sent_also_where_they_say_off(self):
+        for name, value in (("temperature", "1"), ("top_p", "1"), ("min_p", "0"), ("top_k", "0")):
+            self.assertEqual(self.page.one(f"#{name}").get_attribute("value"), "")
+            self.page.one(f"#{name}").send_keys(value)
+        self.page.one("#temperature").send_keys(Keys.BACKSPACE)
+        self.page.ask("hello")
+        body = self.server.requests[0][1]
+        self.assertEqual({k: body.get(k) for k in ("temperature", "top_p", "min_p", "top_k")},
+                         {"temperature": None, "top_p": 1, "min_p": 0, "top_k": 0})
 
     def test_value_out_of_range_is_marked_and_not_sent(self):
         field = self.page.one("#temperature")

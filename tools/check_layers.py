@@ -62,10 +62,10 @@ LIBRARIES = {
 MAX_LINES = 400
 CPP_SUFFIXES = {".h", ".cc", ".cpp", ".cu", ".cuh", ".inc"}
 PAGE_SUFFIXES = {".html", ".css", ".js"}
-SOURCE_FOLDERS = ("src", "apps", "tests", "testing", "bench", "tools")
+SOURCE_FOLDERS = ("src", "apps", "tests", "testing", "fuzz", "bench", "tools")
 OTHER_SOURCES = {".py", ".sh", ".cmake"}
 # Folders of generated or third-party material, never sources.
-SKIPPED_PARTS = {"data", "__pycache__", "build"}
+SKIPPED_PARTS = {"data", "corpus", "__pycache__", "build"}
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*(?:"([^"]+)"|<([^>]+)>)')
 TODO = re.compile(r"\b(TODO|FIXME|XXX)\b(?!\(#\d+\))")

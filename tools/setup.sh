@@ -3,7 +3,7 @@
 # nothing, and does nothing where everything is there. It removes nothing but a Boost before 1.78, which cannot
 # stay beside a newer one, and says so.
 #
-#   tools/setup.sh [build] [test] [lint]      default: build
+#   tools/setup.sh [build] [test] [lint] [fuzz]      default: build
 #
 # Exit status: 0 all there, 1 the installation failed, 2 this machine needs a hand (what to do is printed).
 set -eu
@@ -17,6 +17,8 @@ BOOST_MINIMUM=107800
 TEST="libgtest-dev"
 # clang-tidy 14, Debian 12's default, cannot compile std::source_location.
 LINT="clang-format clang-tidy-16 python3"
+# The compiler and its libFuzzer and sanitizers.
+FUZZ="clang-16 libclang-rt-16-dev"
 
 packages=""
 modules=""
@@ -33,7 +35,8 @@ for set_name in "$@"; do
       ;;
     test) packages="$packages $TEST"; modules="$modules gtest" ;;
     lint) packages="$packages $LINT"; tools="$tools clang-format clang-tidy python3" ;;
-    *) echo "setup.sh: '$set_name' is not one of build, test, lint" >&2; exit 2 ;;
+    fuzz) packages="$packages $FUZZ"; tools="$tools clang++-16" ;;
+    *) echo "setup.sh: '$set_name' is not one of build, test, lint, fuzz" >&2; exit 2 ;;
   esac
 done
 
@@ -70,7 +73,8 @@ This machine has no apt-get, and these are missing:$absent
 
 Needed: a C++20 compiler (GCC 12 or newer), CMake 3.25, Ninja, pkg-config, and the development files of
 fmt, nlohmann-json 3.11, CLI11 2, PCRE2, utf8proc, OpenBLAS, oneTBB, OpenSSL 3, Boost 1.78 or newer
-(headers), toml++; for the tests GoogleTest; for the checks clang-format, clang-tidy and Python 3.
+(headers), toml++; for the tests GoogleTest; for the checks clang-format, clang-tidy and Python 3; to
+fuzz clang 16 with compiler-rt, as clang++-16.
 
   Fedora      dnf install gcc-c++ cmake ninja-build pkgconf fmt-devel json-devel cli11-devel
               pcre2-devel utf8proc-devel openblas-devel tbb-devel openssl-devel gtest-devel

@@ -1,8 +1,6 @@
 // What the HTTP server does with clients that are too many, too large, too slow, gone, or talk nonsense.
 #include "base/random.h"
 #include "serving/http_fixture.h"
-#include "serving/http_parser.h"
-#include "testing/sanitized.h"
 
 namespace atom::testing {
 namespace {
@@ -297,72 +295,6 @@ TEST_F(HttpLimitsTest, CarriesHundredsOfStreamsAtOnce) {
     });
   for (std::thread& thread : threads) thread.join();
   for (Client& client : clients) EXPECT_EQ(client.answer().chunks.size(), size_t{kWrites});
-}
-
-// Requests with random damage: each ends done, refused or waiting for more; the limits hold; and what is done does not
-// depend on how the bytes were cut.
-TEST(HttpParserTest, RandomBytesNeverBreakIt) {
-  using State = serving::RequestParser::State;
-  const std::string seeds[] = {
-      "GET /a?b=c HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer x\r\n\r\n",
-      "POST /v1 HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
-      "POST /v1 HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3;a=b\r\nabc\r\n0\r\nT: "
-      "u\r\n\r\n"};
-  const std::string words[] = {"\r\n",
-                               "\n",
-                               ":",
-                               "Content-Length: 7\r\n",
-                               "Transfer-Encoding: chunked\r\n",
-                               "0",
-                               "f",
-                               " ",
-                               "\t",
-                               "HTTP/1.0",
-                               std::string(300, 'x'),
-                               std::string(1, '\0')};
-  Random random(20240611);
-  const auto run = [&](const std::string& bytes, bool whole) {
-    serving::RequestParser parser({.target_bytes = 64, .head_bytes = 256, .body_bytes = 64}, "");
-    size_t end = whole ? bytes.size() : 0, at = 0;
-    for (;;) {
-      const size_t used = parser.feed(std::string_view(bytes).substr(at, end - at));
-      EXPECT_LE(used, end - at);
-      at += used;
-      if (parser.state() == State::kDone || parser.state() == State::kRefused) break;
-      if (used > 0) continue;
-      if (end == bytes.size()) break;
-      end += 1 + random.below(std::min<size_t>(bytes.size() - end, 9));
-    }
-    std::string result = std::to_string(static_cast<int>(parser.state())) + "/";
-    if (parser.state() == State::kDone) {
-      const HttpRequest request = parser.take_request();
-      EXPECT_LE(request.body.size(), 64u);
-      result += request.head.path + "/" + request.body;
-    }
-    return result;
-  };
-  int done = 0, refused = 0;
-  for (int i = 0; i < (kSanitized ? 1000 : 20000); ++i) {
-    std::string bytes = seeds[random.below(3)];
-    for (uint64_t n = random.below(4); n > 0; --n) {
-      const size_t at = random.below(bytes.size() + 1);
-      if (random.below(3) == 0)
-        bytes.insert(at, words[random.below(std::size(words))]);
-      else if (at < bytes.size())
-        random.below(2) == 0 ? bytes.erase(at, random.below(8))
-                             : (bytes[at] = static_cast<char>(random.next()), bytes);
-    }
-    const std::string whole = run(bytes, true);
-    // (A head without an end may be refused for its beginning, or be waited for.)
-    const std::string in_pieces = run(bytes, false);
-    if (whole[0] == '2' || in_pieces[0] == '2') {
-      EXPECT_EQ(whole, in_pieces) << bytes;
-    }
-    done += whole[0] == '2';
-    refused += whole[0] == '3';
-  }
-  EXPECT_GT(done, 50);
-  EXPECT_GT(refused, 50);
 }
 
 TEST_F(HttpLimitsTest, RandomConnectionsLeaveNothingBehind) {

@@ -20,7 +20,7 @@ void run_conversation(std::string_view bytes) {
     return all;
   }();
   const text::ChatTemplate& chat = templates[take_choice(bytes, templates.size())];
-  accepts([&] {
+  accepts_or_says_why([&] {
     Json context = parse_json(bytes, {.source = "fuzz", .max_depth = 32});
     if (context.is_array()) context = {{"messages", std::move(context)}};
     if (!context.is_object()) return;

@@ -11,6 +11,7 @@
 #include <string_view>
 
 #include "base/error.h"
+#include "text/unicode.h"
 
 namespace atom::fuzz {
 
@@ -35,6 +36,18 @@ bool accepts(const Read& read) {
     return true;
   } catch (const Error& error) {
     check(error.what()[0] != '\0', "a refusal says nothing");
+    return false;
+  }
+}
+
+// The same; what a refusal says can stand in JSON, as it does in a server's answer.
+template <typename Read>
+bool accepts_or_says_why(const Read& read) {
+  try {
+    read();
+    return true;
+  } catch (const Error& error) {
+    check(text::is_valid_utf8(error.what()), "a refusal is not UTF-8");
     return false;
   }
 }

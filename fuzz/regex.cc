@@ -4,15 +4,14 @@
 #include <algorithm>
 
 #include "fuzz/fuzz.h"
-#include "text/unicode.h"
 
 namespace atom::fuzz {
 
 void run_regex(std::string_view bytes) {
-  const size_t line = std::min(bytes.find('\n'), bytes.size());
-  const std::string_view pattern = bytes.substr(0, line);
-  const std::string text =
-      text::replace_invalid_utf8(bytes.substr(std::min(line + 1, bytes.size())));
+  const std::string valid = text::replace_invalid_utf8(bytes);
+  const size_t line = std::min(valid.find('\n'), valid.size());
+  const std::string pattern = valid.substr(0, line);
+  const std::string text = valid.substr(std::min(line + 1, valid.size()));
   accepts([&] {
     const text::Regex regex = text::Regex::compile(pattern, "fuzz");
     text::RegexSearch search(regex);

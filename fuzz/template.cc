@@ -20,7 +20,7 @@ void run_template(std::string_view bytes) {
                                            .memory_bytes = 8 << 20,
                                            .output_bytes = 1 << 20,
                                            .depth = 100};
-  accepts([&] {
+  accepts_or_says_why([&] {
     const auto chat = text::ChatTemplate::parse(bytes, limits);
     const std::string text = chat.render(conversation, 1'700'000'000);
     check(text.size() <= limits.output_bytes, "a text over its limit");

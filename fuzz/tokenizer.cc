@@ -3,7 +3,6 @@
 
 #include "fuzz/fuzz.h"
 #include "text/stream_decoder.h"
-#include "text/unicode.h"
 
 namespace atom::fuzz {
 namespace {

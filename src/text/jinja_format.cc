@@ -4,6 +4,7 @@
 
 #include "text/jinja_interpreter.h"
 #include "text/jinja_text.h"
+#include "text/unicode.h"
 
 namespace atom::text::jinja {
 namespace {
@@ -52,6 +53,8 @@ Conversion take_conversion(std::string_view& rest) {
     out.precision = take_count(rest);
   }
   if (rest.empty()) raise("a format ends after its percent sign");
+  if (const CodePoint c = decode_utf8(rest, 0); c.size > 1)  // a part of it would not be UTF-8
+    raise("the format '%{}' is not supported", rest.substr(0, c.size));
   out.type = rest[0];
   rest.remove_prefix(1);
   return out;

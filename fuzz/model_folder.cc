@@ -1,5 +1,6 @@
 // Folders of models: the files that nobody vouches for, and which name each other. The bytes are sections that begin with a line
 // `@NAME`, as in `@config.json`; in `@model-1.safetensors 12` the section is the header of a file with 12 bytes of data.
+#include <algorithm>
 #include <charconv>
 #include <filesystem>
 #include <fstream>

@@ -34,8 +34,7 @@ struct Spoken {
 
 class Talk {
  public:
-  Talk(ChatServer& server, ChatSettings settings)
-      : server_(server), settings_(std::move(settings)) {}
+  Talk(ChatServer& server, ChatSettings settings) : server_(server), settings_(settings) {}
 
   void set_system(std::string text) { system_ = std::move(text); }  // empty: none
   void clear() { turns_.clear(); }

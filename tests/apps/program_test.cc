@@ -302,10 +302,13 @@ TEST_F(ProgramTest, TheCommandLineBeatsContradictingVariables) {
 TEST_F(ProgramTest, KilledQuantizationIsResumedToTheSameBytes) {
   if (kSanitized) GTEST_SKIP() << "quantizes again: minutes there, and nothing new to a sanitizer";
   const std::string output = (*folder_ / "resumed").string();
-  const std::vector<std::string> arguments = {
-      "quantize", shipped_model().string(), output, "--samples", "2", "--sequence", "64"};
+  const std::vector<std::string> arguments = {"quantize", shipped_model().string(),
+                                              output,     "--samples",
+                                              "2",        "--sequence",
+                                              "64",       "--threads",
+                                              "1"};  // slow enough to be killed
   const Result killed = run_program(
-      Invocation{.arguments = arguments, .interrupt_after = "layer 3/6  solve", .signal = SIGKILL});
+      Invocation{.arguments = arguments, .interrupt_after = "elapsed", .signal = SIGKILL});
   EXPECT_EQ(killed.code, 128 + SIGKILL) << killed.err;
   EXPECT_FALSE(std::filesystem::exists(output));
   const Result refused = run_program(Invocation{.arguments = arguments});

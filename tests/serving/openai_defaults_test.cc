@@ -7,6 +7,14 @@
 namespace atom::serving {
 namespace {
 
+const model::GenerationConfig kAllDefaults = {.temperature = 0.25f,
+                                              .top_p = 0.5f,
+                                              .top_k = 5,
+                                              .min_p = 0.125f,
+                                              .repetition_penalty = 1.5f,
+                                              .max_new_tokens = 9,
+                                              .eos_ids = {}};
+
 class DefaultsTest : public ::testing::Test {
  protected:
   engine::SamplingOptions completion(const std::string& more) {
@@ -26,13 +34,7 @@ class DefaultsTest : public ::testing::Test {
 };
 
 TEST_F(DefaultsTest, CountWhereTheRequestSaysNothing) {
-  context_.defaults = {.temperature = 0.25f,
-                       .top_p = 0.5f,
-                       .top_k = 5,
-                       .min_p = 0.125f,
-                       .repetition_penalty = 1.5f,
-                       .max_new_tokens = 9,
-                       .eos_ids = {}};
+  context_.defaults = kAllDefaults;
   for (const char* nothing :
        {"", R"(, "temperature": null, "top_p": null, "top_k": null, "min_p": null)"}) {
     const engine::SamplingOptions sampling = chat(nothing);
@@ -48,13 +50,7 @@ TEST_F(DefaultsTest, CountWhereTheRequestSaysNothing) {
 }
 
 TEST_F(DefaultsTest, GiveWayToWhatTheRequestSays) {
-  context_.defaults = {.temperature = 0.25f,
-                       .top_p = 0.5f,
-                       .top_k = 5,
-                       .min_p = 0.125f,
-                       .repetition_penalty = 1.5f,
-                       .max_new_tokens = 9,
-                       .eos_ids = {}};
+  context_.defaults = kAllDefaults;
   const engine::SamplingOptions sampling = chat(
       R"(, "temperature": 1, "top_p": 1, "top_k": -1, "min_p": 0, "repetition_penalty": 1, "max_tokens": 20)");
   EXPECT_EQ(sampling.temperature, 1);

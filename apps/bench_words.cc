@@ -17,6 +17,8 @@ struct PublicShape {
 constexpr std::array kShapes = {
     PublicShape{"llama-7b", 4096, 11008, 32, 32, 32, 32000, 1, 1},
     PublicShape{"llama-13b", 5120, 13824, 40, 40, 40, 32000, 1, 1},
+    PublicShape{"llama-30b", 6656, 17920, 60, 52, 52, 32000, 1, 1},
+    PublicShape{"llama-65b", 8192, 22016, 80, 64, 64, 32000, 1, 1},
     PublicShape{"llama2-70b", 8192, 28672, 80, 64, 8, 32000, 1, 1},
     PublicShape{"llama3-8b", 4096, 14336, 32, 32, 8, 128256, 1, 1},
     PublicShape{"mixtral-8x7b", 4096, 14336, 32, 32, 8, 32000, 8, 2},

@@ -275,14 +275,16 @@ TEST_P(Choice, SamplesAsTheReferenceDoes) {
     std::vector<SampleRule> rules;
     for (int row = 0; row < (vocabulary > 10000 ? 16 : 64); ++row) {
       for (int i = 0; i < vocabulary; ++i)
-        logits.push_back(row % 8 == 7 ? static_cast<float>(between(random, -4, 4))
-                                      : static_cast<float>(3 * random.normal()));
+        logits.push_back(row % 8 == 7   ? static_cast<float>(between(random, -4, 4))
+                         : row % 8 == 5 ? static_cast<float>(10 + 1e-3 * random.normal())  // flat
+                                        : static_cast<float>(3 * random.normal()));
       rules.push_back({.temperature = row % 4 == 0 ? 0.0f : 0.25f * static_cast<float>(row % 7 + 1),
                        .top_k = row % 3 == 0 ? 0 : between(random, 1, 60),
                        .min_p = row % 6 < 4 ? 0.0f : 0.2f * static_cast<float>(random.uniform()),
                        .top_p = row % 5 == 0 ? 1.0f : static_cast<float>(random.uniform()),
                        .uniform = random.uniform()});
     }
+    logits[static_cast<size_t>(5 * vocabulary)] = -1e4f;  // the others in few bins
     for (const int row : {3, 11})
       logits[static_cast<size_t>(row * vocabulary + vocabulary / 2)] = kNaN;
     const std::vector<int32_t> ids = draw(*backend, logits, vocabulary, rules);

@@ -148,9 +148,10 @@ __global__ void __launch_bounds__(S::kThreads, S::kCtas)
                      &map,
                      first_row};
   const bool asks = warp == S::kConsumers / 32;
-  if (asks && lane < S::kStages) {
-    ring.init(lane);
-    if (lane < ring.count) ring.ask_slots(lane, lane);
+  if (asks) {
+    if (lane < S::kStages) ring.init(lane);
+    __syncwarp();
+    if (lane < min(S::kStages, ring.count)) ring.ask_slots(lane, lane);
   }
   fetch_outputs<S>(t.w, shared, tile * S::kOutputs);
   __syncthreads();

@@ -12,21 +12,22 @@ namespace atom::backend::cuda {
 namespace {
 
 constexpr int kThreads = 512, kWarps = kThreads / kWarp;
-constexpr int kBins = 256;
+constexpr int kBins = 512, kByteBins = 256;
 // A mass, at most 2^40, in three parts, whose sums over a vocabulary fit into 32 bits: shared memory adds these by itself.
 constexpr int kPartBits = 14, kParts = 3;
 constexpr int kMostPartIds = 1 << (32 - kPartBits);
-constexpr int kMostCandidates = 1024;
+constexpr int kMostCandidates = 2048;
 constexpr float kSpan = 28;  // temperatures from the largest logit to where masses are 0: 40 ln 2
 
 struct Shared {
   union {
-    unsigned long long bins[kBins];
+    unsigned long long bins[kByteBins];
     uint32_t parts[kParts][kBins];
   };
   uint64_t keys[kMostCandidates], measures[kMostCandidates];
   uint64_t integers[kWarps];
   double floats[kWarps];
+  float smallest[kWarps];
   uint64_t prefix, below;
   int bin, candidates;
 };
@@ -91,7 +92,7 @@ struct Search {
 // By thread 0: the bin in which the target is reached, or the last one.
 __device__ void pick_bin(const Search& search, int shift, Shared& s) {
   uint64_t running = s.below, below = s.below, digit = 0;
-  for (int bin = 0; bin < kBins; ++bin) {
+  for (int bin = 0; bin < kByteBins; ++bin) {
     if (s.bins[bin] == 0) continue;
     digit = static_cast<uint64_t>(bin);
     below = running;
@@ -106,7 +107,7 @@ __device__ uint64_t find_key_by_bytes(const Row& row, const Search& search, Shar
   const int tid = static_cast<int>(threadIdx.x);
   if (tid == 0) s.prefix = s.below = 0;
   for (int shift = 56; shift >= 0; shift -= 8) {
-    for (int bin = tid; bin < kBins; bin += kThreads) s.bins[bin] = 0;
+    for (int bin = tid; bin < kByteBins; bin += kThreads) s.bins[bin] = 0;
     __syncthreads();
     const uint64_t prefix = s.prefix;
     row.each([&](int id, float logit) {
@@ -114,7 +115,8 @@ __device__ uint64_t find_key_by_bytes(const Row& row, const Search& search, Shar
       if (key > search.limit || (shift < 56 && (key ^ prefix) >> (shift + 8) != 0)) return;
       const uint64_t measure = search.counts ? 1 : row.masses[id];
       if (measure != 0)
-        atomicAdd(&s.bins[(key >> shift) & (kBins - 1)], static_cast<unsigned long long>(measure));
+        atomicAdd(&s.bins[(key >> shift) & (kByteBins - 1)],
+                  static_cast<unsigned long long>(measure));
     });
     __syncthreads();
     if (tid == 0) pick_bin(search, shift, s);
@@ -237,8 +239,15 @@ __device__ uint64_t mass_up_to(const Row& row, uint64_t limit, Shared& s) {
   return block_reduce(mass, Sum(), s.integers);
 }
 
+// From the largest logit to the smallest finite one, but no further than masses go: flat logits fill the bins, too.
+__device__ Bins bins_of(float smallest, float largest, float temperature) {
+  const float span = fminf(kSpan * temperature, largest - smallest);
+  return {largest, kBins / fmaxf(span, 1e-30f)};
+}
+
 // min_p and top_k, then top_p of what they left, then the id at which the running mass exceeds uniform * mass.
-__device__ int draw(const Row& row, const DrawRule& rule, float largest, Shared& s) {
+__device__ int draw(const Row& row, const DrawRule& rule, float smallest, float largest,
+                    Shared& s) {
   constexpr double kUnit = 1099511627776.0;  // 2^40
   uint64_t all = 0;
   row.each([&](int id, float logit) {
@@ -250,7 +259,7 @@ __device__ int draw(const Row& row, const DrawRule& rule, float largest, Shared&
     all += own;
   });
   all = block_reduce(all, Sum(), s.integers);
-  const Bins bins{largest, kBins / (kSpan * fmaxf(rule.temperature, 1e-30f))};
+  const Bins bins = bins_of(smallest, largest, rule.temperature);
   uint64_t limit = ~uint64_t{0};
   if (rule.top_k > 0 && rule.top_k < row.size) {
     limit = find_key(row, {limit, static_cast<double>(rule.top_k), false, true}, bins, s);
@@ -273,7 +282,7 @@ __device__ double log_probability(const Row& row, int target, float largest, Sha
   return static_cast<double>(row.logits[target]) - static_cast<double>(largest) - log(mass);
 }
 
-__global__ void __launch_bounds__(kThreads) sample_kernel(SampleTask t) {
+__global__ void __launch_bounds__(kThreads, 1) sample_kernel(SampleTask t) {
   __shared__ Shared s;
   const int64_t at = blockIdx.x;
   const Row row{t.logits + at * t.vocabulary,
@@ -282,9 +291,11 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(SampleTask t) {
   const DrawRule rule = t.rules == nullptr ? DrawRule{} : t.rules[at];
   uint64_t first = ~uint64_t{0};
   bool nan = false;
+  float smallest = __uint_as_float(kInfinityBits);
   row.each([&](int id, float logit) {
     nan |= isnan(logit);
     first = min(first, Row::key(id, logit));
+    if (!isinf(logit)) smallest = fminf(smallest, logit);
   });
   nan = __syncthreads_or(nan) != 0;
   first = block_reduce(first, Min(), s.integers);
@@ -294,7 +305,8 @@ __global__ void __launch_bounds__(kThreads) sample_kernel(SampleTask t) {
     if (nan)
       id = -1;
     else if (rule.temperature != 0.0f)
-      id = isinf(largest) ? -1 : draw(row, rule, largest, s);  // infinite: no distribution
+      id = isinf(largest) ? -1  // infinite: no distribution
+                          : draw(row, rule, block_reduce(smallest, Min(), s.smallest), largest, s);
     if (threadIdx.x == 0) {
       t.ids[at] = id;
       if (t.sampled != nullptr) t.sampled[at] = id;

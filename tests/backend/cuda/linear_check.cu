@@ -2,7 +2,8 @@
 // Those of w4a4 must where all scales are powers of two, so that nothing is rounded; else they may differ by roundings, but
 // those of plans that do not cut k must have the same bits as each other. Results in f16 must be those in f32, rounded. Exit
 // code 1 when one differs.
-//   linear_check [w4a8] [w4a4] [few] [many] [quick]      w4a8 includes w8a8; quick: fewer shapes. No word: all
+//   linear_check [w4a8] [w4a4] [few] [many] [quick] [tiny]      w4a8 includes w8a8; quick: fewer shapes; tiny: for
+//   compute-sanitizer. No word: all
 #include <cmath>
 #include <cstring>
 #include <iterator>
@@ -248,7 +249,7 @@ void run(const Case& c, const std::vector<hopper::Plan>& plans) {
 }
 
 struct Wanted {
-  bool few = true, many = true, quick = false;
+  bool few = true, many = true, quick = false, tiny = false;
 };
 
 std::vector<hopper::Plan> plans_for(const Wanted& wanted, bool grouped, int rows, bool can_256) {
@@ -263,6 +264,7 @@ std::vector<hopper::Plan> plans_for(const Wanted& wanted, bool grouped, int rows
 void check_shape(const LinearShape& shape, const Wanted& wanted) {
   std::vector<int> all = {1, 2, 3, 7, 8, 9, 16, 17, 33, 63, 64, 65, 127, 129, 300, 1000};
   if (wanted.quick) all = {1, 7, 16, 33, 64, 129, 300};
+  if (wanted.tiny) all = {7, 33, 130};
   for (const int rows : all) {
     const auto plans = [&](bool can_256) {
       return plans_for(wanted, shape.grouped, rows, can_256);
@@ -291,13 +293,13 @@ int main(int count, char** words) {
     return false;
   };
   const bool any_format = !has("w4a8") && !has("w4a4"), any_rows = !has("few") && !has("many");
-  const Wanted wanted{any_rows || has("few"), any_rows || has("many"), has("quick")};
+  const Wanted wanted{any_rows || has("few"), any_rows || has("many"), has("quick"), has("tiny")};
   const LinearShape shapes[] = {{512, 1024, 128}, {320, 1536, 128},  {192, 416, 32},
                                 {100, 272, 16},   {256, 1000, 0},    {128, 384, 384},
                                 {64, 4096, 128},  {640, 11008, 128}, {1024, 4096, 128},
                                 {8, 128, 64},     {70, 512, 128},    {136, 2048, 256}};
   for (const bool grouped : {false, true})
-    for (size_t i = 0; i < std::size(shapes); i += wanted.quick ? 2 : 1) {
+    for (size_t i = 0; i < std::size(shapes); i += wanted.tiny ? 5 : wanted.quick ? 2 : 1) {
       LinearShape shape = shapes[i];
       shape.grouped = grouped;
       if (any_format || has(grouped ? "w4a4" : "w4a8"))

@@ -1,6 +1,6 @@
 // Checks the prefill kernel on one GPU, apart from the test suite: against the plain kernel (launch_attend) on the same
 // pages, and on short contexts against sums in f64 on the host. Needs nvcc and the kernels' sources only.
-//   prefill_check [FILTER]      a line a kind; exit status 1: something differs
+//   prefill_check [tiny] [FILTER]      a line a kind; tiny: few steps, for compute-sanitizer; exit status 1: something differs
 //
 // Tokens behind a sequence, pages of nobody, what the step stores and y hold NaN before, so that what is read or left by
 // mistake shows.
@@ -120,7 +120,7 @@ class Host {
   PrefillStep::Stored stored_;
 };
 
-void check(const DecodeKind& kind, const char* filter) {
+void check(const DecodeKind& kind, const char* filter, bool tiny) {
   if (filter != nullptr && kind.name().find(filter) == std::string::npos) return;
   const std::vector<std::vector<Chunk>> sets = {
       {{0, 2}},
@@ -133,7 +133,7 @@ void check(const DecodeKind& kind, const char* filter) {
   int runs = 0;
   for (size_t i = 0; i < sets.size(); ++i)
     for (const float size : {1.0f, 8.0f}) {
-      if (size > 1 && i > 3) continue;
+      if ((size > 1 && i > 3) || (tiny && (size > 1 || i > 2))) continue;
       const PrefillStep step(kind, sets[i], size);
       std::vector<float> y, pieces;
       const double error = step.run(&y);
@@ -168,8 +168,12 @@ int main(int argc, char** argv) {
   cudaDeviceProp properties;
   ATOM_REQUIRE(cudaGetDeviceProperties(&properties, 0));
   std::printf("%s\n", properties.name);
-  for (const DecodeKind& kind : decode_kinds({{2, 2}, {8, 2}, {8, 1}, {3, 1}}))
-    check(kind, argc > 1 ? argv[1] : nullptr);
+  const bool tiny = argc > 1 && std::strcmp(argv[1], "tiny") == 0;
+  const char* filter = argc > 1 + tiny ? argv[1 + tiny] : nullptr;
+  const std::vector<std::pair<int, int>> heads = {{2, 2}, {8, 2}, {8, 1}, {3, 1}};
+  for (const DecodeKind& kind :
+       decode_kinds(tiny ? std::vector<std::pair<int, int>>{{8, 2}, {3, 1}} : heads))
+    check(kind, filter, tiny);
   std::printf("prefill_check: %d cases, %d failures\n", cases, failures);
   return failures == 0 ? 0 : 1;
 }

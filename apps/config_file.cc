@@ -11,6 +11,7 @@
 #pragma pop_macro("NDEBUG")
 
 #include <algorithm>
+#include <string_view>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -29,10 +30,47 @@ std::optional<std::string> word_of(const toml::node& node) {
   return std::nullopt;
 }
 
+// Where the string that begins at `at` ends: behind its quotes, at the end of the line that cuts it, or of the file.
+size_t end_of_string(std::string_view bytes, size_t at) {
+  const char quote = bytes[at];
+  const std::string_view three = quote == '"' ? "\"\"\"" : "'''";
+  const bool is_long = bytes.substr(at, 3) == three;
+  for (at += is_long ? 3 : 1; at < bytes.size(); ++at) {
+    if (quote == '"' && bytes[at] == '\\') {
+      ++at;
+    } else if (!is_long && (bytes[at] == quote || bytes[at] == '\n')) {
+      return at + 1;
+    } else if (is_long && bytes.substr(at, 3) == three) {
+      at += 3;
+      for (int more = 0; more < 2 && at < bytes.size() && bytes[at] == quote; ++more) ++at;
+      return at;
+    }
+  }
+  return bytes.size();
+}
+
+// Keys, numbers and signs are ASCII (TOML 1.0). The library takes some other letters for something that cannot happen.
+void check_letters(std::string_view bytes, const std::string& path) {
+  for (size_t at = 0; at < bytes.size();) {
+    if (bytes[at] == '#') {
+      at = std::min(bytes.find('\n', at), bytes.size());
+    } else if (bytes[at] == '"' || bytes[at] == '\'') {
+      at = end_of_string(bytes, at);
+    } else {
+      const bool is_mark = at == 0 && bytes.substr(0, 3) == "\xEF\xBB\xBF";
+      if (!is_mark && static_cast<unsigned char>(bytes[at]) >= 0x80)
+        fail("{}:{}: a character outside of quotes and comments is not ASCII", path,
+             1 + std::count(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
+      at += is_mark ? 3 : 1;
+    }
+  }
+}
+
 }  // namespace
 
 std::vector<ConfigEntry> read_config_file(const std::string& path) {
   const std::string bytes = read_file(path, kFileBytes);
+  check_letters(bytes, path);
   toml::table table;
   try {
     table = toml::parse(bytes, path);

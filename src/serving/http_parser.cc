@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <limits>
 
 #include <boost/asio/buffer.hpp>
 #include <boost/beast/http/fields.hpp>
@@ -58,8 +59,9 @@ struct RequestParser::Impl {
 RequestParser::RequestParser(const Limits& limits, std::string client)
     : limits_(limits), impl_(std::make_unique<Impl>()) {
   request_.head.client = std::move(client);
-  impl_->parser.header_limit(static_cast<uint32_t>(limits.head_bytes));
-  impl_->parser.body_limit(boost::none);  // looked at here, so that it has its own answer
+  // Looked at here: the library counts a head differently where it comes in pieces, and bodies have their own answer.
+  impl_->parser.header_limit(std::numeric_limits<uint32_t>::max());
+  impl_->parser.body_limit(boost::none);
 }
 RequestParser::~RequestParser() = default;
 
@@ -81,6 +83,13 @@ void RequestParser::refuse_bytes(std::string_view bytes, const std::string& caus
     message_ = "this port speaks HTTP, not HTTPS";
 }
 
+void RequestParser::refuse_long_head(bool is_target) {
+  if (is_target)
+    refuse(414, fmt::format("the request's target is longer than {} bytes", limits_.target_bytes));
+  else
+    refuse(431, fmt::format("the request's headers are longer than {} bytes", limits_.head_bytes));
+}
+
 size_t RequestParser::feed(std::string_view bytes) {
   if (state_ == State::kDone || state_ == State::kRefused || bytes.empty()) return 0;
   error_code error;
@@ -93,23 +102,23 @@ size_t RequestParser::feed(std::string_view bytes) {
   const size_t body = impl_->parser.get().body().size();
   const size_t used = impl_->parser.put(boost::asio::buffer(bytes.data(), bytes.size()), error);
   begun_ = begun_ || used > 0;
+  if (in_head) {
+    head_bytes_ += used;
+    const bool done = impl_->parser.is_header_done();
+    if (head_bytes_ + (done ? 0 : bytes.size() - used) > limits_.head_bytes) {
+      const bool is_target = done
+                                 ? impl_->parser.get().target().size() > limits_.target_bytes
+                                 : in_line && used == 0 && bytes.find('\n') >= limits_.target_bytes;
+      refuse_long_head(is_target);
+      return used;
+    }
+  }
   if (error == http::error::need_more) {
     error = {};
-    // The parser counts the head only where it sees its end.
-    if (in_head && bytes.size() - used >= limits_.head_bytes) error = http::error::header_limit;
     if (!in_head && bytes.size() - used >= limits_.head_bytes) error = http::error::bad_chunk;
   } else if (!error && !in_head &&
              used - (impl_->parser.get().body().size() - body) >= limits_.head_bytes) {
     error = http::error::bad_chunk;  // extensions and trailers, which nobody reads
-  }
-  if (error == http::error::header_limit) {
-    if (in_line && used == 0 && bytes.find('\n') >= limits_.target_bytes)
-      refuse(414,
-             fmt::format("the request's target is longer than {} bytes", limits_.target_bytes));
-    else
-      refuse(431,
-             fmt::format("the request's headers are longer than {} bytes", limits_.head_bytes));
-    return used;
   }
   if (error) {
     refuse_bytes(bytes, error.message());
@@ -149,9 +158,7 @@ void RequestParser::read_head() {
 
   if (message.version() != 10 && message.version() != 11)
     return refuse(400, "the version is not HTTP/1.1 or HTTP/1.0");
-  if (target.size() > limits_.target_bytes)
-    return refuse(
-        414, fmt::format("the request's target is longer than {} bytes", limits_.target_bytes));
+  if (target.size() > limits_.target_bytes) return refuse_long_head(true);
   if (target.empty() || target[0] != '/') return refuse(400, "the request's target is not a path");
   if (message.count(http::field::host) > 1 || (!http_1_0_ && message.count(http::field::host) == 0))
     return refuse(400, "the request has not exactly one Host header");

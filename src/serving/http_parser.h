@@ -56,11 +56,13 @@ class RequestParser {
  private:
   struct Impl;
   void refuse_bytes(std::string_view bytes, const std::string& cause);
+  void refuse_long_head(bool is_target);
   void read_head();
 
   const Limits limits_;
   State state_ = State::kHead;
-  bool begun_ = false;  // the request line was taken
+  bool begun_ = false;     // the request line was taken
+  size_t head_bytes_ = 0;  // taken so far
   HttpRequest request_;
   bool head_only_ = false, keep_alive_ = false, http_1_0_ = false, has_body_ = false,
        wants_continue_ = false;

@@ -44,7 +44,15 @@ Value global_namespace(Interpreter& run, const Arguments& arguments) {
 
 Value global_raise(Interpreter& run, const Arguments& arguments) {
   const Parameters parameters("raise_exception", arguments, {"message"}, 1);
-  raise("{}", to_str(run.heap(), parameters.at(0)));
+  std::string message = to_str(run.heap(), parameters.at(0));
+  constexpr size_t kMost = 500;  // bytes: it goes into a response and a log
+  if (message.size() > kMost) {
+    size_t end = kMost;
+    while ((static_cast<unsigned char>(message[end]) & 0xc0) == 0x80) --end;  // whole characters
+    message.resize(end);
+    message += "...";
+  }
+  raise("{}", message);
 }
 
 Value global_strftime_now(Interpreter& run, const Arguments& arguments) {

@@ -1,6 +1,7 @@
 // What the HTTP server does with clients that are too many, too large, too slow, gone, or talk nonsense.
 #include "base/random.h"
 #include "serving/http_fixture.h"
+#include "serving/http_parser.h"
 
 namespace atom::testing {
 namespace {
@@ -16,6 +17,25 @@ class HttpLimitsTest : public HttpFixture {
     return answer;
   }
 };
+
+// What a head may have does not depend on how it comes.
+TEST(RequestParserTest, CountsTheBytesOfAHeadHoweverItComes) {
+  for (const size_t size : {511U, 512U, 513U}) {
+    const std::string begin = "GET / HTTP/1.1\r\nHost: a\r\nA: ";
+    const std::string head = begin + std::string(size - begin.size() - 4, 'x') + "\r\n\r\n";
+    for (const size_t step : {size_t{1}, size_t{7}, size_t{300}, head.size()}) {
+      RequestParser parser({.target_bytes = 64, .head_bytes = 512}, "");
+      std::string unused;
+      for (size_t at = 0; at < head.size(); at += step) {
+        unused += head.substr(at, step);
+        while (const size_t used = parser.feed(unused)) unused.erase(0, used);
+      }
+      EXPECT_EQ(parser.state(),
+                size > 512 ? RequestParser::State::kRefused : RequestParser::State::kDone)
+          << size << " bytes, " << step << " at a time";
+    }
+  }
+}
 
 TEST_F(HttpLimitsTest, RefusesWhatIsTooLarge) {
   HttpOptions options = quick_options();

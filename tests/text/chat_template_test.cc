@@ -105,6 +105,7 @@ TEST(ChatTemplateTest, ErrorsNameTheLine) {
                   "chat template, line 3: 'missing' is undefined");
   expect_contains(error_of("a\n{% if true %}"), "chat template, line 2: expected '{% endif %}'");
   expect_contains(error_of("{{ raise_exception('No \xC3\xA9') }}"), "line 1: No \xC3\xA9");
+  EXPECT_LT(error_of("{{ raise_exception('\xC3\xA9' * 5000) }}").size(), 600U);
   expect_contains(error_of("{% for m in messages %}\n{{ m.x.y }}{% endfor %}", {{"messages", {1}}}),
                   "line 2: 'x' is undefined");
   expect_contains(error_of("\xFF"), "not valid UTF-8");

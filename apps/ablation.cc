@@ -69,7 +69,7 @@ class Ablation {
  public:
   explicit Ablation(const Options& options)
       : options_(options),
-        files_(checkpoint::ModelFiles::open(options.model)),
+        files_(open_model(options.model)),
         config_(load_config(files_)),
         steps_(ablation_steps(options.steps)),
         context_(window_length("--context", options.context, config_)),
@@ -129,7 +129,7 @@ class Ablation {
     row.bits_per_weight = report.bits_per_weight;
     row.seconds = report.seconds;
     {
-      const checkpoint::ModelFiles quantized = checkpoint::ModelFiles::open(folder);
+      const checkpoint::ModelFiles quantized = open_model(folder);
       score(*load_weights(quantized, runtime, std::nullopt), runtime, label, row);
     }
     std::error_code ignored;
@@ -266,7 +266,8 @@ void add_ablation(Program& program, CLI::App& parent) {
            "backend, rows [{step, perplexity (one per text), mean_kld (the same, with --kld),\n"
            "bits_per_weight, quantize_seconds}]"});
   const auto options = std::make_shared<Options>();
-  argument(verb, "MODEL", options->model, "Model folder, not quantized");
+  argument(verb, "MODEL", options->model,
+           "Model folder, or org/name in the Hugging Face cache; not quantized");
   texts_option(verb, "--text", options->texts,
                {"FILE", "UTF-8 text to score; may be repeated", "Options", true});
   whole_option(verb, "--context", options->context, {.min = 2, .max = 1 << 20},

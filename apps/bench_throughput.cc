@@ -134,7 +134,7 @@ class ThroughputVerb {
   }
 
   void serve_model() {
-    const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options_.model);
+    const checkpoint::ModelFiles files = open_model(options_.model);
     const model::ModelConfig config = load_config(files);
     const model::Scheme scheme = load_scheme(files, config);
     shape_.name = options_.model;

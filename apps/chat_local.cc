@@ -131,7 +131,7 @@ LocalServer::LocalServer(const ServeOptions& options, Stopped stopped)
     : place_(options.model),
       name_(model_names(options).front()),
       stopped_(std::move(stopped)),
-      files_(checkpoint::ModelFiles::open(options.model)),
+      files_(open_model(options.model)),
       config_(load_config(files_)),
       tokenizer_(load_tokenizer(files_, config_)),
       runtime_(options.common) {

@@ -49,18 +49,24 @@ size_t end_of_string(std::string_view bytes, size_t at) {
   return bytes.size();
 }
 
+std::ptrdiff_t line_of(std::string_view bytes, size_t at) {
+  return 1 + std::count(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(at), '\n');
+}
+
 // Keys, numbers and signs are ASCII (TOML 1.0). The library takes some other letters for something that cannot happen.
 void check_letters(std::string_view bytes, const std::string& path) {
   for (size_t at = 0; at < bytes.size();) {
     if (bytes[at] == '#') {
       at = std::min(bytes.find('\n', at), bytes.size());
     } else if (bytes[at] == '"' || bytes[at] == '\'') {
+      if (at > 0 && std::string_view(" \t\r\n=.,[{").find(bytes[at - 1]) == std::string_view::npos)
+        fail("{}:{}: a quote stands in the middle of a word", path, line_of(bytes, at));
       at = end_of_string(bytes, at);
     } else {
       const bool is_mark = at == 0 && bytes.substr(0, 3) == "\xEF\xBB\xBF";
       if (!is_mark && static_cast<unsigned char>(bytes[at]) >= 0x80)
         fail("{}:{}: a character outside of quotes and comments is not ASCII", path,
-             1 + std::count(bytes.begin(), bytes.begin() + static_cast<std::ptrdiff_t>(at), '\n'));
+             line_of(bytes, at));
       at += is_mark ? 3 : 1;
     }
   }

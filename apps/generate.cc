@@ -124,7 +124,7 @@ int run(const Options& options) {
   start(options.common);
   catch_signals();
   const std::string prompt = read_prompt(options);
-  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
+  const checkpoint::ModelFiles files = open_model(options.model);
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const std::vector<int32_t> ids = tokenizer.encode(prompt);
@@ -186,7 +186,8 @@ void add_generate(Program& program) {
                  "decode_seconds,\n"
                  "prefill_tokens_per_second, decode_tokens_per_second, peak_rss"});
   const auto options = std::make_shared<Options>();
-  argument(verb, "MODEL", options->model, "Model folder, plain or quantized");
+  argument(verb, "MODEL", options->model,
+           "Model folder, plain or quantized, or org/name in the Hugging Face cache");
   CLI::Option* prompt =
       text_option(verb, "-p,--prompt", options->prompt, {"TEXT", "Text to continue, UTF-8"});
   CLI::Option* file =

@@ -330,7 +330,7 @@ Json inspection_json(const Inspection& it) {
 
 int run(const Options& options) {
   start(options.common);
-  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
+  const checkpoint::ModelFiles files = open_model(options.model);
   Inspection it = {.folder = options.model, .config = load_config(files)};
   it.scheme = load_scheme(files, it.config);
   it.contents = read_contents(files, it.config, it.scheme);
@@ -364,7 +364,8 @@ void add_inspect(Program& program) {
            "kv_bytes_per_token, layer_formats [{first, last, formats [{modules, formats}], kv}],\n"
            "tokenizer {ids, bos_id}, provenance (atom_provenance.json)"});
   const auto options = std::make_shared<Options>();
-  argument(verb, "MODEL", options->model, "Model folder, plain or quantized");
+  argument(verb, "MODEL", options->model,
+           "Model folder, plain or quantized, or org/name in the Hugging Face cache");
   add_output_options(verb, options->common);
   on_run(program, verb, [options] { return run(*options); });
 }

@@ -22,7 +22,7 @@ struct Options {
 // One of the two models.
 struct Side {
   explicit Side(const std::string& folder)
-      : files(checkpoint::ModelFiles::open(folder)), config(load_config(files)) {}
+      : files(open_model(folder)), config(load_config(files)) {}
   std::string name() const { return files.folder().string(); }
 
   checkpoint::ModelFiles files;

@@ -51,7 +51,7 @@ void report(const Options& options, int context, const eval::PerplexityResult& r
 int run(const Options& options) {
   start(options.common);
   catch_signals();
-  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
+  const checkpoint::ModelFiles files = open_model(options.model);
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const TokenizedText text = tokenize_file(options.text, tokenizer);
@@ -95,7 +95,8 @@ void add_perplexity(Program& program, CLI::App& parent) {
            "window_nll, windows, context, tokens (predicted), seconds, tokens_per_second, "
            "peak_rss"});
   const auto options = std::make_shared<Options>();
-  argument(verb, "MODEL", options->model, "Model folder, plain or quantized");
+  argument(verb, "MODEL", options->model,
+           "Model folder, plain or quantized, or org/name in the Hugging Face cache");
   text_option(verb, "--text", options->text, {"FILE", "UTF-8 text to score", "Options", true});
   whole_option(verb, "--context", options->context, {.min = 2, .max = 1 << 20},
                {"N", "Tokens per window [2048, or what the model takes]"});

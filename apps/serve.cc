@@ -162,7 +162,7 @@ int run(const ServeOptions& options, const std::function<void()>& before_step) {
   catch_hangups();
   const serving::HttpOptions http = http_options(options);
   serving::Access access = make_access(options);
-  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
+  const checkpoint::ModelFiles files = open_model(options.model);
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const checkpoint::ChatTemplateFile chat_file =
@@ -224,7 +224,8 @@ void add_serve(Program& program, std::function<void()> before_step) {
            "Exit codes: 0 after a signal, 1 when the engine failed. JSON keys, of the line: url, "
            "models"});
   const auto options = std::make_shared<ServeOptions>();
-  argument(verb, "MODEL", options->model, "Model folder, plain or quantized");
+  argument(verb, "MODEL", options->model,
+           "Model folder, plain or quantized, or org/name in the Hugging Face cache");
   add_serve_options(verb, *options);
   on_run(program, verb,
          [options, before_step = std::move(before_step)] { return run(*options, before_step); });

@@ -111,6 +111,7 @@ std::optional<format::KvKind> cache_kind(const ServeOptions& options) {
 
 std::vector<std::string> model_names(const ServeOptions& options) {
   if (!options.served_model_names.empty()) return options.served_model_names;
+  if (!std::filesystem::exists(options.model)) return {options.model};  // a name of the Hub
   std::filesystem::path folder = std::filesystem::weakly_canonical(options.model);
   return {folder.filename().empty() ? "model" : folder.filename().string()};
 }

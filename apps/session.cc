@@ -7,12 +7,14 @@
 
 #include <algorithm>
 #include <cstdio>
+#include <cstdlib>
 #include <set>
 
 #include "backend/open.h"
 #include "base/file.h"
 #include "base/log.h"
 #include "base/sha256.h"
+#include "checkpoint/hub_cache.h"
 #include "console.h"
 #include "embedded_text.h"
 #include "text/unicode.h"
@@ -188,6 +190,11 @@ void require_window(const TokenizedText& text, int length) {
 
 void Runtime::show_fallbacks() const {
   for (const std::string& line : backend_->fallbacks()) console().notice(line);
+}
+
+checkpoint::ModelFiles open_model(const std::string& name) {
+  return checkpoint::ModelFiles::open(
+      checkpoint::find_model(name, checkpoint::hub_cache_folder(std::getenv)));
 }
 
 model::ModelConfig load_config(const checkpoint::ModelFiles& files) {

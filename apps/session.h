@@ -96,6 +96,8 @@ class Runtime {
 // rows. Fewer are a notice.
 text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
                                const model::ModelConfig& config);
+// A folder, or a name of the Hugging Face Hub that the local cache has (checkpoint/hub_cache.h).
+checkpoint::ModelFiles open_model(const std::string& name);
 model::ModelConfig load_config(const checkpoint::ModelFiles& files);
 model::Scheme load_scheme(const checkpoint::ModelFiles& files, const model::ModelConfig& config);
 std::unique_ptr<model::Model> load_weights(const checkpoint::ModelFiles& files, Runtime& runtime,

@@ -94,6 +94,12 @@ size_t RequestParser::feed(std::string_view bytes) {
   if (state_ == State::kDone || state_ == State::kRefused || bytes.empty()) return 0;
   error_code error;
   const bool in_head = state_ == State::kHead;
+  // The library asserts that it sees no less of a last chunk than "0\r\n\r\n" once it has read its size.
+  constexpr size_t kLastChunk = 5;
+  if (chunked_ && bytes.size() < kLastChunk) {
+    const size_t size_at = bytes.substr(0, 2) == "\r\n" ? 2 : 0;
+    if (size_at >= bytes.size() || bytes[size_at] == '0') return 0;
+  }
   if (in_head && !begun_) {  // RFC 9112 2.2: empty lines before a request are skipped
     const size_t first = bytes.find_first_not_of("\r\n");
     if (first != 0) return std::min(first, bytes.size());
@@ -177,6 +183,7 @@ void RequestParser::read_head() {
   if (!encoding.empty() && !equal_words(encoding, "identity"))
     return refuse(415, "Content-Encoding is not identity");
   const boost::optional<uint64_t> declared = impl_->parser.content_length();
+  chunked_ = coded;
   has_body_ = coded || declared.value_or(0) > 0;
   if (declared.value_or(0) > limits_.body_bytes)
     return refuse(413, fmt::format("the request's body of {} bytes is longer than {}", *declared,

@@ -65,7 +65,7 @@ class RequestParser {
   size_t head_bytes_ = 0;  // taken so far
   HttpRequest request_;
   bool head_only_ = false, keep_alive_ = false, http_1_0_ = false, has_body_ = false,
-       wants_continue_ = false;
+       chunked_ = false, wants_continue_ = false;
   int status_ = 0;
   std::string message_;
   std::unique_ptr<Impl> impl_;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <filesystem>
+#include <fstream>
 #include <thread>
 
 #include "base/error.h"
@@ -14,6 +16,7 @@
 namespace atom::checkpoint {
 namespace {
 
+namespace fs = std::filesystem;
 using atom::testing::expect_error;
 using atom::testing::TempFolder;
 
@@ -53,6 +56,38 @@ TEST_F(ModelFilesTest, OpensASingleFile) {
   EXPECT_EQ(model.tensor("x").as<float>()[0], 1.0f);
   EXPECT_FALSE(model.has("z"));
   expect_error([&] { model.tensor("z"); }, {folder_.path().string(), "no tensor \"z\""});
+}
+
+TEST_F(ModelFilesTest, OpensAThousandShards) {
+  std::string map = "{";
+  for (int i = 0; i < 1000; ++i) {
+    const std::string tensor = fmt::format("t{}", i), file = fmt::format("s{}.safetensors", i);
+    std::ofstream(folder_ / file) << one_element_tensors({tensor});
+    map += fmt::format("{}\"{}\":\"{}\"", i > 0 ? "," : "", tensor, file);
+  }
+  put_index(map + "}");
+  const ModelFiles model = ModelFiles::open(folder_.path());
+  EXPECT_EQ(model.files().size(), 1000U);
+  EXPECT_EQ(model.tensor("t999").as<float>()[0], 1.0f);
+  EXPECT_EQ(model.total_bytes(), 4000U);
+}
+
+// More than 2 and 4 GiB, of which hardly any is on the disk.
+TEST_F(ModelFilesTest, OpensALargeFile) {
+  constexpr uint64_t kBytes = uint64_t{5} << 30;
+  std::string header = fmt::format(
+      R"({{"a":{{"dtype":"F16","shape":[{}],"data_offsets":[0,{}]}},"b":{{"dtype":"F32","shape":[1],"data_offsets":[{},{}]}}}})",
+      kBytes / 2, kBytes, kBytes, kBytes + 4);
+  header.resize((header.size() + 7) / 8 * 8, ' ');
+  put("model.safetensors", raw_safetensors(header, ""));
+  const fs::path path = folder_ / "model.safetensors";
+  fs::resize_file(path, 8 + header.size() + kBytes);
+  std::ofstream(path, std::ios::app) << std::string("\x00\x00\x80\x3f", 4);
+  const ModelFiles model = ModelFiles::open(folder_.path());
+  EXPECT_EQ(model.tensor("b").as<float>()[0], 1.0f);
+  EXPECT_EQ(model.tensor("a").as<uint16_t>()[kBytes / 2 - 1], 0);
+  fs::resize_file(path, 8 + header.size() + kBytes + 3);
+  expect_refused({"model.safetensors"});
 }
 
 TEST_F(ModelFilesTest, OpensShardsInAFolderWithBlanksAndNonAscii) {

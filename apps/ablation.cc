@@ -7,6 +7,7 @@
 #include "console.h"
 #include "eval/divergence.h"
 #include "eval/perplexity.h"
+#include "model/open_files.h"
 #include "quantize_run.h"
 #include "session.h"
 #include "verbs.h"
@@ -69,7 +70,7 @@ class Ablation {
  public:
   explicit Ablation(const Options& options)
       : options_(options),
-        files_(checkpoint::ModelFiles::open(options.model)),
+        files_(model::open_files(options.model)),
         config_(load_config(files_)),
         steps_(ablation_steps(options.steps)),
         context_(window_length("--context", options.context, config_)),
@@ -129,7 +130,7 @@ class Ablation {
     row.bits_per_weight = report.bits_per_weight;
     row.seconds = report.seconds;
     {
-      const checkpoint::ModelFiles quantized = checkpoint::ModelFiles::open(folder);
+      const checkpoint::ModelFiles quantized = model::open_files(folder);
       score(*load_weights(quantized, runtime, std::nullopt), runtime, label, row);
     }
     std::error_code ignored;

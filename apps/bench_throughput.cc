@@ -8,6 +8,7 @@
 #include "bench_throughput_rows.h"
 #include "bench_words.h"
 #include "console.h"
+#include "model/open_files.h"
 #include "model/random_model.h"
 #include "timing/memory.h"
 #include "timing/step.h"
@@ -134,7 +135,7 @@ class ThroughputVerb {
   }
 
   void serve_model() {
-    const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options_.model);
+    const checkpoint::ModelFiles files = model::open_files(options_.model);
     const model::ModelConfig config = load_config(files);
     const model::Scheme scheme = load_scheme(files, config);
     shape_.name = options_.model;

@@ -8,6 +8,7 @@
 #include "chat_server.h"
 #include "console.h"
 #include "event_reader.h"
+#include "model/open_files.h"
 #include "serve_model.h"
 #include "serving/api.h"
 #include "serving/engine_thread.h"
@@ -131,7 +132,7 @@ LocalServer::LocalServer(const ServeOptions& options, Stopped stopped)
     : place_(options.model),
       name_(model_names(options).front()),
       stopped_(std::move(stopped)),
-      files_(checkpoint::ModelFiles::open(options.model)),
+      files_(model::open_files(options.model)),
       config_(load_config(files_)),
       tokenizer_(load_tokenizer(files_, config_)),
       runtime_(options.common) {

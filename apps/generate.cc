@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "console.h"
 #include "model/generation_config.h"
+#include "model/open_files.h"
 #include "session.h"
 #include "text/stream_decoder.h"
 #include "text/unicode.h"
@@ -124,7 +125,7 @@ int run(const Options& options) {
   start(options.common);
   catch_signals();
   const std::string prompt = read_prompt(options);
-  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
+  const checkpoint::ModelFiles files = model::open_files(options.model);
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const std::vector<int32_t> ids = tokenizer.encode(prompt);

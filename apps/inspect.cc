@@ -5,6 +5,7 @@
 #include "base/file.h"
 #include "console.h"
 #include "format/kv_page.h"
+#include "model/open_files.h"
 #include "session.h"
 #include "verbs.h"
 
@@ -330,7 +331,7 @@ Json inspection_json(const Inspection& it) {
 
 int run(const Options& options) {
   start(options.common);
-  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
+  const checkpoint::ModelFiles files = model::open_files(options.model);
   Inspection it = {.folder = options.model, .config = load_config(files)};
   it.scheme = load_scheme(files, it.config);
   it.contents = read_contents(files, it.config, it.scheme);

@@ -4,6 +4,7 @@
 #include "base/file.h"
 #include "console.h"
 #include "eval/divergence.h"
+#include "model/open_files.h"
 #include "session.h"
 #include "verbs.h"
 
@@ -22,7 +23,7 @@ struct Options {
 // One of the two models.
 struct Side {
   explicit Side(const std::string& folder)
-      : files(checkpoint::ModelFiles::open(folder)), config(load_config(files)) {}
+      : files(model::open_files(folder)), config(load_config(files)) {}
   std::string name() const { return files.folder().string(); }
 
   checkpoint::ModelFiles files;

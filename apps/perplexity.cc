@@ -2,6 +2,7 @@
 #include "eval/perplexity.h"
 
 #include "console.h"
+#include "model/open_files.h"
 #include "session.h"
 #include "verbs.h"
 
@@ -51,7 +52,7 @@ void report(const Options& options, int context, const eval::PerplexityResult& r
 int run(const Options& options) {
   start(options.common);
   catch_signals();
-  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
+  const checkpoint::ModelFiles files = model::open_files(options.model);
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const TokenizedText text = tokenize_file(options.text, tokenizer);

@@ -8,6 +8,7 @@
 
 #include "base/file.h"
 #include "console.h"
+#include "model/open_files.h"
 #include "quantize_run.h"
 #include "session.h"
 #include "verbs.h"
@@ -181,7 +182,7 @@ int run(const Options& options) {
   if (options.resume && options.no_journal)
     usage_fail("--no-journal: --resume continues a journal");
   const quantizer::Recipe recipe = make_recipe(options);
-  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.input);
+  const checkpoint::ModelFiles files = model::open_files(options.input);
   const model::ModelConfig config = load_config(files);
   const int sequence = window_length("--sequence", options.sequence, config);
   if (reads_calibration(recipe)) require_memory(options.samples, sequence, config);

@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "console.h"
+#include "model/open_files.h"
 #include "serve_model.h"
 #include "serve_options.h"
 #include "serving/access.h"
@@ -162,7 +163,7 @@ int run(const ServeOptions& options, const std::function<void()>& before_step) {
   catch_hangups();
   const serving::HttpOptions http = http_options(options);
   serving::Access access = make_access(options);
-  const checkpoint::ModelFiles files = checkpoint::ModelFiles::open(options.model);
+  const checkpoint::ModelFiles files = model::open_files(options.model);
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const checkpoint::ChatTemplateFile chat_file =

@@ -191,7 +191,14 @@ void Runtime::show_fallbacks() const {
 }
 
 model::ModelConfig load_config(const checkpoint::ModelFiles& files) {
-  return model::parse_config(files.config(), (files.folder() / "config.json").string());
+  model::ModelConfig config =
+      model::parse_config(files.config(), (files.folder() / "config.json").string());
+  if (config.max_positions < config.stated_positions)
+    console().notice(
+        fmt::format("texts of up to {} tokens, not {}: beyond its original length, longrope turns "
+                    "all keys anew",
+                    config.max_positions, config.stated_positions));
+  return config;
 }
 
 model::Scheme load_scheme(const checkpoint::ModelFiles& files, const model::ModelConfig& config) {

@@ -55,6 +55,29 @@ TEST_F(ModelFilesTest, OpensASingleFile) {
   expect_error([&] { model.tensor("z"); }, {folder_.path().string(), "no tensor \"z\""});
 }
 
+TEST_F(ModelFilesTest, SplitsAMatrixByRows) {
+  const std::vector<float> values = {1, 2, 3, 4, 5, 6};
+  {
+    SafetensorsWriter writer(folder_ / "model.safetensors",
+                             {{"a", tensor::DType::F32, {3, 2}}, {"b", tensor::DType::F32, {6}}});
+    writer.write("a", std::as_bytes(std::span(values)));
+    writer.write("b", std::as_bytes(std::span(values)));
+    writer.commit();
+  }
+  ModelFiles model = ModelFiles::open(folder_.path());
+  expect_error([&] { model.split_rows("a", {{"x", 1}, {"y", 1}}); }, {"\"a\"", "2 rows", "[3, 2]"});
+  expect_error([&] { model.split_rows("a", {{"x", 1}, {"b", 2}}); }, {"\"b\" is there twice"});
+  expect_error([&] { model.split_rows("b", {{"x", 6}}); }, {"\"b\"", "matrix"});
+  expect_error([&] { model.split_rows("c", {{"x", 6}}); }, {"no tensor \"c\""});
+  ModelFiles split = ModelFiles::open(folder_.path());
+  split.split_rows("a", {{"y", 1}, {"x", 2}});
+  EXPECT_EQ(split.tensor_names(), (std::vector<std::string>{"b", "x", "y"}));
+  EXPECT_EQ(split.tensor("x").shape, (tensor::Shape{2, 2}));
+  EXPECT_EQ(split.tensor("x").as<float>()[1], 4.0f);
+  split.release("x");
+  EXPECT_EQ(split.tensor("y").as<float>()[1], 2.0f);
+}
+
 TEST_F(ModelFilesTest, OpensShardsInAFolderWithBlanksAndNonAscii) {
   put_shards();
   put("tokenizer.json", "{}");

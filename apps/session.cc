@@ -17,6 +17,7 @@
 #include "checkpoint/hub_cache.h"
 #include "console.h"
 #include "embedded_text.h"
+#include "model/open_files.h"
 #include "text/unicode.h"
 
 namespace atom::app {
@@ -193,12 +194,18 @@ void Runtime::show_fallbacks() const {
 }
 
 checkpoint::ModelFiles open_model(const std::string& name) {
-  return checkpoint::ModelFiles::open(
-      checkpoint::find_model(name, checkpoint::hub_cache_folder(std::getenv)));
+  return model::open_files(checkpoint::find_model(name, checkpoint::hub_cache_folder(std::getenv)));
 }
 
 model::ModelConfig load_config(const checkpoint::ModelFiles& files) {
-  return model::parse_config(files.config(), (files.folder() / "config.json").string());
+  model::ModelConfig config =
+      model::parse_config(files.config(), (files.folder() / "config.json").string());
+  if (config.max_positions < config.stated_positions)
+    console().notice(
+        fmt::format("texts of up to {} tokens, not {}: beyond its original length, longrope turns "
+                    "all keys anew",
+                    config.max_positions, config.stated_positions));
+  return config;
 }
 
 model::Scheme load_scheme(const checkpoint::ModelFiles& files, const model::ModelConfig& config) {

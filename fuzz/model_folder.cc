@@ -7,8 +7,8 @@
 
 #include "checkpoint/chat_template_file.h"
 #include "checkpoint/manifest.h"
-#include "checkpoint/model_files.h"
 #include "fuzz/fuzz.h"
+#include "model/open_files.h"
 #include "testing/temp_folder.h"
 
 namespace atom::fuzz {
@@ -54,7 +54,7 @@ void run_model_folder(std::string_view bytes) {
     bytes.remove_prefix(std::min(end + 1, bytes.size()));
   }
   accepts([&] {
-    const auto files = checkpoint::ModelFiles::open(folder);
+    const auto files = model::open_files(folder);
     for (const std::string& name : files.tensor_names()) accepts([&] { files.tensor(name); });
   });
   accepts([&] { checkpoint::read_chat_template(folder); });

@@ -144,6 +144,7 @@ class Backend {
   virtual void norm(const NormArgs& args) = 0;
   virtual void quantize(const QuantizeArgs& args) = 0;
   virtual void linear(const LinearArgs& args) = 0;
+  virtual void norm_heads(const NormHeadsArgs& args) = 0;
   virtual void attention(const AttentionArgs& args) = 0;
   virtual void gate(const GateArgs& args) = 0;
   virtual void route(const RouteArgs& args) = 0;

@@ -42,6 +42,7 @@ class ForwardingBackend : public Backend {
   void norm(const NormArgs& args) override { inner_.norm(args); }
   void quantize(const QuantizeArgs& args) override { inner_.quantize(args); }
   void linear(const LinearArgs& args) override { inner_.linear(args); }
+  void norm_heads(const NormHeadsArgs& args) override { inner_.norm_heads(args); }
   void attention(const AttentionArgs& args) override { inner_.attention(args); }
   void gate(const GateArgs& args) override { inner_.gate(args); }
   void route(const RouteArgs& args) override { inner_.route(args); }

@@ -155,11 +155,27 @@ struct AttentionArgs {
   // by the same amount, which softmax does not notice; what is stored becomes smaller.
   const float* key_offset = nullptr;
   float kv_clip = 1.0f;  // of int4 sides of the cache (format::kv_params)
+  // A query at position p reads the positions p - window + 1 to p (sliding window: Beltagy et al. 2020); 0: all up to p.
+  int window = 0;
   // Open page s at s * layout.of_open_page().page_bytes(); null without open pages. The step leaves there what the
   // next one needs: the positions of each sequence's last page.
   void* open_pages = nullptr;
   std::span<const SequenceStep> sequences;  // host memory; disjoint rows that cover [0, rows)
   Activation y;                             // [rows, heads * head_dim]
+};
+
+// RMSNorm of every head of Q and of K apart, in place, before attention turns them (Qwen3): x / sqrt(mean(x^2) + epsilon) *
+// gain over head_dim values. V stays. Sums are f64 on every backend.
+struct NormHeadsArgs {
+  float* qkv = nullptr;  // [rows, (heads + 2 kv_heads) * head_dim], as AttentionArgs takes it
+  uint16_t* qkv_f16 = nullptr;  // instead of qkv, where Backend::has_f16_rows()
+  int rows = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  const float* q_gain = nullptr;  // [head_dim], of all heads of Q
+  const float* k_gain = nullptr;  // [head_dim]
+  float epsilon = 0;
 };
 
 // Mixture routing: softmax over experts in f32, the top_k largest (ties: lower expert), weights

@@ -23,13 +23,14 @@ using PluginFactory = Backend* (*)(uint64_t abi, const PluginOptions* options);
 
 // Changes with the device interface: a number that is raised by hand, and the sizes of what crosses the door.
 constexpr uint64_t plugin_abi() {
-  constexpr uint64_t kInterface = 5;
+  constexpr uint64_t kInterface = 6;
   uint64_t abi = kInterface;
   for (const size_t size :
        {sizeof(InputSpec), sizeof(Activation), sizeof(LinearWeight), sizeof(EmbedArgs),
         sizeof(NormArgs), sizeof(QuantizeArgs), sizeof(GateArgs), sizeof(LinearArgs),
-        sizeof(SequenceStep), sizeof(AttentionArgs), sizeof(RouteArgs), sizeof(CombineArgs),
-        sizeof(SampleRule), sizeof(SampleArgs), sizeof(PackedLinear), sizeof(PluginOptions)})
+        sizeof(SequenceStep), sizeof(NormHeadsArgs), sizeof(AttentionArgs), sizeof(RouteArgs),
+        sizeof(CombineArgs), sizeof(SampleRule), sizeof(SampleArgs), sizeof(PackedLinear),
+        sizeof(PluginOptions)})
     abi = abi * 1000003 + size;
   return abi;
 }

@@ -122,15 +122,47 @@ void ModelFiles::finish() {
   for (const SafetensorsFile& file : files_) total_bytes_ += file.tensor_bytes();
 }
 
+void ModelFiles::split_rows(const std::string& name, const std::vector<RowPart>& parts) {
+  const tensor::TensorView whole = tensor(name);
+  int64_t rows = 0;
+  for (const RowPart& part : parts) rows += part.rows;
+  if (whole.shape.rank() != 2 || whole.shape[0] != rows)
+    fail("{}: tensor \"{}\" must be a matrix of {} rows by config.json, but has the shape {}",
+         folder_.string(), name, rows, whole.shape.to_string());
+  for (const RowPart& part : parts)
+    if (has(part.name))
+      fail("{}: tensor \"{}\" is there twice: under its name, and as rows of \"{}\"",
+           folder_.string(), part.name, name);
+  const size_t shard = shard_of_.find(name)->second;
+  int64_t first = 0;
+  for (const RowPart& part : parts) {
+    shard_of_.emplace(part.name, shard);
+    rows_of_.emplace(part.name, Rows{.of = name, .first = first, .count = part.rows});
+    first += part.rows;
+  }
+  shard_of_.erase(name);
+  names_.clear();
+  for (const auto& entry : shard_of_) names_.push_back(entry.first);
+}
+
 tensor::TensorView ModelFiles::tensor(std::string_view name) const {
   const auto found = shard_of_.find(name);
   if (found == shard_of_.end()) fail("{}: the model has no tensor \"{}\"", folder_.string(), name);
-  return files_[found->second].find(name).value();
+  const auto rows = rows_of_.find(name);
+  if (rows == rows_of_.end()) return files_[found->second].find(name).value();
+  tensor::TensorView view = files_[found->second].find(rows->second.of).value();
+  const size_t row = view.bytes.size() / static_cast<size_t>(view.shape[0]);
+  view.bytes = view.bytes.subspan(static_cast<size_t>(rows->second.first) * row,
+                                  static_cast<size_t>(rows->second.count) * row);
+  view.shape = {rows->second.count, view.shape[1]};
+  return view;
 }
 
 void ModelFiles::release(std::string_view name) const {
   const auto found = shard_of_.find(name);
-  if (found != shard_of_.end()) files_[found->second].release(name);
+  if (found == shard_of_.end()) return;
+  const auto rows = rows_of_.find(name);
+  files_[found->second].release(rows == rows_of_.end() ? name : rows->second.of);
 }
 
 }  // namespace atom::checkpoint

@@ -44,6 +44,15 @@ class ModelFiles {
   tensor::TensorView tensor(std::string_view name) const;
   void release(std::string_view name) const;  // drops its pages; the bytes stay readable
 
+  // From now on the matrix `name` is not seen, but its rows under other names, from the first on: several linears that were
+  // stored as one. Nothing is copied. Error naming the tensor: it is no matrix, its rows are not as many as the parts have, a
+  // part's name is taken.
+  struct RowPart {
+    std::string name;
+    int64_t rows = 0;
+  };
+  void split_rows(const std::string& name, const std::vector<RowPart>& parts);
+
   uint64_t total_bytes() const { return total_bytes_; }  // of all weight files' tensors
   const std::vector<SafetensorsFile>& files() const { return files_; }
 
@@ -60,6 +69,11 @@ class ModelFiles {
   std::optional<std::filesystem::path> tokenizer_path_;
   std::vector<SafetensorsFile> files_;
   std::map<std::string, size_t, std::less<>> shard_of_;  // tensor -> index into files_
+  struct Rows {
+    std::string of;  // the stored matrix
+    int64_t first = 0, count = 0;
+  };
+  std::map<std::string, Rows, std::less<>> rows_of_;  // part -> rows of a matrix (split_rows)
   std::vector<std::string> names_;
   uint64_t total_bytes_ = 0;
 };

@@ -119,6 +119,16 @@ void Forward::layer(const Layer& layer, kv::Pool& pool, int pool_layer,
   count(x, pool_layer, SiteIndex::kQkv);
   const backend::PackedLinear* qkv = layer.qkv.get();
   backend_.linear({.x = x, .weights = {&qkv, 1}, .y = qkv_.f32(), .y_f16 = qkv_.f16()});
+  if (layer.q_norm.bytes() > 0)
+    backend_.norm_heads({.qkv = qkv_.f32(),
+                         .qkv_f16 = qkv_.f16(),
+                         .rows = rows,
+                         .heads = config_.heads,
+                         .kv_heads = config_.kv_heads,
+                         .head_dim = config_.head_dim,
+                         .q_gain = layer.q_norm.as<float>(),
+                         .k_gain = layer.k_norm.as<float>(),
+                         .epsilon = config_.norm_epsilon});
   const backend::Activation attended = activation(layer.out_input, rows);
   backend_.attention(
       {.qkv = qkv_.f32(),
@@ -132,6 +142,7 @@ void Forward::layer(const Layer& layer, kv::Pool& pool, int pool_layer,
        .hadamard = layer.qk_hadamard,
        .key_offset = layer.key_offset.bytes() > 0 ? layer.key_offset.as<float>() : nullptr,
        .kv_clip = layer.kv_clip,
+       .window = layer.window,
        .open_pages = pool.open_pages(pool_layer),
        .sequences = sequences,
        .y = attended});
@@ -168,7 +179,7 @@ void Forward::feed_forward(const Layer& layer, int index, int rows, float* h) {
                   .rows = rows,
                   .experts = config_.experts,
                   .top_k = config_.experts_per_token,
-                  .renormalize = config_.family->renormalize ? 1 : 0,
+                  .renormalize = config_.renormalize ? 1 : 0,
                   .row_index = row_index_.as<int32_t>(),
                   .row_ends = row_ends_.as<int32_t>(),
                   .slots = slots_.as<int32_t>(),

@@ -51,12 +51,14 @@ struct ExpertTensors {
 
 struct LayerTensors {
   std::vector<float> attention_norm, ffn_norm;  // [hidden]
+  std::vector<float> q_norm, k_norm;            // [head_dim], of families with qk_norm, else empty
   Site qkv_input, out_input, ffn_input, down_input;
   LinearTensors q, k, v, out;
   LinearTensors router;                // [experts, hidden] 16-bit; n = 0: dense
   std::vector<ExpertTensors> experts;  // one for a dense layer
   format::KvKind kv = format::KvKind::kF32;
   int qk_hadamard = 0;            // block length of the transform of Q and K at run time; 0: none
+  int window = 0;                 // positions that a query reads; 0: all up to its own
   float kv_clip = 1.0f;           // of int4 sides of the cache (backend::AttentionArgs)
   bool open_page = false;         // of a cache with an int4 side (format::KvLayout)
   std::vector<float> key_offset;  // [kv_heads, head_dim] (backend::AttentionArgs), or empty

@@ -38,6 +38,14 @@ void require_layer(const Headers& headers, const ModelConfig& config, int index)
   const int kv_size = config.kv_heads * config.head_dim;
   headers.require(module("input_layernorm.weight"), {config.hidden});
   headers.require(module("post_attention_layernorm.weight"), {config.hidden});
+  if (family.qk_norm)
+    for (const char* norm : {"self_attn.q_norm.weight", "self_attn.k_norm.weight"})
+      headers.require(module(norm), {config.head_dim});
+  if (family.qkv_bias) {
+    headers.require(module("self_attn.q_proj.bias"), {config.attention_size()});
+    headers.require(module("self_attn.k_proj.bias"), {kv_size});
+    headers.require(module("self_attn.v_proj.bias"), {kv_size});
+  }
   headers.linear(module("self_attn.q_proj"), config.attention_size(), config.hidden);
   headers.linear(module("self_attn.k_proj"), kv_size, config.hidden);
   headers.linear(module("self_attn.v_proj"), kv_size, config.hidden);

@@ -229,6 +229,11 @@ LayerTensors random_layer(const ModelConfig& config, const Scheme& scheme, int i
   out.qk_hadamard = scheme.qk_hadamard;
   out.kv_clip = scheme.kv_clip;
   out.open_page = scheme.open_page;
+  out.window = config.window(index);
+  if (config.family->qk_norm) {
+    out.q_norm = normals(config.head_dim, 1, 0.1, random);
+    out.k_norm = normals(config.head_dim, 1, 0.1, random);
+  }
   if (scheme.key_offset) out.key_offset = normals(kv, 0, 0.1, random);
   out.attention_norm = normals(hidden, 1, 0.1, random);
   out.ffn_norm = normals(hidden, 1, 0.1, random);

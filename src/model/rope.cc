@@ -1,22 +1,76 @@
 #include "model/rope.h"
 
+#include <algorithm>
 #include <cmath>
+#include <numbers>
 
 namespace atom::model {
+namespace {
+
+// Low frequencies (few turns over the original length) become slower by the factor, high ones stay, those between are
+// mixed.
+float llama3(float frequency, const RopeScaling& scaling) {
+  const auto length = static_cast<float>(scaling.original_positions);
+  const auto low = static_cast<float>(scaling.low_frequency_factor);
+  const auto high = static_cast<float>(scaling.high_frequency_factor);
+  const auto factor = static_cast<float>(scaling.factor);
+  const float wavelength = 2 * std::numbers::pi_v<float> / frequency;
+  if (wavelength > length / low) return frequency / factor;
+  if (wavelength < length / high) return frequency;
+  const float smooth = (length / wavelength - low) / (high - low);
+  return (1 - smooth) * frequency / factor + smooth * frequency;
+}
+
+// The pair (not rounded) that makes `turns` over the original length.
+double pair_of(double turns, const ModelConfig& config) {
+  const double length = config.rope_scaling.original_positions;
+  return config.head_dim * std::log(length / (turns * 2 * std::numbers::pi)) /
+         (2 * std::log(config.rope_theta));
+}
+
+// Pairs that turn fast stay, slow ones become slower by the factor, with a ramp between.
+float yarn(float frequency, int pair, const ModelConfig& config) {
+  const RopeScaling& scaling = config.rope_scaling;
+  double low = pair_of(scaling.beta_fast, config), high = pair_of(scaling.beta_slow, config);
+  if (scaling.truncate) low = std::floor(low), high = std::ceil(high);
+  low = std::max(low, 0.0);
+  high = std::min(high, config.head_dim - 1.0);
+  if (low == high) high += 0.001;  // no division by 0
+  const float ramp =
+      (static_cast<float>(pair) - static_cast<float>(low)) / static_cast<float>(high - low);
+  const float stays = 1 - std::clamp(ramp, 0.0f, 1.0f);
+  return frequency / static_cast<float>(scaling.factor) * (1 - stays) + frequency * stays;
+}
+
+float scaled(float frequency, int pair, const ModelConfig& config) {
+  const RopeScaling& scaling = config.rope_scaling;
+  if (scaling.kind == RopeScaling::Kind::kLinear)
+    return frequency / static_cast<float>(scaling.factor);
+  if (scaling.kind == RopeScaling::Kind::kLlama3) return llama3(frequency, scaling);
+  if (scaling.kind == RopeScaling::Kind::kYarn) return yarn(frequency, pair, config);
+  return frequency;
+}
+
+}  // namespace
 
 RopeTables make_rope_tables(const ModelConfig& config, int positions) {
   const int half = config.head_dim / 2;
+  const auto factor = static_cast<float>(config.rope_scaling.attention_factor);
   RopeTables out;
   out.cos.resize(static_cast<size_t>(positions) * half);
   out.sin.resize(out.cos.size());
   for (int i = 0; i < half; ++i) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.head_dim);
     const float period = static_cast<float>(std::pow(config.rope_theta, double{exponent}));
-    const float frequency = 1.0f / period;
+    const float slower = config.rope_scaling.kind == RopeScaling::Kind::kLongrope
+                             ? static_cast<float>(config.rope_scaling.pair_factors[i])
+                             : 1.0f;
+    const float frequency = scaled(1.0f / (slower * period), i, config);
     for (int p = 0; p < positions; ++p) {
       const float angle = static_cast<float>(p) * frequency;
-      out.cos[static_cast<size_t>(p) * half + i] = static_cast<float>(std::cos(double{angle}));
-      out.sin[static_cast<size_t>(p) * half + i] = static_cast<float>(std::sin(double{angle}));
+      const size_t at = static_cast<size_t>(p) * half + i;
+      out.cos[at] = static_cast<float>(std::cos(double{angle})) * factor;
+      out.sin[at] = static_cast<float>(std::sin(double{angle})) * factor;
     }
   }
   return out;

@@ -69,6 +69,11 @@ LayerTensors read_layer(const ModelFiles& files, const ModelConfig& config, cons
   out.qk_hadamard = scheme.qk_hadamard;
   out.kv_clip = scheme.kv_clip;
   out.open_page = scheme.open_page;
+  out.window = config.window(index);
+  if (family.qk_norm) {
+    out.q_norm = reader.vector(module("self_attn.q_norm.weight"), config.head_dim);
+    out.k_norm = reader.vector(module("self_attn.k_norm.weight"), config.head_dim);
+  }
   if (scheme.key_offset)
     out.key_offset =
         reader.vector(module_name(index, kKeyOffset), config.kv_heads * config.head_dim);
@@ -77,6 +82,10 @@ LayerTensors read_layer(const ModelFiles& files, const ModelConfig& config, cons
   out.q = reader.linear(module("self_attn.q_proj"), config.attention_size(), config.hidden);
   out.k = reader.linear(module("self_attn.k_proj"), kv_size, config.hidden);
   out.v = reader.linear(module("self_attn.v_proj"), kv_size, config.hidden);
+  for (const LinearTensors* linear : {&out.q, &out.k, &out.v})
+    if (family.qkv_bias && linear->bias.empty())
+      fail("{}: tensor '{}.bias' is missing: {} has biases of q, k and v", files.folder().string(),
+           linear->name, family.architecture);
   out.out = reader.linear(module("self_attn.o_proj"), config.hidden, config.attention_size());
   out.qkv_input = reader.site(module("self_attn.qkv_input"), out.q.name, config.hidden, true);
   reader.require_equal_inputs(out.qkv_input, out.q.name, out.k.name);
@@ -109,6 +118,11 @@ std::unique_ptr<Layer> bind_layer(backend::Backend& backend, const LayerTensors&
   layer->qk_hadamard = tensors.qk_hadamard;
   layer->kv_clip = tensors.kv_clip;
   layer->open_page = tensors.open_page;
+  layer->window = tensors.window;
+  if (!tensors.q_norm.empty()) {
+    layer->q_norm = upload(backend, tensors.q_norm);
+    layer->k_norm = upload(backend, tensors.k_norm);
+  }
   if (!tensors.key_offset.empty()) layer->key_offset = upload(backend, tensors.key_offset);
   layer->attention_norm = upload(backend, tensors.attention_norm);
   layer->ffn_norm = upload(backend, tensors.ffn_norm);

@@ -27,7 +27,9 @@ struct BoundSite {
 // One layer on a backend; made by bind_layer, never moved (activations point at its specs).
 struct Layer {
   backend::Buffer attention_norm, ffn_norm;  // f32 [hidden]
+  backend::Buffer q_norm, k_norm;            // f32 [head_dim], or empty
   int qk_hadamard = 0;
+  int window = 0;
   float kv_clip = 1.0f;
   bool open_page = false;
   backend::Buffer key_offset;  // f32 [kv_heads, head_dim], or empty

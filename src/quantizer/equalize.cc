@@ -273,7 +273,8 @@ LayerTransform make_transform(const model::LayerTensors& layer, const model::Mod
   LayerTransform out{.heads = which.heads};
   if (which.equalize || which.heads) make_value_bases(layer, config, moments, which, out);
   if (!which.equalize) return out;
-  out.key = balance_keys(layer, config, moments.qkv());
+  // A factor of a row of k_proj would not pass k_norm.
+  if (!config.family->qk_norm) out.key = balance_keys(layer, config, moments.qkv());
   for (size_t e = 0; e < layer.experts.size(); ++e)
     out.up.push_back(balance_up(layer.experts[e], moments.down()[e], moments.down_rows()[e]));
   return out;

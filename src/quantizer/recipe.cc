@@ -238,7 +238,16 @@ model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
   head.weight = recipe.head;
   if (format::is_integer(recipe.head)) scheme.linears.emplace("lm_head", head);
 
-  scheme.key_offset = recipe.transform.center && quantizes_kv(recipe);
+  scheme.key_offset = recipe.transform.center && quantizes_kv(recipe) && !config.family->qk_norm;
+  if (config.family->fused && chosen.empty())
+    notices.push_back(
+        "qkv_proj and gate_up_proj are written apart, as q_proj, k_proj, v_proj, gate_proj and "
+        "up_proj: Atom reads that, programs that know this family by its fused names do not");
+  if (config.family->qk_norm && chosen.empty() &&
+      ((recipe.transform.center && quantizes_kv(recipe)) || recipe.transform.equalize))
+    notices.push_back(
+        "k_norm stands between k_proj and the cache: keys are neither balanced with queries nor "
+        "centered");
   scheme.quantized = !scheme.linears.empty() || quantizes_kv(recipe);
   scheme.compressed_tensors_names =
       scheme.quantized &&

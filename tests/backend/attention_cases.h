@@ -24,6 +24,7 @@ struct AttentionShape {
   bool offset = false;  // a key_offset: 6 in every head's fourth channel, other values elsewhere
   bool open_page = false;
   float clip = 1.0f;  // of int4 sides
+  int window = 0;
 
   format::KvLayout layout() const {
     return {.kind = kind,
@@ -36,8 +37,9 @@ struct AttentionShape {
   std::string label() const {
     return fmt::format(
         "heads {}/{}, head_dim {}, kv {}, {} tokens a page, hadamard {}, offset {}, open page {}, "
-        "clip {}",
-        heads, kv_heads, head_dim, format::name(kind), tokens, hadamard, offset, open_page, clip);
+        "clip {}, window {}",
+        heads, kv_heads, head_dim, format::name(kind), tokens, hadamard, offset, open_page, clip,
+        window);
   }
 };
 
@@ -118,6 +120,7 @@ class AttentionRun {
                         .hadamard = shape_.hadamard,
                         .key_offset = shape_.offset ? offset_.as<float>() : nullptr,
                         .kv_clip = shape_.clip,
+                        .window = shape_.window,
                         .open_pages = shape_.open_page ? open_.data() : nullptr,
                         .sequences = steps,
                         .y = y.activation()});
@@ -285,9 +288,10 @@ inline AttentionRun::Expected AttentionRun::expected(const std::vector<Chunk>& c
         const auto value = [&](int p) -> const Stored& {
           return (p < page ? v : own_v)[head / group][p];
         };
+        const int oldest = shape_.window > 0 ? std::max(0, position + 1 - shape_.window) : 0;
         std::vector<double> scores;
         double top = -INFINITY, largest = 0, score_error = 0, mass = 0;
-        for (int p = 0; p <= position; ++p) {
+        for (int p = oldest; p <= position; ++p) {
           double score = 0, magnitude = 0;
           for (int i = 0; i < d; ++i) {
             score += double{q[i]} * double{key(p).value[i]};
@@ -307,9 +311,10 @@ inline AttentionRun::Expected AttentionRun::expected(const std::vector<Chunk>& c
         const double rounded_relative = 2 * half_relative;
         for (int i = 0; i < d; ++i) {
           double sum = 0, magnitude = 0;
-          for (int p = 0; p <= position; ++p) {
-            sum += scores[p] / mass * double{value(p).value[i]};
-            magnitude += scores[p] / mass * value(p).magnitude[i];
+          for (int p = oldest; p <= position; ++p) {
+            const double weight = scores[static_cast<size_t>(p - oldest)] / mass;
+            sum += weight * double{value(p).value[i]};
+            magnitude += weight * value(p).magnitude[i];
           }
           out.y.push_back(static_cast<float>(sum));
           out.bounds.push_back(relative * magnitude);

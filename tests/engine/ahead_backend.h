@@ -42,6 +42,7 @@ class AheadBackend final : public backend::Backend {
     first_layer_ = true;
     inner_->embed(args);
   }
+  void norm_heads(const backend::NormHeadsArgs& args) override { inner_->norm_heads(args); }
   void norm(const backend::NormArgs& args) override { inner_->norm(args); }
   void quantize(const backend::QuantizeArgs& args) override { inner_->quantize(args); }
   void linear(const backend::LinearArgs& args) override { inner_->linear(args); }

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "base/error.h"
 
 namespace atom::model {
@@ -40,6 +42,7 @@ TEST(Config, ReadsNewerRopeSpelling) {
 
 TEST(Config, ReadsRopeNestedUnderFullAttention) {
   Json json = llama();
+  json.erase("rope_theta");
   json["rope_parameters"] = {
       {"full_attention", {{"rope_type", "default"}, {"rope_theta", 1234.5}}}};
   EXPECT_EQ(parse_config(json, "config.json").rope_theta, 1234.5);
@@ -100,6 +103,154 @@ TEST(Config, ReadsMixture) {
   EXPECT_EQ(config.experts_per_token, 3);
 }
 
+TEST(Config, ReadsRopeScaling) {
+  Json json = llama();
+  json["rope_scaling"] = {{"rope_type", "llama3"},
+                          {"factor", 8.0},
+                          {"low_freq_factor", 1.0},
+                          {"high_freq_factor", 4.0},
+                          {"original_max_position_embeddings", 64}};
+  RopeScaling scaling = parse_config(json, "config.json").rope_scaling;
+  EXPECT_EQ(scaling.kind, RopeScaling::Kind::kLlama3);
+  EXPECT_EQ(scaling.factor, 8);
+  EXPECT_EQ(scaling.original_positions, 64);
+  // Up to max_position_embeddings, dynamic is the same as default.
+  json["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2.0}};
+  EXPECT_EQ(parse_config(json, "config.json").rope_scaling.kind, RopeScaling::Kind::kNone);
+  json["rope_scaling"] = {
+      {"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}};
+  scaling = parse_config(json, "config.json").rope_scaling;
+  EXPECT_EQ(scaling.kind, RopeScaling::Kind::kYarn);
+  EXPECT_DOUBLE_EQ(scaling.attention_factor, 0.1 * std::log(4.0) + 1);
+}
+
+// The numbers of Phi-3 with 128k, whose head_dim is cut to 16.
+Json longrope() {
+  return {{"type", "longrope"},
+          {"short_factor", {1.0, 1.1, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7}},
+          {"long_factor", {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}}};
+}
+
+TEST(Config, LongropeServesTheOriginalLength) {
+  Json json = llama();
+  json["max_position_embeddings"] = 131072;
+  json["original_max_position_embeddings"] = 4096;
+  json["rope_scaling"] = longrope();
+  for (const char* type : {"longrope", "su"}) {
+    json["rope_scaling"]["type"] = type;
+    const ModelConfig config = parse_config(json, "config.json");
+    EXPECT_EQ(config.max_positions, 4096);
+    EXPECT_EQ(config.stated_positions, 131072);
+    EXPECT_EQ(config.rope_scaling.pair_factors[7], 1.7);
+    EXPECT_DOUBLE_EQ(config.rope_scaling.attention_factor, std::sqrt(1 + 5.0 / 12));  // 2^5, 2^12
+  }
+  json["rope_scaling"]["short_factor"].erase(0);
+  EXPECT_NE(message(json).find("short_factor must be a list of 8 numbers"), std::string::npos)
+      << message(json);
+  json["rope_scaling"] = longrope();
+  json["rope_scaling"]["long_factor"][3] = -4.5;
+  EXPECT_NE(message(json).find("holds -4.5"), std::string::npos) << message(json);
+  json["rope_scaling"] = longrope();
+  json["rope_scaling"]["type"] = "yarn";  // what Phi-3's files once called another formula
+  EXPECT_NE(message(json).find("'yarn' has a short_factor"), std::string::npos) << message(json);
+}
+
+TEST(Config, FieldsMayNotContradictEachOther) {
+  const auto expect = [](Json json, const Json& change, const char* part) {
+    json.update(change);
+    EXPECT_NE(message(json).find(part), std::string::npos) << message(json);
+    EXPECT_NE(message(json).find("config.json"), std::string::npos);
+  };
+  expect(llama(), {{"rope_parameters", {{"rope_theta", 1234.5}}}},
+         "rope_theta 1234.5 of rope_parameters contradicts the rope_theta 50000");
+  expect(llama(), {{"rope_scaling", {{"type", "linear"}, {"rope_type", "yarn"}, {"factor", 2.0}}}},
+         "rope_type 'yarn', but the type 'linear'");
+  expect(llama(),
+         {{"rope_scaling", {{"type", "linear"}, {"factor", 2.0}}},
+          {"rope_parameters", {{"rope_type", "linear"}, {"factor", 4.0}}}},
+         "rope_parameters contradicts rope_scaling");
+  Json qwen = llama();
+  qwen["architectures"] = {"Qwen2ForCausalLM"};
+  expect(qwen, {{"layer_types", {"full_attention", "sliding_attention"}}},
+         "layer 1 is sliding_attention, but no sliding_window is in use");
+  expect(qwen, {{"use_sliding_window", true}, {"sliding_window", nullptr}},
+         "sliding_window must be a number and is null");
+  for (const Json& bad : {Json(0), Json(-1)})  // though it is not in use
+    expect(qwen, {{"sliding_window", bad}}, "sliding_window");
+}
+
+TEST(Config, WindowsAreThoseOfTheFamily) {
+  Json json = llama();
+  json["sliding_window"] = 16;
+  json["architectures"] = {"MistralForCausalLM"};
+  EXPECT_EQ(parse_config(json, "config.json").windows, (std::vector<int>{16, 16}));
+  json["layer_types"] = {"sliding_attention", "sliding_attention"};
+  EXPECT_EQ(parse_config(json, "config.json").windows, (std::vector<int>{16, 16}));
+  json["layer_types"] = {"sliding_attention", "full_attention"};
+  EXPECT_NE(message(json).find("layer 1 is full_attention"), std::string::npos) << message(json);
+  json["layer_types"] = {"sliding_attention", "chunked_attention"};
+  EXPECT_NE(message(json).find("layer 1"), std::string::npos) << message(json);
+  json["layer_types"] = {"full_attention"};
+  EXPECT_NE(message(json).find("each of the 2 layers"), std::string::npos) << message(json);
+  json.erase("layer_types");
+  json["sliding_window"] = 128;  // no position is farther away
+  EXPECT_TRUE(parse_config(json, "config.json").windows.empty());
+  for (const Json& bad : {Json(0), Json(-4), Json(4.5), Json("16")}) {
+    json["sliding_window"] = bad;
+    EXPECT_NE(message(json).find("sliding_window"), std::string::npos) << bad;
+  }
+
+  json["architectures"] = {"Qwen2ForCausalLM"};
+  json["sliding_window"] = 16;
+  EXPECT_TRUE(parse_config(json, "config.json").windows.empty());
+  json["use_sliding_window"] = true;
+  json["max_window_layers"] = 1;
+  EXPECT_EQ(parse_config(json, "config.json").windows, (std::vector<int>{0, 16}));
+  json["layer_types"] = {"sliding_attention", "full_attention"};
+  EXPECT_EQ(parse_config(json, "config.json").windows, (std::vector<int>{16, 0}));
+  json.erase("layer_types");
+  json.erase("sliding_window");
+  json["max_position_embeddings"] = 8192;
+  EXPECT_EQ(parse_config(json, "config.json").windows, (std::vector<int>{0, 4096}));
+}
+
+TEST(Config, MissesFieldsWithoutACommonDefault) {
+  Json whole = llama();
+  whole["architectures"] = {"MistralForCausalLM"};
+  EXPECT_EQ(message(whole), "");
+  for (const char* key : {"num_key_value_heads", "rms_norm_eps", "rope_theta"}) {
+    Json json = whole;
+    json.erase(key);
+    EXPECT_NE(message(json).find(key), std::string::npos) << message(json);
+  }
+  whole.erase("rope_theta");
+  whole["rope_parameters"] = {{"rope_theta", 5000.0}};
+  EXPECT_EQ(parse_config(whole, "config.json").rope_theta, 5000);
+}
+
+TEST(Config, ReadsQwen3Moe) {
+  Json json = llama();
+  json["architectures"] = {"Qwen3MoeForCausalLM"};
+  json["num_experts"] = 8;
+  json["num_experts_per_tok"] = 2;
+  json["moe_intermediate_size"] = 32;
+  EXPECT_NE(message(json).find("\"head_dim\" must be there"), std::string::npos) << message(json);
+  json["head_dim"] = 32;
+  ModelConfig config = parse_config(json, "config.json");
+  EXPECT_EQ(config.intermediate, 32);
+  EXPECT_EQ(config.experts, 8);
+  EXPECT_FALSE(config.renormalize);
+  json["norm_topk_prob"] = true;
+  json["decoder_sparse_step"] = 1;
+  json["mlp_only_layers"] = Json::array();
+  EXPECT_TRUE(parse_config(json, "config.json").renormalize);
+  json["decoder_sparse_step"] = 2;
+  EXPECT_NE(message(json).find("decoder_sparse_step 2"), std::string::npos) << message(json);
+  json["decoder_sparse_step"] = 1;
+  json["mlp_only_layers"] = {3};
+  EXPECT_NE(message(json).find("mlp_only_layers [3]"), std::string::npos) << message(json);
+}
+
 struct BadField {
   const char* key;
   Json value;
@@ -127,11 +278,46 @@ INSTANTIATE_TEST_SUITE_P(
         BadField{"intermediate_size", 131073, "131073"}, BadField{"hidden_size", 66, "66"},
         BadField{"num_key_value_heads", 3, "3"}, BadField{"head_dim", 15, "15"},
         BadField{"rms_norm_eps", -1, "rms_norm_eps"},
-        BadField{"rope_scaling", {{"type", "yarn"}}, "yarn"},
+        BadField{"hidden_size", Json::parse("9223372036854775808"), "9223372036854775808"},
+        BadField{"num_hidden_layers", 0, "num_hidden_layers"},
+        BadField{"num_hidden_layers", -1, "-1"}, BadField{"num_hidden_layers", 2.5, "2.5"},
+        BadField{"num_attention_heads", 0, "num_attention_heads"},
+        BadField{"num_key_value_heads", -2, "-2"}, BadField{"vocab_size", -100, "-100"},
+        BadField{"vocab_size", Json::parse("9223372036854775808"), "9223372036854775808"},
+        BadField{"intermediate_size", 0.5, "0.5"}, BadField{"head_dim", -16, "-16"},
+        BadField{"head_dim", 0, "head_dim"}, BadField{"max_position_embeddings", 0, "max_position"},
+        BadField{"partial_rotary_factor", 0.5, "partial_rotary_factor"},
+        BadField{"rope_scaling", {{"type", "cubic"}, {"factor", 2.0}}, "'cubic'"},
+        BadField{"rope_scaling", {{"type", "longrope"}, {"factor", 2.0}}, "original_max_position"},
+        BadField{"num_attention_heads", 4.5, "4.5"}, BadField{"num_key_value_heads", 0.5, "0.5"},
+        BadField{"rope_scaling", {{"type", "linear"}}, "factor"},
+        BadField{"rope_scaling", {{"type", "linear"}, {"factor", 0.5}}, "0.5"},
+        BadField{"rope_scaling", {{"type", "linear"}, {"factor", -2.0}}, "-2"},
+        BadField{"rope_scaling", {{"type", "dynamic"}, {"factor", "8"}}, "factor"},
+        BadField{"rope_scaling",
+                 {{"rope_type", "llama3"}, {"factor", 8.0}, {"low_freq_factor", 1.0}},
+                 "original_max_position_embeddings"},
+        BadField{"rope_scaling",
+                 {{"rope_type", "llama3"},
+                  {"factor", 8.0},
+                  {"low_freq_factor", 4.0},
+                  {"high_freq_factor", 4.0},
+                  {"original_max_position_embeddings", 64}},
+                 "high_freq_factor 4 must be greater than low_freq_factor 4"},
+        BadField{"rope_scaling",
+                 {{"rope_type", "yarn"},
+                  {"factor", 8.0},
+                  {"beta_fast", 1.0},
+                  {"beta_slow", 2.0},
+                  {"original_max_position_embeddings", 64}},
+                 "beta_fast 1 must be at least beta_slow 2"},
+        BadField{"rope_scaling",
+                 {{"rope_type", "yarn"}, {"factor", 8.0}, {"original_max_position_embeddings", 0}},
+                 "original_max_position_embeddings"},
         BadField{"rope_scaling", "yarn", "rope_scaling"},
-        BadField{"rope_parameters", {{"rope_type", "llama3"}}, "llama3"},
+        BadField{"rope_parameters", {{"rope_type", "llama3"}}, "factor"},
         BadField{"rope_parameters", 5, "rope_parameters"},
-        BadField{"rope_parameters", {{"full_attention", {{"rope_type", "linear"}}}}, "linear"},
+        BadField{"rope_parameters", {{"full_attention", {{"rope_type", "linear"}}}}, "factor"},
         BadField{"rope_parameters",
                  {{"full_attention", Json::object()}, {"sliding_attention", {{"rope_theta", 2.0}}}},
                  "sliding_attention"},

@@ -26,6 +26,38 @@ TEST(Rope, AnglesAreThoseOfTransformers) {
   EXPECT_NE(tables.cos[1999 * 64 + 1], static_cast<float>(std::cos(exact)));
 }
 
+// LLaMA 3.1's numbers: pairs of up to 8192 / 4 positions a turn stay, those of 8192 and more are 8 times slower.
+TEST(Rope, Llama3SlowsLowFrequencies) {
+  ModelConfig config;
+  config.head_dim = 128;
+  config.rope_theta = 500000;
+  const RopeTables plain = make_rope_tables(config, 9);
+  config.rope_scaling = {.kind = RopeScaling::Kind::kLlama3,
+                         .factor = 8,
+                         .original_positions = 8192,
+                         .low_frequency_factor = 1,
+                         .high_frequency_factor = 4};
+  const RopeTables scaled = make_rope_tables(config, 9);
+  const auto at = [&](const RopeTables& tables, int position, int pair) {
+    return tables.sin[static_cast<size_t>(position * 64 + pair)];
+  };
+  EXPECT_EQ(at(plain, 1, 28), at(scaled, 1, 28));  // 2 pi 500000^(28/64) = 1954 positions a turn
+  EXPECT_EQ(at(plain, 1, 36), at(scaled, 8, 36));  // 10088
+  EXPECT_LT(at(scaled, 1, 32), at(plain, 1, 32));  // 4443: between
+  EXPECT_GT(at(scaled, 8, 32), at(plain, 1, 32));
+}
+
+TEST(Rope, LinearDividesEveryPosition) {
+  ModelConfig config;
+  config.head_dim = 16;
+  config.rope_theta = 10000;
+  const RopeTables plain = make_rope_tables(config, 5);
+  config.rope_scaling = {.kind = RopeScaling::Kind::kLinear, .factor = 4};
+  const RopeTables scaled = make_rope_tables(config, 17);
+  for (size_t p = 0; p < 5; ++p)
+    for (size_t i = 0; i < 8; ++i) EXPECT_EQ(plain.sin[p * 8 + i], scaled.sin[4 * p * 8 + i]);
+}
+
 TEST(Rope, PositionZeroDoesNotTurn) {
   ModelConfig config;
   config.head_dim = 6;

@@ -32,6 +32,7 @@ AttentionTask describe(const AttentionArgs& args) {
   t.hadamard = args.hadamard;
   t.key_offset = args.key_offset;
   t.kv_clip = args.kv_clip;
+  t.window = args.window;
   return t;
 }
 

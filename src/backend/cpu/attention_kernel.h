@@ -89,6 +89,11 @@ ATOM_INLINE int own_page(const AttentionTask& t, int position) {
   return t.open_page == nullptr ? position + 1 : position - position % t.page_tokens;
 }
 
+// The first position that a query reads.
+ATOM_INLINE int oldest(const AttentionTask& t, int position) {
+  return t.window > 0 ? larger(0, position + 1 - t.window) : 0;
+}
+
 // ---- store
 
 // f16 lo and step of x [d]; NaN when a value is not finite.
@@ -306,11 +311,12 @@ static void attend_tile(const AttentionTask& t, const AttentionScratch& s, int t
   const int count = smaller(kKeys, t.position + t.row_end - t.row_begin - tile);
   const auto visible = [&](int query) -> Visible {
     const int position = t.position + query / sharing, page = own_page(t, position);
-    if (!own) return {0, smaller(kKeys, smaller(page, position + 1) - tile)};
-    return {larger(0, page - tile), smaller(kKeys, position + 1 - tile)};
+    const int first = larger(0, oldest(t, position) - tile);
+    if (!own) return {first, smaller(kKeys, smaller(page, position + 1) - tile)};
+    return {larger(first, page - tile), smaller(kKeys, position + 1 - tile)};
   };
   const auto sees = [&](int query) { return visible(query).begin < visible(query).end; };
-  // Queries lie row by row: those that see something are neighbours.
+  // Queries lie row by row: those that see something are neighbours, but for a window that ends inside a query's own page.
   int first = 0, last = s.queries;
   while (first < last && !sees(first)) ++first;
   while (first < last && !sees(last - 1)) --last;
@@ -326,7 +332,10 @@ static void attend_tile(const AttentionTask& t, const AttentionScratch& s, int t
   for (int query = first; query < last; ++query) {
     const Visible seen = visible(query);
     whole = whole && seen.begin == 0 && seen.end >= count;
-    soften(t, s, query, seen);
+    if (seen.begin < seen.end)
+      soften(t, s, query, seen);
+    else
+      __builtin_memset(s.scores + int64_t{query} * kKeys, 0, kKeys * sizeof(float));
   }
 
   load_tile(t, kValue, own, tile, count, s);
@@ -334,6 +343,7 @@ static void attend_tile(const AttentionTask& t, const AttentionScratch& s, int t
   if (whole || !has_special(s)) return multiply_queries(product, first, last, s.padded);
   for (int query = first; query < last; ++query) {
     const Visible seen = visible(query);
+    if (seen.begin >= seen.end) continue;
     product.k = seen.end - seen.begin;
     product.a = s.scores + seen.begin;
     product.b = s.tile + int64_t{seen.begin} * s.padded;
@@ -360,7 +370,7 @@ static void attention(const AttentionTask& t, std::byte* scratch) {
   __builtin_memset(s.sums, 0, (size_t)s.queries * s.padded * sizeof(float));
 
   const int end = t.position + t.row_end - t.row_begin;
-  for (int tile = 0; tile < end; tile += kKeys) {
+  for (int tile = oldest(t, t.position) / kKeys * kKeys; tile < end; tile += kKeys) {
     attend_tile(t, s, tile, false);
     if (t.open_page != nullptr) attend_tile(t, s, tile, true);
   }

@@ -35,6 +35,7 @@ class CpuBackend final : public Backend {
   void norm(const NormArgs& args) override;
   void quantize(const QuantizeArgs& args) override;
   void linear(const LinearArgs& args) override;
+  void norm_heads(const NormHeadsArgs& args) override;
   void attention(const AttentionArgs& args) override;
   void gate(const GateArgs& args) override;
   void route(const RouteArgs& args) override;

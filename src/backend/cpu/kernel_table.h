@@ -100,6 +100,7 @@ struct AttentionTask {
   int hadamard = 0;                   // block length of the transform of Q and K; 0: none
   const float* key_offset = nullptr;  // [kv_heads, head_dim], subtracted from K then; may be null
   float kv_clip = 1;                  // of int4 sides
+  int window = 0;                     // positions that a query reads; 0: all up to its own
   // With open pages: the sequence's, and the step's rows in int8, [rows][K, V][kv_heads] of {codes [head_dim], lo,
   // step}; else null.
   uint8_t* open_page = nullptr;

@@ -66,6 +66,22 @@ void CpuBackend::norm(const NormArgs& args) {
   });
 }
 
+// Plain code: a few thousand values a token, and double sums leave the compiler no order to choose.
+void CpuBackend::norm_heads(const NormHeadsArgs& args) {
+  check(args.qkv_f16 == nullptr, "cpu takes rows in f32");
+  const int d = args.head_dim, normed = args.heads + args.kv_heads;
+  for_rows(args.rows, int64_t{2} * normed * d, 0, [&](int row, std::byte*) {
+    for (int head = 0; head < normed; ++head) {
+      float* x = args.qkv + (int64_t{row} * (normed + args.kv_heads) + head) * d;
+      const float* gain = head < args.heads ? args.q_gain : args.k_gain;
+      double squares = 0;
+      for (int i = 0; i < d; ++i) squares += double{x[i]} * double{x[i]};
+      const float inv = static_cast<float>(1.0 / std::sqrt(squares / d + double{args.epsilon}));
+      for (int i = 0; i < d; ++i) x[i] = (x[i] * inv) * gain[i];
+    }
+  });
+}
+
 void CpuBackend::quantize(const QuantizeArgs& args) {
   const Input y = input_of(args.y);
   for_rows(args.y.rows, y.k, kernels_.row_scratch(y), [&](int row, std::byte* scratch) {

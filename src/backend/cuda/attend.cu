@@ -38,8 +38,9 @@ __device__ Shared shared_of(float* memory, int group, int head_dim) {
 struct Here {
   RowPlace place;
   int kv_head;
-  int own;    // first position that is read in int8; behind the row's own without open pages
-  int group;  // query heads
+  int own;     // first position that is read in int8; behind the row's own without open pages
+  int oldest;  // first position that is read at all
+  int group;   // query heads
 };
 
 struct Source {
@@ -81,11 +82,17 @@ __device__ void load_tile(const AttentionTask& t, const Here& here, int side, in
   }
 }
 
-__device__ void score_tile(const AttentionTask& t, const Here& here, int count, const Shared& s) {
+// Positions before `skip` of the tile are not read: their weight is 0.
+__device__ void score_tile(const AttentionTask& t, const Here& here, int skip, int count,
+                           const Shared& s) {
   const float scale = static_cast<float>(1.0 / sqrt(static_cast<double>(t.head_dim)));
   for (int i = static_cast<int>(threadIdx.x); i < here.group * kTile; i += kThreads) {
     const int p = i % kTile;
     if (p >= count) continue;
+    if (p < skip) {
+      s.scores[i] = -INFINITY;
+      continue;
+    }
     const float* q = s.q + i / kTile * t.head_dim;
     const float* k = s.tile + p * (t.head_dim + 1);
     float score = 0;
@@ -115,11 +122,12 @@ __device__ void weigh_tile(const Here& here, int count, const Shared& s) {
   }
 }
 
-__device__ void add_tile(const AttentionTask& t, const Here& here, int count, const Shared& s) {
+__device__ void add_tile(const AttentionTask& t, const Here& here, int skip, int count,
+                         const Shared& s) {
   for (int i = static_cast<int>(threadIdx.x); i < here.group * t.head_dim; i += kThreads) {
     const int h = i / t.head_dim, d = i % t.head_dim;
     float sum = s.sums[i] * s.factor[h];
-    for (int p = 0; p < count; ++p)
+    for (int p = skip; p < count; ++p)
       sum = fmaf(s.scores[h * kTile + p], s.tile[p * (t.head_dim + 1) + d], sum);
     s.sums[i] = sum;
   }
@@ -129,8 +137,9 @@ __device__ void add_tile(const AttentionTask& t, const Here& here, int count, co
 __global__ void attend_kernel(AttentionTask t) {
   extern __shared__ float memory[];
   const int row = static_cast<int>(blockIdx.x), tid = static_cast<int>(threadIdx.x);
-  Here here{t.places[row], static_cast<int>(blockIdx.y), 0, t.heads / t.kv_heads};
+  Here here{t.places[row], static_cast<int>(blockIdx.y), 0, 0, t.heads / t.kv_heads};
   const int position = here.place.position;
+  here.oldest = t.window > 0 ? max(0, position + 1 - t.window) : 0;
   here.own = t.has_open_page ? position - position % t.cache.tokens : position + 1;
   const Shared s = shared_of(memory, here.group, t.head_dim);
 
@@ -142,16 +151,16 @@ __global__ void attend_kernel(AttentionTask t) {
     s.most[h] = -INFINITY;
     s.mass[h] = 0;
   }
-  for (int first = 0; first <= position; first += kTile) {
-    const int count = min(kTile, position + 1 - first);
+  for (int first = here.oldest / kTile * kTile; first <= position; first += kTile) {
+    const int count = min(kTile, position + 1 - first), skip = max(0, here.oldest - first);
     load_tile(t, here, kKey, first, count, s.tile);
     __syncthreads();
-    score_tile(t, here, count, s);
+    score_tile(t, here, skip, count, s);
     __syncthreads();
     weigh_tile(here, count, s);
     load_tile(t, here, kValue, first, count, s.tile);
     __syncthreads();
-    add_tile(t, here, count, s);
+    add_tile(t, here, skip, count, s);
     __syncthreads();
   }
   float* y = t.y + (int64_t{row} * t.heads + here.kv_head * here.group) * t.head_dim;

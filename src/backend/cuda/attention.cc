@@ -130,6 +130,10 @@ void CudaBackend::store_kv(const AttentionTask& task) {
 // Sequences of one row go through the decode kernel, others through the prefill kernel; a step may have both.
 bool CudaBackend::attend_on_hopper(const AttentionArgs& args, AttentionTask task) {
   if (!is_hopper()) return false;
+  if (args.window > 0) {
+    note(fmt::format("attention with a sliding window of {} positions: plain kernel", args.window));
+    return false;
+  }
   const auto rows_of = [](const SequenceStep& s) { return s.row_end - s.row_begin; };
   const auto& all = args.sequences;
   const bool one = std::any_of(all.begin(), all.end(), [&](auto& s) { return rows_of(s) == 1; });
@@ -170,6 +174,7 @@ void CudaBackend::attention(const AttentionArgs& args) {
                      .hadamard = args.hadamard,
                      .key_offset = args.key_offset,
                      .kv_clip = args.kv_clip,
+                     .window = args.window,
                      .cache = kv_view(layout, args.pages),
                      .has_open_page = layout.open_page ? 1 : 0,
                      .open = kv_view(layout.of_open_page(), args.open_pages),

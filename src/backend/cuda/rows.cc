@@ -60,6 +60,22 @@ void CudaBackend::norm(const NormArgs& args) {
   quantize_rows(plain, args.y);
 }
 
+void CudaBackend::norm_heads(const NormHeadsArgs& args) {
+  check((args.qkv != nullptr) != (args.qkv_f16 != nullptr),
+        "norm_heads: exactly one of qkv and qkv_f16 is given");
+  require(launch_norm_heads({.qkv = args.qkv,
+                             .qkv_f16 = args.qkv_f16,
+                             .rows = args.rows,
+                             .heads = args.heads,
+                             .kv_heads = args.kv_heads,
+                             .head_dim = args.head_dim,
+                             .q_gain = args.q_gain,
+                             .k_gain = args.k_gain,
+                             .epsilon = args.epsilon},
+                            stream_),
+          "norm of heads");
+}
+
 void CudaBackend::gate(const GateArgs& args) {
   check((args.x != nullptr) != (args.x_f16 != nullptr),
         "gate: exactly one of x and x_f16 is given");

@@ -36,6 +36,26 @@ __global__ void norm_kernel(NormTask t) {
 
 __device__ float widened(float x) { return x; }
 __device__ float widened(uint16_t bits) { return f16_to_f32(bits); }
+__device__ void narrow(float value, float* to) { *to = value; }
+__device__ void narrow(float value, uint16_t* to) { *to = f32_to_f16(value); }
+
+// A warp takes one head. T as of gate_kernel.
+template <typename T>
+__global__ void norm_heads_kernel(NormHeadsTask t, T* rows) {
+  const int head = static_cast<int>(blockIdx.y), all = t.heads + 2 * t.kv_heads;
+  T* x = rows + (int64_t{blockIdx.x} * all + head) * t.head_dim;
+  const float* gain = head < t.heads ? t.q_gain : t.k_gain;
+  double squares = 0;
+  for (int i = static_cast<int>(threadIdx.x); i < t.head_dim; i += kWarp) {
+    const double v = widened(x[i]);
+    squares += v * v;
+  }
+  squares = warp_reduce(squares, Sum());
+  const auto inv =
+      static_cast<float>(1.0 / sqrt(squares / t.head_dim + static_cast<double>(t.epsilon)));
+  for (int i = static_cast<int>(threadIdx.x); i < t.head_dim; i += kWarp)
+    narrow((widened(x[i]) * inv) * gain[i], x + i);
+}
 
 // silu(gate) * up, with silu in f64: one rounding as in the definition. T: float, or uint16_t for f16.
 template <typename T>
@@ -70,6 +90,16 @@ Status launch_embed(const EmbedTask& task, Stream stream) {
 Status launch_norm(const NormTask& task, Stream stream) {
   if (task.rows == 0) return 0;
   norm_kernel<<<task.rows, kThreads, 0, stream>>>(task);
+  return cudaGetLastError();
+}
+
+Status launch_norm_heads(const NormHeadsTask& task, Stream stream) {
+  if (task.rows == 0) return 0;
+  const dim3 grid(task.rows, task.heads + task.kv_heads);
+  if (task.qkv_f16 != nullptr)
+    norm_heads_kernel<<<grid, kWarp, 0, stream>>>(task, task.qkv_f16);
+  else
+    norm_heads_kernel<<<grid, kWarp, 0, stream>>>(task, task.qkv);
   return cudaGetLastError();
 }
 

@@ -129,6 +129,20 @@ struct NormTask {
 };
 Status launch_norm(const NormTask& task, Stream stream);
 
+// Heads of Q and K, in place: block (row, head).
+struct NormHeadsTask {
+  float* qkv = nullptr;         // [rows, (heads + 2 kv_heads) * head_dim]
+  uint16_t* qkv_f16 = nullptr;  // instead of qkv
+  int rows = 0;
+  int heads = 0;
+  int kv_heads = 0;
+  int head_dim = 0;
+  const float* q_gain = nullptr;  // [head_dim]
+  const float* k_gain = nullptr;
+  float epsilon = 0;
+};
+Status launch_norm_heads(const NormHeadsTask& task, Stream stream);
+
 struct GateTask {
   const float* x = nullptr;         // [rows, 2 k], gate first
   const uint16_t* x_f16 = nullptr;  // instead of x
@@ -224,6 +238,7 @@ struct AttentionTask {
   int hadamard = 0;
   const float* key_offset = nullptr;  // [kv_heads, head_dim], may be null
   float kv_clip = 1;                  // of sides with 4 bits
+  int window = 0;                     // positions that a query reads; 0: all up to its own
   const RowPlace* places = nullptr;   // [rows]
   KvView cache;
   int has_open_page = 0;

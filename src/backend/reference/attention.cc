@@ -199,13 +199,14 @@ void ReferenceBackend::attention(const AttentionArgs& args) {
       }
     for (int position = sequence.position; position < end; ++position) {
       const int row = sequence.row_begin + position - sequence.position;
+      const int oldest = args.window > 0 ? std::max(0, position + 1 - args.window) : 0;
       const int own = layout.open_page ? position - position % layout.tokens : position + 1;
       if (layout.open_page) store(Cache::open_page(args, sequence), row, position);
       std::vector<float> out(static_cast<size_t>(args.heads) * d);
       for (int head = 0; head < args.heads; ++head) {
         const int kv_head = head / group;
         std::vector<std::vector<float>> k, v;
-        for (int p = 0; p <= position; ++p) {
+        for (int p = oldest; p <= position; ++p) {
           const size_t at = static_cast<size_t>(kv_head) * end + p;
           if (p < own) {
             k.push_back(keys[at]);

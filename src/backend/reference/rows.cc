@@ -77,6 +77,20 @@ void ReferenceBackend::norm(const NormArgs& args) {
   }
 }
 
+void ReferenceBackend::norm_heads(const NormHeadsArgs& args) {
+  check(args.qkv_f16 == nullptr, "reference takes rows in f32");
+  const int d = args.head_dim, normed = args.heads + args.kv_heads;
+  for (int row = 0; row < args.rows; ++row)
+    for (int head = 0; head < normed; ++head) {
+      float* x = args.qkv + (int64_t{row} * (normed + args.kv_heads) + head) * d;
+      const float* gain = head < args.heads ? args.q_gain : args.k_gain;
+      double squares = 0;
+      for (int i = 0; i < d; ++i) squares += double{x[i]} * double{x[i]};
+      const float inv = static_cast<float>(1.0 / std::sqrt(squares / d + double{args.epsilon}));
+      for (int i = 0; i < d; ++i) x[i] = (x[i] * inv) * gain[i];
+    }
+}
+
 void ReferenceBackend::quantize(const QuantizeArgs& args) {
   for (int row = 0; row < args.y.rows; ++row)
     quantize_row(row_at(args.x, row, args.y.spec->k()), args.y, row);

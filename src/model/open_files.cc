@@ -1,0 +1,56 @@
+#include "model/open_files.h"
+
+#include <string>
+#include <vector>
+
+#include "base/error.h"
+#include "model/config.h"
+#include "model/scheme.h"
+
+namespace atom::model {
+namespace {
+
+using checkpoint::ModelFiles;
+
+struct Part {
+  const char* module;
+  int rows;
+};
+
+void split(ModelFiles& files, int layer, const char* fused, const std::vector<Part>& parts) {
+  const std::string name = module_name(layer, fused) + ".weight";
+  if (const std::string bias = module_name(layer, fused) + ".bias"; files.has(bias))
+    fail("{}: tensor \"{}\" is not supported: linears that are stored as one have no biases",
+         files.folder().string(), bias);
+  if (!files.has(name)) return;  // written by Atom: apart already
+  std::vector<ModelFiles::RowPart> rows;
+  for (const Part& part : parts)
+    rows.push_back({module_name(layer, part.module) + ".weight", int64_t{part.rows}});
+  files.split_rows(name, rows);
+}
+
+bool is_fused(const Json& config) {
+  const auto names = config.find("architectures");
+  if (names == config.end() || !names->is_array() || names->empty()) return false;
+  for (const std::string& known : supported_architectures())
+    if (names->front() == known) return find_family(known, "").fused;
+  return false;
+}
+
+}  // namespace
+
+ModelFiles open_files(const std::filesystem::path& folder) {
+  ModelFiles files = ModelFiles::open(folder);
+  if (!is_fused(files.config())) return files;
+  const ModelConfig config = parse_config(files.config(), (folder / "config.json").string());
+  const int queries = config.attention_size(), keys = config.kv_heads * config.head_dim;
+  for (int i = 0; i < config.layers; ++i) {
+    split(files, i, "self_attn.qkv_proj",
+          {{"self_attn.q_proj", queries}, {"self_attn.k_proj", keys}, {"self_attn.v_proj", keys}});
+    split(files, i, "mlp.gate_up_proj",
+          {{"mlp.gate_proj", config.intermediate}, {"mlp.up_proj", config.intermediate}});
+  }
+  return files;
+}
+
+}  // namespace atom::model

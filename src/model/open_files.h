@@ -1,0 +1,18 @@
+// Opens a model folder as the rest of src/model reads it: with a tensor for each linear. Families that store several linears
+// in one (Phi-3: qkv_proj, gate_up_proj) get the names of the others; their rows are looked at where they lie.
+//
+//   const checkpoint::ModelFiles files = model::open_files("models/phi-3");
+//   files.tensor("model.layers.0.self_attn.q_proj.weight");   // the first rows of qkv_proj.weight
+#pragma once
+
+#include <filesystem>
+
+#include "checkpoint/model_files.h"
+
+namespace atom::model {
+
+// Error: as ModelFiles::open and, for a folder with fused tensors, as parse_config, or one that has other rows than
+// config.json asks for.
+checkpoint::ModelFiles open_files(const std::filesystem::path& folder);
+
+}  // namespace atom::model

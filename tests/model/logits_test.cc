@@ -88,7 +88,7 @@ struct Case {
   std::string backend;
 };
 
-class Logits : public testing::TestWithParam<Case> {
+class Logits : public ::testing::TestWithParam<Case> {
  protected:
   void compare(const std::filesystem::path& folder, const Expected& expected) {
     Executor executor({.threads = 2});
@@ -117,13 +117,13 @@ std::vector<Case> cases() {
   return out;
 }
 
-std::string case_name(const testing::TestParamInfo<Case>& info) {
+std::string case_name(const ::testing::TestParamInfo<Case>& info) {
   std::string name = info.param.model + "_" + info.param.backend;
   std::replace(name.begin(), name.end(), '-', '_');
   return name;
 }
 
-INSTANTIATE_TEST_SUITE_P(Fixtures, Logits, testing::ValuesIn(cases()), case_name);
+INSTANTIATE_TEST_SUITE_P(Fixtures, Logits, ::testing::ValuesIn(cases()), case_name);
 
 // The trained reference models: the shipped one always, the others where ATOM_SHARED_DATA points at
 // them.
@@ -142,8 +142,9 @@ TEST_P(TrainedLogits, EqualTransformers) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Models, TrainedLogits,
-                         testing::Values(Case{"ref-dense-11m", "cpu"}, Case{"ref-dense-28m", "cpu"},
-                                         Case{"ref-moe-24m", "cpu"}),
+                         ::testing::Values(Case{"ref-dense-11m", "cpu"},
+                                           Case{"ref-dense-28m", "cpu"},
+                                           Case{"ref-moe-24m", "cpu"}),
                          case_name);
 
 }  // namespace

@@ -11,7 +11,7 @@
 #include "session.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::ablation {
 namespace {
 
 struct Options {
@@ -249,7 +249,7 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_ablation(Program& program, CLI::App& parent) {
+void add(Program& program, CLI::App& parent) {
   CLI::App& verb = add_verb(
       parent,
       {.name = "ablation",
@@ -295,4 +295,4 @@ void add_ablation(Program& program, CLI::App& parent) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::ablation

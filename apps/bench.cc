@@ -9,10 +9,10 @@ void add_bench(Program& program) {
       {.name = "bench",
        .text = "Time operations (ops), decoding (step), throughput, a server (serve)",
        .footer = ""});
-  add_bench_ops(program, bench);
-  add_bench_serve(program, bench);
-  add_bench_step(program, bench);
-  add_bench_throughput(program, bench);
+  bench_ops::add(program, bench);
+  bench_serve::add(program, bench);
+  bench_step::add(program, bench);
+  bench_throughput::add(program, bench);
 }
 
 }  // namespace atom::app

@@ -14,7 +14,7 @@
 #include "timing/memory.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::bench_ops {
 namespace {
 
 const std::vector<std::string> kOps = {"linear", "chain",    "chain+producers", "norm",
@@ -351,7 +351,7 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_bench_ops(Program& program, CLI::App& parent) {
+void add(Program& program, CLI::App& parent) {
   CLI::App& verb =
       add_verb(parent, {.name = "ops",
                         .text = "Operations at the shapes of models, against a library",
@@ -381,4 +381,4 @@ void add_bench_ops(Program& program, CLI::App& parent) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::bench_ops

@@ -6,7 +6,7 @@
 #include "session.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::bench_serve {
 namespace {
 
 struct Options {
@@ -143,7 +143,7 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_bench_serve(Program& program, CLI::App& parent) {
+void add(Program& program, CLI::App& parent) {
   CLI::App& verb = add_verb(
       parent,
       {.name = "serve",
@@ -197,4 +197,4 @@ void add_bench_serve(Program& program, CLI::App& parent) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::bench_serve

@@ -9,7 +9,7 @@
 #include "timing/step.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::bench_step {
 namespace {
 
 struct Options {
@@ -210,7 +210,7 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_bench_step(Program& program, CLI::App& parent) {
+void add(Program& program, CLI::App& parent) {
   CLI::App& verb = add_verb(
       parent,
       {.name = "step",
@@ -256,4 +256,4 @@ void add_bench_step(Program& program, CLI::App& parent) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::bench_step

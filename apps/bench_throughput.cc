@@ -14,7 +14,7 @@
 #include "timing/throughput.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::bench_throughput {
 namespace {
 
 struct Options {
@@ -279,7 +279,7 @@ constexpr const char* kFooter =
 
 }  // namespace
 
-void add_bench_throughput(Program& program, CLI::App& parent) {
+void add(Program& program, CLI::App& parent) {
   CLI::App& verb = add_verb(parent, {.name = "throughput",
                                      .text = "Tokens a second within a budget of memory, by format",
                                      .footer = kFooter});
@@ -312,4 +312,4 @@ void add_bench_throughput(Program& program, CLI::App& parent) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::bench_throughput

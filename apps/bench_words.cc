@@ -44,12 +44,6 @@ model::ModelConfig config_of(const PublicShape& shape) {
   return config;
 }
 
-std::string joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
-}
-
 NamedShape shape_of(const std::string& option, const std::string& word) {
   for (const PublicShape& shape : kShapes)
     if (word == shape.name) return {word, config_of(shape)};

@@ -15,7 +15,7 @@
 #include "text/unicode.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::chat {
 namespace {
 
 struct Options {
@@ -230,7 +230,7 @@ void add_sampling_options(CLI::App& verb, Options& options) {
 
 }  // namespace
 
-void add_chat(Program& program) {
+void add(Program& program) {
   CLI::App& verb = add_verb(
       program.app(),
       {.name = "chat",
@@ -262,4 +262,4 @@ void add_chat(Program& program) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::chat

@@ -14,7 +14,7 @@ namespace {
 constexpr double kListSeconds = 60;     // for the list of models
 constexpr double kAnswerSeconds = 600;  // without a byte of an answer
 constexpr size_t kShown = 200;          // characters of an answer that is no JSON
-constexpr int kDepth = 32;
+constexpr int kAnswerDepth = 32;
 
 class UrlServer : public ChatServer {
  public:
@@ -37,7 +37,7 @@ class UrlServer : public ChatServer {
 std::string first_model(const LoadClientOptions& options) {
   const LoadClient::Answer answer = LoadClient(options).get("/v1/models");
   if (answer.status != 200) fail("{}", server_error(answer.status, answer.body));
-  const Json models = parse_json(answer.body, {.source = "/v1/models", .max_depth = kDepth});
+  const Json models = parse_json(answer.body, {.source = "/v1/models", .max_depth = kAnswerDepth});
   const auto data = models.is_object() ? models.find("data") : models.end();
   if (data == models.end() || !data->is_array() || data->empty())
     fail("/v1/models names no model; --model gives a name");
@@ -49,7 +49,7 @@ std::string first_model(const LoadClientOptions& options) {
 std::string error_message(std::string_view json) {
   Json value;
   try {
-    value = parse_json(json, {.max_depth = kDepth});
+    value = parse_json(json, {.max_depth = kAnswerDepth});
   } catch (const Error&) {
     return {};
   }

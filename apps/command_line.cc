@@ -17,12 +17,6 @@ constexpr size_t kNameColumns = 26;
 constexpr const char* kGeneral = "General";
 constexpr const char* kConfig = "--config";
 
-std::string joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
-}
-
 class HelpFormatter : public CLI::Formatter {
  public:
   HelpFormatter() {
@@ -132,6 +126,12 @@ std::string parser_sentence(const CLI::ParseError& error, const CLI::App& app) {
 }
 
 }  // namespace
+
+std::string joined(const std::vector<std::string>& words) {
+  std::string text;
+  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
+  return text;
+}
 
 Program::Program(const Texts& texts) : app_(std::make_unique<CLI::App>(texts.description)) {
   app_->name(texts.name);

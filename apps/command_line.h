@@ -124,6 +124,8 @@ CLI::Option* number_option(CLI::App& verb, const std::string& name, std::optiona
 int64_t parse_whole(const std::string& name, const std::string& word, const WholeRange& range);
 double parse_number(const std::string& name, const std::string& word, const NumberRange& range);
 
+std::string joined(const std::vector<std::string>& words);  // "a, b"
+
 // "--max-tokens" -> "ATOM_MAX_TOKENS"
 std::string environment_name(std::string_view option);
 

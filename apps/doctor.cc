@@ -13,7 +13,7 @@
 #include "session.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::doctor {
 namespace {
 
 struct Options {
@@ -208,12 +208,6 @@ std::string build_text() {
   return text;
 }
 
-std::string joined(const std::vector<std::string>& words) {
-  std::string text;
-  for (const std::string& word : words) text += (text.empty() ? "" : ", ") + word;
-  return text;
-}
-
 std::vector<Fact> machine_facts(const Machine& machine, int threads) {
   std::string limit = machine.memory_limit;
   if (limit.empty() || limit == "max")
@@ -314,7 +308,7 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_doctor(Program& program) {
+void add(Program& program) {
   CLI::App& verb = add_verb(
       program.app(),
       {.name = "doctor",
@@ -331,4 +325,4 @@ void add_doctor(Program& program) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::doctor

@@ -8,9 +8,9 @@ void add_eval(Program& program) {
       program.app(), {.name = "eval",
                       .text = "Measure a model: perplexity (ppl), KL divergence (kld), ablation",
                       .footer = ""});
-  add_perplexity(program, eval);
-  add_divergence(program, eval);
-  add_ablation(program, eval);
+  perplexity::add(program, eval);
+  divergence::add(program, eval);
+  ablation::add(program, eval);
 }
 
 }  // namespace atom::app

@@ -11,7 +11,7 @@
 #include "text/unicode.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::generate {
 namespace {
 
 constexpr int kMaxTokens = 128;
@@ -171,7 +171,7 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_generate(Program& program) {
+void add(Program& program) {
   CLI::App& verb = add_verb(
       program.app(),
       {.name = "generate",
@@ -214,4 +214,4 @@ void add_generate(Program& program) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::generate

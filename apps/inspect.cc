@@ -8,7 +8,7 @@
 #include "session.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::inspect {
 namespace {
 
 struct Options {
@@ -346,7 +346,7 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_inspect(Program& program) {
+void add(Program& program) {
   CLI::App& verb = add_verb(
       program.app(),
       {.name = "inspect",
@@ -370,4 +370,4 @@ void add_inspect(Program& program) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::inspect

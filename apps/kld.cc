@@ -7,7 +7,7 @@
 #include "session.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::divergence {
 namespace {
 
 struct Options {
@@ -196,7 +196,7 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_divergence(Program& program, CLI::App& parent) {
+void add(Program& program, CLI::App& parent) {
   CLI::App& verb = add_verb(
       parent,
       {.name = "kld",
@@ -233,4 +233,4 @@ void add_divergence(Program& program, CLI::App& parent) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::divergence

@@ -32,14 +32,14 @@ int run(int argc, char** argv) {
        .version = ATOM_VERSION,
        .description = "4-bit weights, activations and KV-cache for large language models",
        .footer = kFooter});
-  add_quantize(program);
+  quantize::add(program);
   add_eval(program);
-  add_generate(program);
-  add_serve(program);
-  add_chat(program);
-  add_inspect(program);
-  add_verify(program);
-  add_doctor(program);
+  generate::add(program);
+  serve::add(program);
+  chat::add(program);
+  inspect::add(program);
+  verify::add(program);
+  doctor::add(program);
   add_bench(program);
   const int code = program.run(argc, argv);
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) fail("cannot write to the standard output");

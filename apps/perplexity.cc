@@ -5,7 +5,7 @@
 #include "session.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::perplexity {
 namespace {
 
 struct Options {
@@ -81,7 +81,7 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_perplexity(Program& program, CLI::App& parent) {
+void add(Program& program, CLI::App& parent) {
   CLI::App& verb = add_verb(
       parent,
       {.name = "ppl",
@@ -111,4 +111,4 @@ void add_perplexity(Program& program, CLI::App& parent) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::perplexity

@@ -12,7 +12,7 @@
 #include "session.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::quantize {
 namespace {
 
 struct Options {
@@ -255,7 +255,7 @@ void add_calibration_options(CLI::App& verb, Options& options) {
 
 }  // namespace
 
-void add_quantize(Program& program) {
+void add(Program& program) {
   CLI::App& verb = add_verb(
       program.app(),
       {.name = "quantize",
@@ -291,4 +291,4 @@ void add_quantize(Program& program) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::quantize

@@ -15,7 +15,7 @@
 #include "text/chat_template.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::serve {
 namespace {
 
 constexpr double kDrainSeconds = 30;
@@ -198,7 +198,7 @@ int run(const ServeOptions& options, const std::function<void()>& before_step) {
 
 }  // namespace
 
-void add_serve(Program& program, std::function<void()> before_step) {
+void add(Program& program, std::function<void()> before_step) {
   CLI::App& verb = add_verb(
       program.app(),
       {.name = "serve",
@@ -231,4 +231,4 @@ void add_serve(Program& program, std::function<void()> before_step) {
          [options, before_step = std::move(before_step)] { return run(*options, before_step); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::serve

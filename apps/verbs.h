@@ -1,26 +1,56 @@
-// The verbs of the program; each adds its options and what it runs.
+// The verbs of the program. Each has a namespace of its own, where add() adds its options and what it runs: each has its
+// Options and its run(), and a unity build compiles several of them as one file.
 #pragma once
 
 #include "command_line.h"
 
 namespace atom::app {
 
-void add_quantize(Program& program);
-void add_eval(Program& program);                          // ppl, kld and ablation
-void add_perplexity(Program& program, CLI::App& parent);  // eval ppl
-void add_divergence(Program& program, CLI::App& parent);  // eval kld
-void add_ablation(Program& program, CLI::App& parent);    // eval ablation
-void add_generate(Program& program);
+void add_eval(Program& program);   // its verbs: perplexity, divergence, ablation
+void add_bench(Program& program);  // its verbs: bench_*
+
+namespace quantize {
+void add(Program& program);
+}
+namespace perplexity {
+void add(Program& program, CLI::App& parent);  // eval ppl
+}
+namespace divergence {
+void add(Program& program, CLI::App& parent);  // eval kld
+}
+namespace ablation {
+void add(Program& program, CLI::App& parent);  // eval ablation
+}
+namespace generate {
+void add(Program& program);
+}
+namespace serve {
 // before_step: of tests, which make a server fail; see serving::EngineThreadOptions.
-void add_serve(Program& program, std::function<void()> before_step = {});
-void add_chat(Program& program);
-void add_inspect(Program& program);
-void add_verify(Program& program);
-void add_bench_serve(Program& program, CLI::App& parent);  // bench serve
-void add_doctor(Program& program);
-void add_bench(Program& program);                               // ops, step and throughput
-void add_bench_ops(Program& program, CLI::App& parent);         // bench ops
-void add_bench_step(Program& program, CLI::App& parent);        // bench step
-void add_bench_throughput(Program& program, CLI::App& parent);  // bench throughput
+void add(Program& program, std::function<void()> before_step = {});
+}  // namespace serve
+namespace chat {
+void add(Program& program);
+}
+namespace inspect {
+void add(Program& program);
+}
+namespace verify {
+void add(Program& program);
+}
+namespace doctor {
+void add(Program& program);
+}
+namespace bench_ops {
+void add(Program& program, CLI::App& parent);  // bench ops
+}
+namespace bench_serve {
+void add(Program& program, CLI::App& parent);  // bench serve
+}
+namespace bench_step {
+void add(Program& program, CLI::App& parent);  // bench step
+}
+namespace bench_throughput {
+void add(Program& program, CLI::App& parent);  // bench throughput
+}
 
 }  // namespace atom::app

@@ -4,7 +4,7 @@
 #include "session.h"
 #include "verbs.h"
 
-namespace atom::app {
+namespace atom::app::verify {
 namespace {
 
 struct Options {
@@ -51,7 +51,7 @@ int run(const Options& options) {
 
 }  // namespace
 
-void add_verify(Program& program) {
+void add(Program& program) {
   CLI::App& verb = add_verb(
       program.app(),
       {.name = "verify",
@@ -68,4 +68,4 @@ void add_verify(Program& program) {
   on_run(program, verb, [options] { return run(*options); });
 }
 
-}  // namespace atom::app
+}  // namespace atom::app::verify

@@ -6,7 +6,6 @@ file(GLOB benches CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/bench/cuda/*.cu)
 file(GLOB host CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/backend/cuda/hopper_*.cc)
 add_library(atom_cuda_archive STATIC EXCLUDE_FROM_ALL ${host} $<TARGET_OBJECTS:atom_cuda_kernels>
             $<TARGET_OBJECTS:atom_cuda_hopper>)
-set_target_properties(atom_cuda_archive PROPERTIES UNITY_BUILD OFF)
 target_include_directories(atom_cuda_archive PUBLIC ${PROJECT_SOURCE_DIR} ${PROJECT_SOURCE_DIR}/src)
 target_link_libraries(atom_cuda_archive PUBLIC CUDA::cudart_static)
 if(NOT CMAKE_CUDA20_STANDARD_COMPILE_OPTION)  # CMake 3.25 does not know that nvcc has it

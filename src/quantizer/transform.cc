@@ -16,7 +16,7 @@ namespace {
 using model::LinearTensors;
 using Matrix = std::vector<double>;
 
-size_t index(int64_t row, int64_t column, int64_t width) {
+size_t flat_index(int64_t row, int64_t column, int64_t width) {
   return static_cast<size_t>(row * width + column);
 }
 
@@ -134,7 +134,7 @@ void apply_transform(const LayerTransform& transform, const model::ModelConfig& 
     Values q(layer.q), k(layer.k);
     for (int h = 0; h < config.kv_heads; ++h)
       for (int i = 0; i < d; ++i) {
-        const double factor = transform.key[index(h, i % half, half)];
+        const double factor = transform.key[flat_index(h, i % half, half)];
         k.scale_row(h * d + i, factor);
         for (int s = h * sharing; s < (h + 1) * sharing; ++s) q.scale_row(s * d + i, 1 / factor);
       }
@@ -172,7 +172,7 @@ LayerOrders make_orders(const LayerTransform& transform, const model::ModelConfi
       const Matrix a(value.begin(), value.end());
       spread = multiply(multiply(a, spread, d), transpose(a, d), d);
     }
-    for (int i = 0; i < d; ++i) out.push_back(spread[index(i, i, d)]);
+    for (int i = 0; i < d; ++i) out.push_back(spread[flat_index(i, i, d)]);
   }
   orders.out = energy_order(out);
   for (size_t e = 0; e < moments.down().size(); ++e) {

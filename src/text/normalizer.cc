@@ -23,23 +23,27 @@ class SequenceNormalizer final : public Normalizer {
 };
 
 // Recursion is bounded by the depth limit of the JSON parser.
-NormalizerPtr make_sequence(const Json& json, std::string_view source) {
+NormalizerPtr make_normalizer_sequence(const Json& json, std::string_view source) {
   return std::make_unique<SequenceNormalizer>(
       make_parts(json, {"normalizers", source}, &make_normalizer));
 }
 
-constexpr Factory<Normalizer> kFactories[] = {
-    {"Sequence", &make_sequence}, {"Prepend", &make_prepend},
-    {"Replace", &make_replace},   {"NFC", &make_nfc},
-    {"NFD", &make_nfd},           {"NFKC", &make_nfkc},
-    {"NFKD", &make_nfkd},         {"Lowercase", &make_lowercase},
+constexpr Factory<Normalizer> kNormalizers[] = {
+    {"Sequence", &make_normalizer_sequence},
+    {"Prepend", &make_prepend},
+    {"Replace", &make_replace},
+    {"NFC", &make_nfc},
+    {"NFD", &make_nfd},
+    {"NFKC", &make_nfkc},
+    {"NFKD", &make_nfkd},
+    {"Lowercase", &make_lowercase},
     {"Strip", &make_strip},
 };
 
 }  // namespace
 
 std::unique_ptr<const Normalizer> make_normalizer(const Json& json, std::string_view source) {
-  return make_component<Normalizer>(json, source, kFactories);
+  return make_component<Normalizer>(json, source, kNormalizers);
 }
 
 void check_growth(size_t bytes, size_t max_bytes, std::string_view source) {

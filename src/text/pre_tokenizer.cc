@@ -21,16 +21,20 @@ class SequencePreTokenizer final : public PreTokenizer {
 };
 
 // Recursion is bounded by the depth limit of the JSON parser.
-PreTokenizerPtr make_sequence(const Json& json, std::string_view source) {
+PreTokenizerPtr make_pre_tokenizer_sequence(const Json& json, std::string_view source) {
   return std::make_unique<SequencePreTokenizer>(
       make_parts(json, {"pretokenizers", source}, &make_pre_tokenizer));
 }
 
-constexpr Factory<PreTokenizer> kFactories[] = {
-    {"Sequence", &make_sequence},     {"Split", &make_split},
-    {"ByteLevel", &make_byte_level},  {"Metaspace", &make_metaspace},
-    {"Digits", &make_digits},         {"Punctuation", &make_punctuation},
-    {"Whitespace", &make_whitespace}, {"WhitespaceSplit", &make_whitespace_split},
+constexpr Factory<PreTokenizer> kPreTokenizers[] = {
+    {"Sequence", &make_pre_tokenizer_sequence},
+    {"Split", &make_split},
+    {"ByteLevel", &make_byte_level},
+    {"Metaspace", &make_metaspace},
+    {"Digits", &make_digits},
+    {"Punctuation", &make_punctuation},
+    {"Whitespace", &make_whitespace},
+    {"WhitespaceSplit", &make_whitespace_split},
 };
 
 }  // namespace
@@ -42,7 +46,7 @@ Pieces whole_text(std::string text, const PieceLimits& limits) {
 }
 
 std::unique_ptr<const PreTokenizer> make_pre_tokenizer(const Json& json, std::string_view source) {
-  return make_component<PreTokenizer>(json, source, kFactories);
+  return make_component<PreTokenizer>(json, source, kPreTokenizers);
 }
 
 }  // namespace atom::text

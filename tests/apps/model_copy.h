@@ -49,4 +49,11 @@ class ModelCopy {
   std::filesystem::path folder_;
 };
 
+// The shipped model without all but its first two layers, for what is done to one layer after the other: a third of the time.
+inline ModelCopy two_layers(const std::filesystem::path& folder) {
+  ModelCopy copy(folder, shipped_model());
+  copy.edit_config([](Json& config) { config["num_hidden_layers"] = 2; });
+  return copy;
+}
+
 }  // namespace atom::testing

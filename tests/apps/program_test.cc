@@ -33,9 +33,10 @@ class ProgramTest : public ::testing::Test {
     delete folder_;
   }
 
-  static Result quantize(const std::string& output, std::vector<std::string> options) {
-    std::vector<std::string> arguments = {
-        "quantize", shipped_model().string(), output, "--samples", "2", "--sequence", "64"};
+  static Result quantize(const std::string& output, std::vector<std::string> options,
+                         const std::string& model = shipped_model().string()) {
+    std::vector<std::string> arguments = {"quantize", model,        output, "--samples",
+                                          "2",        "--sequence", "64"};
     arguments.insert(arguments.end(), options.begin(), options.end());
     return run_program(arguments);
   }
@@ -247,7 +248,8 @@ TEST_F(ProgramTest, ThreadsAndRunsGiveTheSameBytes) {
 
 TEST_F(ProgramTest, FarTooManyKeptChannelsAreClampedWithANotice) {
   const std::string output = (*folder_ / "kept").string();
-  const Result result = quantize(output, {"--kept", "100000"});
+  const ModelCopy model = two_layers(*folder_ / "two");
+  const Result result = quantize(output, {"--kept", "100000"}, model.path());
   EXPECT_EQ(result.code, 0) << result.err;
   EXPECT_NE(result.out.find("100000"), std::string::npos) << result.out;
   EXPECT_NE(result.out.find("clamped"), std::string::npos) << result.out;
@@ -323,12 +325,12 @@ TEST_F(ProgramTest, KilledQuantizationIsResumedToTheSameBytes) {
 }
 
 TEST(AblationTest, HasARowPerStepAndCleansUp) {
-  const TempFolder temporary;
+  const TempFolder temporary, models;
+  const ModelCopy model = two_layers(models / "two");
   const auto ablate = [&](std::vector<std::string> options) {
-    std::vector<std::string> arguments = {"eval",      "ablation",  shipped_model().string(),
-                                          "--text",    text_path(), "--context",
-                                          "64",        "--windows", "1",
-                                          "--samples", "1",         "--sequence",
+    std::vector<std::string> arguments = {"eval",      "ablation",  model.path(), "--text",
+                                          text_path(), "--context", "64",         "--windows",
+                                          "1",         "--samples", "1",          "--sequence",
                                           "64",        "--json",    "--quiet"};
     arguments.insert(arguments.end(), options.begin(), options.end());
     Json json = json_of(run_program(Invocation{

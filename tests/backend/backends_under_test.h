@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <ostream>
 #include <span>
@@ -26,6 +27,9 @@
 #include "base/executor.h"
 
 namespace atom::backend {
+
+inline constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
+inline constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 inline Executor& three_threads() {
   static Executor pool(

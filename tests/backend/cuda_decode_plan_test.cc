@@ -16,9 +16,9 @@ namespace {
 using RowHead = std::pair<int, int>;
 
 // What the kernel reads of a plan in memory that is as large as its layout says, and what it makes of that.
-class Plan {
+class DecodedPlan {
  public:
-  Plan(const std::vector<DecodeRow>& rows, const DecodePlanShape& shape)
+  DecodedPlan(const std::vector<DecodeRow>& rows, const DecodePlanShape& shape)
       : layout_(decode_plan_layout(shape, limits_of(rows, shape))),
         heads_(shape.heads),
         memory_(static_cast<size_t>(layout_.bytes) + kGuard, kFill) {
@@ -105,17 +105,18 @@ class Plan {
 
 struct Part {
   int block, warp, order;
-  Plan::Segment segment;
+  DecodedPlan::Segment segment;
   bool whole, piece;  // where its result goes; otherwise a slot
   int slot() const { return 2 * warp + (segment.last ? 1 : 0); }
 };
 
 // The segments of each row and head by their first units.
-std::map<RowHead, std::map<int, Part>> parts_of(const Plan& plan, const DecodePlanShape& shape) {
+std::map<RowHead, std::map<int, Part>> parts_of(const DecodedPlan& plan,
+                                                const DecodePlanShape& shape) {
   std::map<RowHead, std::map<int, Part>> parts;
   for (int w = 0; w < shape.blocks * kDecodeWarps; ++w) {
     int order = 0;
-    for (const Plan::Segment& s : plan.segments(w)) {
+    for (const DecodedPlan::Segment& s : plan.segments(w)) {
       const bool whole = s.unit == 0 && s.count == s.record->units;
       const Part part{w / kDecodeWarps,         w % kDecodeWarps, order++, s, whole,
                       !whole && shape.split > 0};
@@ -132,7 +133,7 @@ std::vector<DecodeRow> rows_of(const std::vector<int>& contexts) {
 }
 
 // The block's merge of a row and head.
-const DecodeMerge* merge_of(const Plan& plan, int block, const RowHead& which) {
+const DecodeMerge* merge_of(const DecodedPlan& plan, int block, const RowHead& which) {
   for (const DecodeMerge& m : plan.merges(block))
     if (RowHead(m.row, m.head) == which) return &m;
   return nullptr;
@@ -152,7 +153,7 @@ void check_slots(const DecodeMerge& merge, const std::vector<const Part*>& group
   EXPECT_EQ(static_cast<int>(warps.size()), merge.warps);
 }
 
-void check_partials(const Plan& plan, const DecodePlanShape& shape,
+void check_partials(const DecodedPlan& plan, const DecodePlanShape& shape,
                     const std::map<int, Part>& parts, const RowHead& which, std::set<int>* pieces) {
   std::map<int, std::vector<const Part*>> by_block;
   for (const auto& [unit, part] : parts) by_block[part.block].push_back(&part);
@@ -198,7 +199,7 @@ void check(const std::vector<int>& contexts, const DecodePlanShape& shape) {
   SCOPED_TRACE(::testing::Message() << contexts.size() << " rows, " << shape.heads << " heads, "
                                     << shape.blocks << " blocks, split " << shape.split);
   const std::vector<DecodeRow> rows = rows_of(contexts);
-  const Plan plan(rows, shape);
+  const DecodedPlan plan(rows, shape);
   const auto parts = parts_of(plan, shape);
   std::set<int> pieces;
   for (size_t row = 0; row < rows.size(); ++row) {
@@ -268,13 +269,13 @@ TEST(DecodePlan, UnitsSuitTheirBytes) {
 }
 
 TEST(DecodePlan, TakesNothingForNothing) {
-  EXPECT_EQ(Plan({}, {.heads = 4, .blocks = 8}).blocks(), 0);
-  EXPECT_EQ(Plan(rows_of({0, 0}), {.heads = 4, .blocks = 8}).blocks(), 0);
+  EXPECT_EQ(DecodedPlan({}, {.heads = 4, .blocks = 8}).blocks(), 0);
+  EXPECT_EQ(DecodedPlan(rows_of({0, 0}), {.heads = 4, .blocks = 8}).blocks(), 0);
 }
 
 // 64 rows of 16 pages for 8 heads on 132 blocks: 128 blocks with 4 rows and heads each need no merging across blocks.
 TEST(DecodePlan, EndsBlocksAtEndsOfRows) {
-  const Plan plan(rows_of(std::vector<int>(64, 1024)), {.heads = 8, .blocks = 132});
+  const DecodedPlan plan(rows_of(std::vector<int>(64, 1024)), {.heads = 8, .blocks = 132});
   EXPECT_EQ(plan.blocks(), 128);
   for (int block = 0; block < 132; ++block)
     for (const DecodeMerge& merge : plan.merges(block)) EXPECT_LT(merge.piece, 0);
@@ -284,7 +285,7 @@ TEST(DecodePlan, EndsBlocksAtEndsOfRows) {
 TEST(DecodePlan, SplitsARowAlikeInEveryBatch) {
   const auto cuts = [](const std::vector<int>& contexts) {
     const DecodePlanShape shape{.heads = 2, .blocks = 20, .split = 3};
-    const Plan plan(rows_of(contexts), shape);
+    const DecodedPlan plan(rows_of(contexts), shape);
     std::vector<std::pair<int, int>> found;
     auto parts = parts_of(plan, shape);
     for (const auto& [unit, part] : parts[{0, 1}]) found.push_back({unit, part.segment.count});
@@ -298,7 +299,7 @@ TEST(DecodePlan, KnowsTheFirstPages) {
   for (int i = 0; i < 40; ++i) ids[static_cast<size_t>(i)] = 100 + i;
   const std::vector<DecodeRow> rows = {{.context = 40 * 64, .ids = ids.data()}, {.context = 640}};
   const DecodePlanShape shape{.heads = 2, .blocks = 3};
-  const Plan plan(rows, shape);
+  const DecodedPlan plan(rows, shape);
   const auto all = parts_of(plan, shape);
   for (const auto& [which, parts] : all)
     for (const auto& [unit, part] : parts) {

@@ -177,7 +177,7 @@ TEST(PlanFile, SurvivesDamage) {
   EXPECT_GT(accepted, 100);  // blanks, other numbers
 }
 
-hopper::Weight weight_of(int n, int k, bool grouped = false) {
+hopper::Weight weight_of_size(int n, int k, bool grouped = false) {
   hopper::Weight w;
   w.n = n;
   w.slots4 = (k - 128) / 128;
@@ -196,18 +196,19 @@ std::string chosen(int rows, const hopper::Weight& w, std::span<const MeasuredPl
 TEST(MeasuredPlans, WinOverTheBuiltInOnesUnlessTheseAreNearer) {
   const std::vector<MeasuredPlan> measured = {entry(Kernels::kW4A8, 4096, 4096, 16, kFew16)};
   const auto built_in = [](int rows, int n, int k) {
-    return plan_name(hopper::plan(rows, weight_of(n, k), false, kTunedDevice));
+    return plan_name(hopper::plan(rows, weight_of_size(n, k), false, kTunedDevice));
   };
   ASSERT_NE(built_in(16, 4096, 4096), plan_name(kFew16));
   for (const int rows : {9, 16})
-    EXPECT_EQ(chosen(rows, weight_of(4096, 4096), measured, kTunedDevice), plan_name(kFew16));
-  EXPECT_EQ(chosen(16, weight_of(4160, 4224), measured, kTunedDevice), plan_name(kFew16));
+    EXPECT_EQ(chosen(rows, weight_of_size(4096, 4096), measured, kTunedDevice), plan_name(kFew16));
+  EXPECT_EQ(chosen(16, weight_of_size(4160, 4224), measured, kTunedDevice), plan_name(kFew16));
   // Another class of rows, a shape that the built-in table has, other kernels.
   for (const int rows : {8, 17})
-    EXPECT_EQ(chosen(rows, weight_of(4096, 4096), measured, kTunedDevice),
+    EXPECT_EQ(chosen(rows, weight_of_size(4096, 4096), measured, kTunedDevice),
               built_in(rows, 4096, 4096));
-  EXPECT_EQ(chosen(16, weight_of(12288, 4096), measured, kTunedDevice), built_in(16, 12288, 4096));
-  const hopper::Weight grouped = weight_of(4096, 4096, true);
+  EXPECT_EQ(chosen(16, weight_of_size(12288, 4096), measured, kTunedDevice),
+            built_in(16, 12288, 4096));
+  const hopper::Weight grouped = weight_of_size(4096, 4096, true);
   EXPECT_EQ(chosen(16, grouped, measured, kTunedDevice),
             plan_name(hopper::plan(16, grouped, false, kTunedDevice)));
 }
@@ -216,9 +217,9 @@ TEST(MeasuredPlans, WinOverTheCostModel) {
   const std::vector<MeasuredPlan> measured = {entry(Kernels::kW4A8, 4096, 4096, 16, kFew16)};
   // However far away: nothing else was measured.
   for (const int n : {4096, 64, 100000})
-    EXPECT_EQ(chosen(16, weight_of(n, 4096), measured, kOtherDevice), plan_name(kFew16));
-  EXPECT_EQ(chosen(32, weight_of(4096, 4096), measured, kOtherDevice),
-            chosen(32, weight_of(4096, 4096), {}, kOtherDevice));
+    EXPECT_EQ(chosen(16, weight_of_size(n, 4096), measured, kOtherDevice), plan_name(kFew16));
+  EXPECT_EQ(chosen(32, weight_of_size(4096, 4096), measured, kOtherDevice),
+            chosen(32, weight_of_size(4096, 4096), {}, kOtherDevice));
 }
 
 TEST(MeasuredPlans, TheNearestServes) {
@@ -250,10 +251,10 @@ TEST(MeasuredPlans, ThatDoNotSuitAWeightAreNotTaken) {
   const std::vector<MeasuredPlan> measured = {entry(Kernels::kW4A8, 4096, 4096, 4096, wide),
                                               entry(Kernels::kW4A8, 4096, 4096, 16, kFew16)};
   for (const int n : {4097, 4100}) {  // boxes of results in f16 need n % 8 == 0
-    hopper::Weight odd = weight_of(n, 4096);
+    hopper::Weight odd = weight_of_size(n, 4096);
     EXPECT_EQ(plan(4096, odd, false, {kOtherDevice, measured}).rows, 128) << n;
   }
-  hopper::Weight small = weight_of(4096, 4096);
+  hopper::Weight small = weight_of_size(4096, 4096);
   small.slots4 = 1, small.slots8 = 0;
   EXPECT_EQ(plan(16, small, false, {kOtherDevice, measured}).cluster, 1);
 }
@@ -280,9 +281,10 @@ TEST(MeasuredPlans, InOrderNeverCutK) {
             {.rows = 16, .blocks = 1, .groups = 6, .cluster = 2, .many = false}),
       entry(Kernels::kW4A8, 4096, 4096, 16, kFew16)};
   const Plan grouped =
-      plan_in_order(16, weight_of(4096, 4096, true), false, {kTunedDevice, measured});
+      plan_in_order(16, weight_of_size(4096, 4096, true), false, {kTunedDevice, measured});
   EXPECT_EQ(grouped.groups * grouped.cluster, 1);
-  expect_same(plan_in_order(16, weight_of(4096, 4096), false, {kTunedDevice, measured}), kFew16);
+  expect_same(plan_in_order(16, weight_of_size(4096, 4096), false, {kTunedDevice, measured}),
+              kFew16);
 }
 
 TEST(MeasuredPlans, AreWorthMeasuringWhereTheyCanBeTaken) {
@@ -296,7 +298,7 @@ TEST(MeasuredPlans, AreWorthMeasuringWhereTheyCanBeTaken) {
   for (const int rows : hopper::kTunedRows) {
     for (const int n : {4096, 4097})
       for (const bool grouped : {false, true}) {
-        const hopper::Weight w = weight_of(n, 4096, grouped);
+        const hopper::Weight w = weight_of_size(n, 4096, grouped);
         expect(rows, w, plans_to_measure(rows, w));
       }
     for (const auto kind : {hopper::HalfKind::kF16, hopper::HalfKind::kInt4}) {

@@ -19,8 +19,6 @@ using atom::testing::same_bits;
 using atom::testing::same_values;
 using format::KvKind;
 
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-
 // Every head arrangement, head_dim and KV format, with small pages.
 std::vector<AttentionShape> shapes() {
   std::vector<AttentionShape> result;

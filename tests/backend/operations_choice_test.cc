@@ -18,9 +18,6 @@ using atom::testing::between;
 using atom::testing::normal_values;
 using atom::testing::same_bits;
 
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 struct Routed {
   std::vector<int32_t> row_index, row_ends, slots;
   std::vector<float> weights;

@@ -73,9 +73,9 @@ constexpr std::array kFormats = {
 };
 
 constexpr std::array kRows = {1, 2, 3, 5, 63, 64, 65, 127, 129};
-constexpr std::array kOutputs = {1, 15, 16, 17, 130};
+constexpr std::array kOutputCounts = {1, 15, 16, 17, 130};
 constexpr std::array kInputs = {16, 72, 128, 129, 200, 384, 1000};
-constexpr std::array kKept = {0, 16, 32, 128};
+constexpr std::array kKeptCounts = {0, 16, 32, 128};
 
 class Linear : public BackendTest {
  protected:
@@ -124,11 +124,11 @@ class Linear : public BackendTest {
     int turn = 0;
     for (const Formats& formats : kFormats)
       for (const int k : kInputs)
-        for (const int kept : kKept) {
+        for (const int kept : kKeptCounts) {
           if (kept > k) continue;
           const Case c{.formats = formats,
                        .m = kRows[static_cast<size_t>(turn) % kRows.size()],
-                       .n = kOutputs[static_cast<size_t>(turn / 2) % kOutputs.size()],
+                       .n = kOutputCounts[static_cast<size_t>(turn / 2) % kOutputCounts.size()],
                        .k = k,
                        .kept = kept,
                        .has_bias = random.below(2) == 1,
@@ -147,7 +147,7 @@ TEST_P(Linear, IsExactWhereNothingRounds) { check_all(Data::kExact); }
 TEST_P(Linear, TakesEveryNumberOfRowsAndOutputs) {
   Random random(22);
   for (const int m : kRows)
-    for (const int n : kOutputs) {
+    for (const int n : kOutputCounts) {
       check_case({kFormats[11], m, n, 384, 128, true, Then::kAdd, Data::kNormal}, random);
       check_case({kFormats[1], m, n, 200, 0, false, Then::kStore, Data::kNormal}, random);
     }

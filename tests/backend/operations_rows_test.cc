@@ -27,9 +27,6 @@ using format::kF32;
 using format::kInt8;
 using format::Segments;
 
-constexpr float kNaN = std::numeric_limits<float>::quiet_NaN();
-constexpr float kInfinity = std::numeric_limits<float>::infinity();
-
 // Inputs of every kind of consumer, with short last groups and absent segments among them.
 std::vector<Segments> consumers(int k) {
   std::vector<Segments> result;

@@ -36,7 +36,7 @@ const Formats kFormats[] = {
     {"w4a8", format::int4_progressive(128), format::kInt8, 128, format::KvKind::kInt4},
     {"w4a4", format::int4(128), format::int4(128), 128, format::KvKind::kInt4}};
 
-model::ModelConfig config_of() {
+model::ModelConfig wide_config() {
   model::ModelConfig config;
   config.family = &model::find_family("LlamaForCausalLM", "test");
   config.vocabulary = 512;
@@ -53,7 +53,7 @@ model::ModelConfig config_of() {
   return config;
 }
 
-model::Scheme scheme_of(const model::ModelConfig& config, const Formats& formats) {
+model::Scheme scheme_of_formats(const model::ModelConfig& config, const Formats& formats) {
   model::LinearScheme linear{.weight = formats.weight, .input = formats.input};
   linear.kept = formats.kept;
   if (formats.kept > 0) linear.kept_weight = linear.kept_input = format::kInt8;
@@ -143,9 +143,9 @@ TEST_P(BatchInvariance, LogitsDoNotDependOnTheOtherRows) {
   }
   for (const Formats& formats : kFormats) {
     SCOPED_TRACE(formats.name);
-    const model::ModelConfig config = config_of();
+    const model::ModelConfig config = wide_config();
     const model::RandomModel random = model::make_random_model(
-        *backend, {.config = config, .scheme = scheme_of(config, formats)});
+        *backend, {.config = config, .scheme = scheme_of_formats(config, formats)});
     const auto check = [&](const Part& part, const std::vector<std::vector<Part>>& batches) {
       const std::vector<float> alone = logits_of(*random.model, {part}, 0);
       ASSERT_TRUE(std::isfinite(alone[0]));

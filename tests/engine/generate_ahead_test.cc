@@ -46,10 +46,10 @@ class GenerateAhead : public ::testing::Test {
   std::vector<int32_t> prompt_;
 };
 
-const GenerateOptions kGreedy = {.max_tokens = 8, .temperature = 0, .ignore_eos = true};
+const GenerateOptions kGreedyAhead = {.max_tokens = 8, .temperature = 0, .ignore_eos = true};
 
 TEST_F(GenerateAhead, GivesTheSameIds) {
-  run(kGreedy);
+  run(kGreedyAhead);
   for (const uint64_t seed : {1, 2, 3})
     run({.max_tokens = 24,
          .temperature = 1.5f,
@@ -60,7 +60,7 @@ TEST_F(GenerateAhead, GivesTheSameIds) {
 }
 
 TEST_F(GenerateAhead, EnqueuesAStepBeforeItWaitsForTheIdOfTheOneBefore) {
-  GenerateOptions options = kGreedy;
+  GenerateOptions options = kGreedyAhead;
   options.max_tokens = 3;
   options.on_token = [&](int32_t) {
     ahead_.trace.emplace_back("token");
@@ -73,7 +73,7 @@ TEST_F(GenerateAhead, EnqueuesAStepBeforeItWaitsForTheIdOfTheOneBefore) {
 }
 
 TEST_F(GenerateAhead, NeverGoesBeyondTheLastPosition) {
-  GenerateOptions options = kGreedy;
+  GenerateOptions options = kGreedyAhead;
   options.max_tokens = model_->config.max_positions - first_position();
   EXPECT_EQ(run(options).ids.size(), static_cast<size_t>(options.max_tokens));
   EXPECT_EQ(ahead_.last_position, model_->config.max_positions - 2);  // the last id has no step
@@ -85,8 +85,8 @@ TEST_F(GenerateAhead, NeverGoesBeyondTheLastPosition) {
 }
 
 TEST_F(GenerateAhead, TakesAtMostOneStepTooMany) {
-  const std::vector<int32_t> greedy = run(kGreedy).ids;
-  GenerateOptions options = kGreedy;
+  const std::vector<int32_t> greedy = run(kGreedyAhead).ids;
+  GenerateOptions options = kGreedyAhead;
   options.ignore_eos = false;
   options.eos_ids = {greedy[3]};
   const GenerateResult stopped = run(options);
@@ -94,7 +94,7 @@ TEST_F(GenerateAhead, TakesAtMostOneStepTooMany) {
   // The id that ends the text is the (ids + 1)-th; its step was enqueued in vain.
   EXPECT_EQ(ahead_.steps, static_cast<int>(stopped.ids.size()) + 1);
 
-  options = kGreedy;
+  options = kGreedyAhead;
   int seen = 0;
   options.on_token = [&](int32_t) { return ++seen % 3 != 0; };  // both runs stop at their third
   EXPECT_STREQ(run(options).finish_reason, "cancelled");
@@ -105,7 +105,7 @@ TEST_F(GenerateAhead, TakesAtMostOneStepTooMany) {
 TEST_F(GenerateAhead, SaysWhereLogitsAreNotFinite) {
   ahead_.fails_at = 2;
   std::vector<int32_t> seen;
-  GenerateOptions options = kGreedy;
+  GenerateOptions options = kGreedyAhead;
   options.on_token = [&](int32_t id) {
     seen.push_back(id);
     return true;

@@ -257,7 +257,7 @@ struct BadField {
   const char* expected;  // part of the message
 };
 
-class BadConfig : public testing::TestWithParam<BadField> {};
+class BadConfig : public ::testing::TestWithParam<BadField> {};
 
 TEST_P(BadConfig, IsRefusedWithItsValue) {
   Json json = llama();
@@ -269,7 +269,7 @@ TEST_P(BadConfig, IsRefusedWithItsValue) {
 
 INSTANTIATE_TEST_SUITE_P(
     Fields, BadConfig,
-    testing::Values(
+    ::testing::Values(
         BadField{"architectures", {"GPT9"}, "GPT9"},
         BadField{"architectures", Json::array(), "architectures"},
         BadField{"hidden_size", 0, "hidden_size"}, BadField{"hidden_size", -64, "-64"},

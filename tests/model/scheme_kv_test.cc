@@ -14,7 +14,7 @@ namespace {
 
 using format::KvKind;
 
-ModelConfig config() {
+ModelConfig small_config() {
   return parse_config(
       parse_json(R"({"architectures": ["LlamaForCausalLM"], "vocab_size": 100, "hidden_size": 64,
     "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4})"),
@@ -25,7 +25,7 @@ Scheme with_kv(std::vector<KvKind> kv) { return {.quantized = true, .kv = std::m
 
 Scheme parsed(const Json& q) {
   const Json json = {{"quantization_config", q}};
-  return parse_scheme(parse_json(json.dump()), config(), KvKind::kF32, "config.json");
+  return parse_scheme(parse_json(json.dump()), small_config(), KvKind::kF32, "config.json");
 }
 
 TEST(SchemeKv, EveryPairOfLayersSurvives) {
@@ -33,7 +33,7 @@ TEST(SchemeKv, EveryPairOfLayersSurvives) {
   for (const KvKind first : kKinds)
     for (const KvKind second : kKinds) {
       const Scheme scheme = with_kv({first, second});
-      EXPECT_EQ(parsed(scheme_json(scheme, config())).kv, scheme.kv)
+      EXPECT_EQ(parsed(scheme_json(scheme, small_config())).kv, scheme.kv)
           << format::name(first) << " " << format::name(second);
     }
 }
@@ -43,7 +43,7 @@ TEST(SchemeKv, DifferentSidesAreNoKvCacheScheme) {
   Scheme scheme = with_kv({KvKind::kInt8Int4, KvKind::kInt8Int4});
   scheme.kv_clip = 0.95f;
   scheme.open_page = true;
-  const Json q = scheme_json(scheme, config());
+  const Json q = scheme_json(scheme, small_config());
   EXPECT_EQ(q["quant_method"], "atom");
   EXPECT_TRUE(q["kv_cache_scheme"].is_null());
   EXPECT_EQ(q["kv_cache_layers"], Json({"k8v4", "k8v4"}));
@@ -52,17 +52,17 @@ TEST(SchemeKv, DifferentSidesAreNoKvCacheScheme) {
   EXPECT_EQ(back.kv_clip, 0.95f);
   EXPECT_TRUE(back.open_page);
   // What compressed-tensors can say for the linears it cannot for such a cache.
-  for (const std::string& module : linear_modules(config()))
+  for (const std::string& module : linear_modules(small_config()))
     scheme.linears[module] = {.weight = format::int4(128)};
-  EXPECT_EQ(scheme_json(scheme, config())["quant_method"], "atom");
+  EXPECT_EQ(scheme_json(scheme, small_config())["quant_method"], "atom");
 
-  const Json same = scheme_json(with_kv({KvKind::kInt4, KvKind::kInt4}), config());
+  const Json same = scheme_json(with_kv({KvKind::kInt4, KvKind::kInt4}), small_config());
   EXPECT_EQ(same["kv_cache_scheme"]["num_bits"], 4);
   EXPECT_FALSE(same.contains("kv_cache_layers"));
 }
 
 TEST(SchemeKv, OtherWordsAreRefused) {
-  const Json q = scheme_json(with_kv({KvKind::kInt8Int4, KvKind::kInt8Int4}), config());
+  const Json q = scheme_json(with_kv({KvKind::kInt8Int4, KvKind::kInt8Int4}), small_config());
   const auto refuses = [&](const Json& layers, std::initializer_list<std::string_view> words) {
     Json bad = q;
     bad["kv_cache_layers"] = layers;

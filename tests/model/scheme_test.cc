@@ -245,7 +245,7 @@ TEST(Scheme, PlainCheckpointHasThePlainCache) {
   EXPECT_EQ(scheme.kv, (std::vector<KvKind>{KvKind::kF32, KvKind::kF32}));
 }
 
-std::string message(const std::function<void(Json&)>& damage) {
+std::string refusal(const std::function<void(Json&)>& damage) {
   const ModelConfig c = config();
   Json q = scheme_json(everywhere(c, kW4A4, KvKind::kInt4), c);
   damage(q);
@@ -261,24 +261,24 @@ Json& group(Json& q) { return q["config_groups"]["group_0"]; }
 Json& weights(Json& q) { return group(q)["weights"]; }
 Json& inputs(Json& q) { return group(q)["input_activations"]; }
 
-struct Damage {
+struct SchemeDamage {
   const char* name;
   std::function<void(Json&)> apply;
   const char* expected;  // part of the message
 };
 
-void PrintTo(const Damage& damage, std::ostream* out) { *out << damage.name; }
+void PrintTo(const SchemeDamage& damage, std::ostream* out) { *out << damage.name; }
 
-class BadScheme : public ::testing::TestWithParam<Damage> {};
+class BadScheme : public ::testing::TestWithParam<SchemeDamage> {};
 
 TEST_P(BadScheme, IsRefused) {
-  const std::string text = message(GetParam().apply);
+  const std::string text = refusal(GetParam().apply);
   EXPECT_EQ(text.find("config.json"), 0u) << text;
   EXPECT_EQ(text.find('\n'), std::string::npos) << text;
   EXPECT_NE(text.find(GetParam().expected), std::string::npos) << text;
 }
 
-const Damage kDamages[] = {
+const SchemeDamage kDamages[] = {
     {"Method", [](Json& q) { q["quant_method"] = "gptq"; }, "gptq"},
     {"Key", [](Json& q) { q["rotation"] = true; }, "rotation"},
     {"Version", [](Json& q) { q["version"] = 2; }, "version 2 is not supported"},

@@ -11,7 +11,7 @@
 namespace atom::quantizer {
 namespace {
 
-std::vector<float> normals(size_t count, uint64_t seed) {
+std::vector<float> normal_rows(size_t count, uint64_t seed) {
   Random random(seed);
   std::vector<float> out(count);
   for (float& v : out) v = static_cast<float>(random.normal());
@@ -22,7 +22,7 @@ TEST(Solver, GramEqualsTheNaiveSum) {
   Executor executor({.threads = 2});
   const auto solver = make_cpu_solver(executor);
   const int k = 150, rows = 90;  // two tiles, the second one short
-  const std::vector<float> x = normals(size_t{rows} * k, 1);
+  const std::vector<float> x = normal_rows(size_t{rows} * k, 1);
   std::vector<float> gram(size_t{k} * k, 0.0f);
   solver->add_gram(x.data(), 60, k, gram.data());
   solver->add_gram(x.data() + 60 * k, rows - 60, k, gram.data());
@@ -43,7 +43,7 @@ TEST(Solver, FactorIsThatOfTheInverse) {
   Executor executor({.threads = 2});
   const auto solver = make_cpu_solver(executor);
   const int k = 300;  // three tiles
-  const std::vector<float> x = normals(size_t{900} * k, 2);
+  const std::vector<float> x = normal_rows(size_t{900} * k, 2);
   std::vector<float> gram(size_t{k} * k, 0.0f);
   solver->add_gram(x.data(), 900, k, gram.data());
   solver->finish_gram(k, gram.data());
@@ -101,7 +101,7 @@ TEST(Solver, OutputEnergyIsTheSquaredNormOfTheOutputs) {
   Executor executor({.threads = 2});
   const auto solver = make_cpu_solver(executor);
   const int n = 70, k = 40, rows = 100;
-  const std::vector<float> w = normals(size_t{n} * k, 3), x = normals(size_t{rows} * k, 4);
+  const std::vector<float> w = normal_rows(size_t{n} * k, 3), x = normal_rows(size_t{rows} * k, 4);
   std::vector<float> gram(size_t{k} * k, 0.0f);
   solver->add_gram(x.data(), rows, k, gram.data());
   solver->finish_gram(k, gram.data());

@@ -11,16 +11,16 @@ namespace atom::backend::cuda::hopper {
 namespace {
 
 // A kernel for few rows, as launch_half_few_rows has them.
-struct Candidate {
+struct HalfCandidate {
   int rows, blocks, groups;
   int ctas;  // that a multiprocessor holds
 };
-constexpr Candidate kF16[] = {
+constexpr HalfCandidate kF16[] = {
     {8, 1, 1, 3},  {8, 2, 1, 2},   {8, 2, 2, 1},   {16, 1, 1, 3}, {16, 2, 1, 2},
     {32, 1, 1, 3}, {32, 2, 1, 2},  {32, 2, 2, 1},  {64, 1, 1, 2}, {64, 2, 1, 1},
     {64, 2, 2, 1}, {128, 1, 1, 2}, {128, 2, 1, 1},
 };
-constexpr Candidate kInt4[] = {
+constexpr HalfCandidate kInt4[] = {
     {8, 1, 1, 4},  {8, 1, 2, 3},  {8, 1, 3, 2},  {8, 1, 6, 1},   {8, 2, 1, 3},  {8, 2, 3, 1},
     {16, 1, 1, 4}, {16, 1, 2, 3}, {16, 1, 3, 2}, {16, 1, 6, 1},  {16, 2, 1, 3}, {16, 2, 3, 1},
     {32, 1, 2, 2}, {32, 1, 4, 1}, {32, 2, 1, 2}, {32, 2, 2, 1},  {32, 4, 1, 1}, {64, 1, 2, 2},
@@ -29,19 +29,20 @@ constexpr Candidate kInt4[] = {
 constexpr int kClusters[] = {1, 2, 4};
 constexpr int kMostFewRows = 128;
 
-std::span<const Candidate> candidates(HalfKind kind) {
+std::span<const HalfCandidate> candidates(HalfKind kind) {
   if (kind == HalfKind::kF16) return kF16;
   return kInt4;
 }
 
-Plan many_rows(int tile) {
+Plan half_many_rows(int tile) {
   return {.rows = tile, .blocks = 2, .groups = 1, .cluster = 1, .many = true};
 }
 
 // Roughly the microseconds of a linear with few rows on a chip like the H200, to compare candidates: a constant, then
 // the longest of four: the weights' bytes from memory, all bytes from L2, those of the busiest multiprocessor, and the
 // stages of a group one after the other.
-double cost(const Candidate& c, int cluster, int rows, const HalfWeight& w, int multiprocessors) {
+double cost(const HalfCandidate& c, int cluster, int rows, const HalfWeight& w,
+            int multiprocessors) {
   constexpr double kMemory = 4.4e6, kL2 = 5.5e6, kMultiprocessor = 6.0e4;  // bytes a microsecond
   const double stage_microseconds = w.kind == HalfKind::kF16 ? 0.2 : 0.4;
   const int slots = half_slots(w.k), outputs = c.blocks * kBlockOutputs;
@@ -64,7 +65,7 @@ Plan few_rows(int rows, const HalfWeight& weight, int multiprocessors, bool cut_
   while (tile < rows && tile < kMostFewRows) tile *= 2;
   Plan best;
   double least = 1e30;
-  for (const Candidate& c : candidates(weight.kind))
+  for (const HalfCandidate& c : candidates(weight.kind))
     for (const int cluster : kClusters) {
       if (c.rows != tile || (!cut_k && (cluster > 1 || c.groups > 1))) continue;
       if (cluster * c.groups > 1 && half_slots(weight.k) < 2 * cluster * c.groups) continue;
@@ -81,8 +82,8 @@ Plan estimated(int rows, const HalfWeight& weight, int multiprocessors, bool cut
   const int pairs = (weight.n + 2 * kBlockOutputs - 1) / (2 * kBlockOutputs);
   for (const int tile : {256, 128})
     if (weight.n % 4 == 0 && pairs * ((rows + tile - 1) / tile) >= multiprocessors)
-      return many_rows(tile);
-  return many_rows(64);
+      return half_many_rows(tile);
+  return half_many_rows(64);
 }
 
 Nearest nearest_built_in(int rows, const HalfWeight& weight) {
@@ -101,8 +102,8 @@ bool has_half_kernel(HalfKind kind, const Plan& plan) {
   if (plan.many) return plan.rows == 64 || plan.rows == 128 || plan.rows == 256;
   if (std::find(std::begin(kClusters), std::end(kClusters), plan.cluster) == std::end(kClusters))
     return false;
-  const std::span<const Candidate> all = candidates(kind);
-  return std::any_of(all.begin(), all.end(), [&](const Candidate& c) {
+  const std::span<const HalfCandidate> all = candidates(kind);
+  return std::any_of(all.begin(), all.end(), [&](const HalfCandidate& c) {
     return c.rows == plan.rows && c.blocks == plan.blocks && c.groups == plan.groups;
   });
 }
@@ -117,7 +118,7 @@ Plan half_plan(int rows, const HalfWeight& weight, bool by_expert, int multiproc
 
 Plan half_plan(int rows, const HalfWeight& weight, bool by_expert, const PlanSource& source) {
   // How many rows an expert has is known on the device only.
-  if (by_expert && rows > kMostFewRows) return many_rows(rows > 1024 ? 128 : 64);
+  if (by_expert && rows > kMostFewRows) return half_many_rows(rows > 1024 ? 128 : 64);
   Nearest built_in;
   if (source.multiprocessors == kTunedMultiprocessors) built_in = nearest_built_in(rows, weight);
   const Plan* nearest = nearer(find_nearest(source.measured, size_of(weight), rows), built_in);

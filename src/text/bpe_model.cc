@@ -54,9 +54,6 @@ void CharacterTable::set(uint32_t code_point, int32_t id) {
 }
 
 BpeModel::BpeModel(const Json& json, std::string_view source) {
-  if (!json.is_object()) fail("{}: must be an object", source);
-  const std::string type = get_string_or(json, "type", "BPE", source);
-  if (type != "BPE") fail("{}: the type '{}' is not supported", source, type);
   const auto vocab = json.find("vocab");
   if (vocab == json.end()) fail("{}: vocab is missing", source);
   vocabulary_ = vocabulary_from_json(*vocab, source);
@@ -66,9 +63,7 @@ BpeModel::BpeModel(const Json& json, std::string_view source) {
     const CodePoint first = decode_utf8(token, 0);
     if (first.size == token.size()) characters_.set(first.value, id);
   }
-  for (size_t byte = 0; byte < 256; ++byte) {
-    byte_token_[byte] = vocabulary_.find(fmt::format("<0x{:02X}>", byte));
-  }
+  byte_token_ = byte_tokens(vocabulary_);
   read_options(json, source);
   read_merges(json, source);
 }
@@ -141,7 +136,22 @@ void BpeModel::find_cuts(const std::vector<Merge>& merges) {
   cuts_ = true;
 }
 
-void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
+void BpeModel::encode(std::string_view piece, Model::Scratch& scratch,
+                      std::vector<int32_t>& ids) const {
+  auto& own = static_cast<Scratch&>(scratch);
+  if (user_defined_.empty()) return encode_piece(piece, own, ids);
+  user_defined_.split(piece, own.parts);
+  for (const TextPart& part : own.parts) {
+    if (part.id >= 0) {
+      ids.push_back(part.id);
+    } else {
+      encode_piece(piece.substr(part.begin, part.end - part.begin), own, ids);
+    }
+  }
+}
+
+void BpeModel::encode_piece(std::string_view piece, Scratch& scratch,
+                            std::vector<int32_t>& ids) const {
   if (ignore_merges_) {
     if (const int32_t id = vocabulary_.find(piece); id >= 0) {
       ids.push_back(id);

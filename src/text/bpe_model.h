@@ -1,8 +1,6 @@
-// The "model" of tokenizer.json for type BPE: pieces of text to ids.
+// Byte-pair encoding: the model of type BPE of tokenizer.json, and that of a tokenizer.model.
 //
 //   const BpeModel model(json["model"], "tokenizer.json: model");
-//   BpeModel::Scratch scratch(text.size());    // one encode call of one thread
-//   model.encode(piece, scratch, ids);         // appends
 //
 // A piece of megabytes is fine: it is cut, exactly, at every pair of characters that no merge can
 // join, and the words between the cuts are merged one by one.
@@ -14,8 +12,9 @@
 #include <vector>
 
 #include "base/json.h"
+#include "text/added_tokens.h"
 #include "text/merge.h"
-#include "text/vocabulary.h"
+#include "text/model.h"
 #include "text/word_cache.h"
 
 namespace atom::text {
@@ -34,38 +33,48 @@ class CharacterTable {
   std::vector<int32_t> ids_;
 };
 
-class BpeModel {
- public:
-  // Error: another type, options that are not supported, vocabulary or merges that contradict
-  // themselves.
-  BpeModel(const Json& json, std::string_view source);
+struct SentencePieceFile;
 
-  struct Scratch {
+class BpeModel final : public Model {
+ public:
+  // Error: options that are not supported, vocabulary or merges that contradict themselves.
+  BpeModel(const Json& json, std::string_view source);
+  // As the sentencepiece library computes: two neighbours join where their text is a piece, the
+  // piece of the largest score first. `file` has been checked by its reader.
+  explicit BpeModel(const SentencePieceFile& file);
+
+  std::unique_ptr<Model::Scratch> scratch(size_t text_bytes) const override {
+    return std::make_unique<Scratch>(text_bytes);
+  }
+  // A character that has neither token nor byte tokens becomes the unknown token, or nothing where
+  // the file names none.
+  void encode(std::string_view piece, Model::Scratch& scratch,
+              std::vector<int32_t>& ids) const override;
+  const Vocabulary& vocabulary() const override { return vocabulary_; }
+
+ private:
+  struct Scratch final : Model::Scratch {
     explicit Scratch(size_t text_bytes) : cache(text_bytes) {}
     WordCache cache;
     Merger merger;
     std::vector<int32_t> symbols;
+    std::vector<TextPart> parts;
   };
-
-  // Appends the ids of a piece of valid UTF-8. A character that has neither token nor byte tokens
-  // becomes the unknown token, or nothing where the file names none. Thread-safe.
-  void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
-
-  const Vocabulary& vocabulary() const { return vocabulary_; }
-
- private:
   struct Merge {
     int32_t left;
     int32_t right;
   };
   void read_options(const Json& json, std::string_view source);
   void read_merges(const Json& json, std::string_view source);
+  void read_pieces(const SentencePieceFile& file);
   void find_cuts(const std::vector<Merge>& merges);
+  void encode_piece(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
   bool has_bytes(std::string_view bytes) const;
   void encode_characters(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
   void encode_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
 
   Vocabulary vocabulary_;
+  AddedTokenMatcher user_defined_;  // tokens that are cut out of the piece first
   CharacterTable characters_;
   MergeTable merges_;
   PairMap joined_;     // pairs of character tokens that some merge can join

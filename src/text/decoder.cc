@@ -78,6 +78,9 @@ constexpr Factory<Decoder> kFactories[] = {
     {"Strip", &make_strip_decoder},
     {"ByteLevel", &make_byte_level_decoder},
     {"Metaspace", &make_metaspace_decoder},
+    {"WordPiece", &make_word_piece_decoder},
+    {"BPEDecoder", &make_suffix_decoder},
+    {"CTC", &make_ctc_decoder},
 };
 
 DecoderPtr make_part(const Json& json, std::string_view source) {

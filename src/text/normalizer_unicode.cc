@@ -42,13 +42,34 @@ std::string normal_form(std::string_view text, int options) {
   return out;
 }
 
+// The same, for text that is mostly ASCII. An ASCII character starts anew: nothing before it combines
+// with it, so a stretch may begin at the last one before other characters and end before the next.
+std::string normal_form_of_mixed(std::string_view text, int options) {
+  const auto ascii = [&](size_t at) { return static_cast<uint8_t>(text[at]) < 0x80; };
+  std::string out;
+  out.reserve(text.size() + text.size() / 16);
+  size_t copied = 0;
+  for (size_t at = 0; at < text.size();) {
+    if (ascii(at)) {
+      ++at;
+      continue;
+    }
+    const size_t begin = at > copied ? at - 1 : at;
+    out += text.substr(copied, begin - copied);
+    while (at < text.size() && !ascii(at)) ++at;
+    out += normal_form(text.substr(begin, at - begin), options);
+    copied = at;
+  }
+  return out += text.substr(copied);
+}
+
 class NormalForm final : public Normalizer {
  public:
   NormalForm(int options, std::string_view source) : options_(options), source_(source) {}
   void apply(NormalizedText& text) const override {
     if (is_ascii(text.text)) return;
     const size_t start = normal_form(text.text.substr(0, text.start_bytes), options_).size();
-    text.text = normal_form(text.text, options_);
+    text.text = normal_form_of_mixed(text.text, options_);
     check_growth(text.text.size(), text.max_bytes, source_);
     text.start_bytes = std::min(start, text.text.size());
   }

@@ -52,6 +52,16 @@ Template read_template(const Json& json, std::string_view source) {
   return out;
 }
 
+// ["[CLS]", 101]
+int32_t token_id(const Json& json, std::string_view key, std::string_view source) {
+  const auto pair = json.find(key);
+  if (pair == json.end() || !pair->is_array() || pair->size() != 2 || !(*pair)[0].is_string() ||
+      !(*pair)[1].is_number_unsigned() || (*pair)[1].get<uint64_t>() > INT32_MAX) {
+    fail("{}: {} must be a token and its id", source, key);
+  }
+  return (*pair)[1].get<int32_t>();
+}
+
 }  // namespace
 
 // Recursion is bounded by the depth limit of the JSON parser.
@@ -62,6 +72,9 @@ Template template_from_json(const Json& json, std::string_view source) {
   const std::string type = get_string(json, "type", source);
   if (type == "ByteLevel") return out;
   if (type == "TemplateProcessing") return read_template(json, source);
+  if (type == "BertProcessing" || type == "RobertaProcessing") {
+    return {{token_id(json, "cls", source)}, {token_id(json, "sep", source)}};
+  }
   if (type != "Sequence") fail("{}: the type '{}' is not supported", source, type);
   const auto parts = json.find("processors");
   if (parts == json.end() || !parts->is_array()) fail("{}: processors must be an array", source);

@@ -18,8 +18,8 @@ struct Template {
   std::vector<int32_t> suffix;
 };
 
-// Null, ByteLevel: nothing. TemplateProcessing: its "single" form. Sequence: the one part that adds
-// tokens. Error: other types, a template without exactly one $A, unknown special tokens, ids
+// Null, ByteLevel: nothing. TemplateProcessing: its "single" form. BertProcessing,
+// RobertaProcessing: cls in front, sep behind. Sequence: the one part that adds tokens. Error: other types, a template without exactly one $A, unknown special tokens, ids
 // outside int32, two parts that add tokens.
 Template template_from_json(const Json& json, std::string_view source);
 

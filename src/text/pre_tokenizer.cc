@@ -35,6 +35,8 @@ constexpr Factory<PreTokenizer> kPreTokenizers[] = {
     {"Punctuation", &make_punctuation},
     {"Whitespace", &make_whitespace},
     {"WhitespaceSplit", &make_whitespace_split},
+    {"BertPreTokenizer", &make_bert_words},
+    {"CharDelimiterSplit", &make_delimiter_split},
 };
 
 }  // namespace

@@ -35,19 +35,30 @@ Tokenizer Tokenizer::from_file(const std::filesystem::path& path) {
 
 Tokenizer Tokenizer::from_json(std::string_view text, std::string_view source_name) {
   const Json json = parse_json(text, {.source = source_name});
-  if (!json.is_object()) fail("{}: must be a JSON object", source_name);
-  return Tokenizer(json, std::string(source_name));
+  return from_parsed(json, std::string(source_name));
 }
 
-Tokenizer::Tokenizer(const Json& json, const std::string& source)
-    : model_(entry(json, "model"), place(source, "model")),
-      normalizer_(make_normalizer(entry(json, "normalizer"), place(source, "normalizer"))),
-      pre_tokenizer_(
-          make_pre_tokenizer(entry(json, "pre_tokenizer"), place(source, "pre_tokenizer"))),
-      decoder_(make_decoder(entry(json, "decoder"), place(source, "decoder"))),
-      template_(template_from_json(entry(json, "post_processor"), place(source, "post_processor"))),
-      tokens_(model_.vocabulary()) {
-  add_tokens(entry(json, "added_tokens"), source);
+Tokenizer Tokenizer::from_parsed(const Json& json, const std::string& source) {
+  if (!json.is_object()) fail("{}: must be a JSON object", source);
+  TokenizerParts parts;
+  parts.model = make_model(entry(json, "model"), place(source, "model"));
+  parts.normalizer = make_normalizer(entry(json, "normalizer"), place(source, "normalizer"));
+  parts.pre_tokenizer =
+      make_pre_tokenizer(entry(json, "pre_tokenizer"), place(source, "pre_tokenizer"));
+  parts.decoder = make_decoder(entry(json, "decoder"), place(source, "decoder"));
+  parts.around = template_from_json(entry(json, "post_processor"), place(source, "post_processor"));
+  parts.added_tokens = entry(json, "added_tokens");
+  return Tokenizer(std::move(parts), source);
+}
+
+Tokenizer::Tokenizer(TokenizerParts parts, const std::string& source)
+    : model_(std::move(parts.model)),
+      normalizer_(std::move(parts.normalizer)),
+      pre_tokenizer_(std::move(parts.pre_tokenizer)),
+      decoder_(std::move(parts.decoder)),
+      template_(std::move(parts.around)),
+      tokens_(model_->vocabulary()) {
+  add_tokens(parts.added_tokens, source);
   for (const auto* side : {&template_.prefix, &template_.suffix}) {
     for (const int32_t id : *side) {
       if (!tokens_.has(id)) {
@@ -88,7 +99,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
   std::vector<int32_t> ids;
   ids.reserve(clean.size() / 3 + 16);
   if (options.add_special_tokens) ids = template_.prefix;
-  BpeModel::Scratch scratch(clean.size());
+  const std::unique_ptr<Model::Scratch> scratch = model_->scratch(clean.size());
   std::vector<TextPart> parts;
   raw_matcher_.split(clean, parts);
   for (const TextPart& part : parts) {
@@ -97,7 +108,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
     } else {
       const std::string_view stretch =
           std::string_view(clean).substr(part.begin, part.end - part.begin);
-      encode_text(stretch, part.begin == 0 ? decode_utf8(stretch, 0).size : 0, scratch, ids);
+      encode_text(stretch, part.begin == 0 ? decode_utf8(stretch, 0).size : 0, *scratch, ids);
     }
   }
   if (options.add_special_tokens) {
@@ -107,7 +118,7 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
 }
 
 // start_bytes: size of the first character where the stretch opens the caller's text, else 0.
-void Tokenizer::encode_text(std::string_view text, size_t start_bytes, BpeModel::Scratch& scratch,
+void Tokenizer::encode_text(std::string_view text, size_t start_bytes, Model::Scratch& scratch,
                             std::vector<int32_t>& ids) const {
   const size_t max_bytes = growth_limit(text.size());
   NormalizedText normal{std::string(text), start_bytes, max_bytes};
@@ -125,7 +136,7 @@ void Tokenizer::encode_text(std::string_view text, size_t start_bytes, BpeModel:
         whole ? std::move(normal.text) : normal.text.substr(part.begin, part.end - part.begin),
         {.start_bytes = start, .max_bytes = max_bytes});
     if (pre_tokenizer_) pre_tokenizer_->apply(pieces);
-    for (size_t i = 0; i < pieces.spans.size(); ++i) model_.encode(pieces.view(i), scratch, ids);
+    for (size_t i = 0; i < pieces.spans.size(); ++i) model_->encode(pieces.view(i), scratch, ids);
   }
 }
 

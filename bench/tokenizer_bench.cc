@@ -3,7 +3,9 @@
 //   atom_bench_tokenizer TOKENIZER TEXT [REPEATS]     megabytes per second of processor time
 //   atom_bench_tokenizer TOKENIZER --ids < TEXTS      texts that end with a zero byte -> a line of
 //                                                     ids each; --plain: without special tokens;
-//                                                     --decode: lines of ids -> texts with a zero
+//                                                     --spans: id,begin,end of these
+//   atom_bench_tokenizer TOKENIZER --decode < IDS     lines of ids -> texts with a zero; --stream:
+//                                                     decoded one by one
 //
 // TOKENIZER: a model folder, a tokenizer.json or a tokenizer.model.
 #include <algorithm>
@@ -11,12 +13,15 @@
 #include <ctime>
 #include <iostream>
 #include <sstream>
+#include <stdexcept>
 #include <string>
 
 #include "base/error.h"
 #include "base/file.h"
+#include "text/stream_decoder.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_files.h"
+#include "text/unicode.h"
 
 namespace {
 
@@ -42,13 +47,31 @@ void print_speed(const Tokenizer& tokenizer, const std::string& text, int repeat
               text.size(), ids);
 }
 
-void print_ids(const Tokenizer& tokenizer, bool special) {
+// "id,begin,end" for each; fails where encode gives other ids.
+std::string spans_of(const Tokenizer& tokenizer, const std::string& text) {
+  const auto encoding = tokenizer.encode_with_spans(text, {.add_special_tokens = false});
+  if (encoding.ids != tokenizer.encode(text, {.add_special_tokens = false})) {
+    throw std::runtime_error("ids with and without spans differ");
+  }
+  std::string line;
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    line +=
+        fmt::format("{},{},{} ", encoding.ids[i], encoding.spans[i].begin, encoding.spans[i].end);
+  }
+  return line;
+}
+
+void print_ids(const Tokenizer& tokenizer, const std::string& what) {
   std::string text;
   while (std::getline(std::cin, text, '\0')) {
     std::string line;
     try {
-      for (const int32_t id : tokenizer.encode(text, {.add_special_tokens = special})) {
-        line += std::to_string(id) + ' ';
+      if (what == "--spans") {
+        line = spans_of(tokenizer, text);
+      } else {
+        for (const int32_t id : tokenizer.encode(text, {.add_special_tokens = what == "--ids"})) {
+          line += std::to_string(id) + ' ';
+        }
       }
     } catch (const atom::Error&) {
       line = "error";
@@ -57,13 +80,25 @@ void print_ids(const Tokenizer& tokenizer, bool special) {
   }
 }
 
-void print_texts(const Tokenizer& tokenizer) {
+std::string streamed(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  atom::text::StreamDecoder stream(tokenizer);
+  std::string text;
+  const auto add = [&](const std::string& part) {
+    if (!atom::text::is_valid_utf8(part)) throw std::runtime_error("half a character is streamed");
+    text += part;
+  };
+  for (const int32_t id : ids) add(stream.push(id));
+  add(stream.flush());
+  return text;
+}
+
+void print_texts(const Tokenizer& tokenizer, bool stream) {
   std::string line;
   while (std::getline(std::cin, line)) {
     std::istringstream words(line);
     std::vector<int32_t> ids;
     for (int32_t id = 0; words >> id;) ids.push_back(id);
-    std::cout << tokenizer.decode(ids) << '\0';
+    std::cout << (stream ? streamed(tokenizer, ids) : tokenizer.decode(ids)) << '\0';
   }
 }
 
@@ -71,17 +106,19 @@ void print_texts(const Tokenizer& tokenizer) {
 
 int main(int argc, char** argv) {
   if (argc < 3) {
-    std::fprintf(stderr, "usage: %s TOKENIZER TEXT [REPEATS] | --ids | --plain | --decode\n",
-                 argv[0]);
+    std::fprintf(
+        stderr,
+        "usage: %s TOKENIZER TEXT [REPEATS] | --ids | --plain | --spans | --decode | --stream\n",
+        argv[0]);
     return 2;
   }
   try {
     const Tokenizer tokenizer = load(argv[1]);
     const std::string what = argv[2];
-    if (what == "--decode") {
-      print_texts(tokenizer);
-    } else if (what == "--ids" || what == "--plain") {
-      print_ids(tokenizer, what == "--ids");
+    if (what == "--decode" || what == "--stream") {
+      print_texts(tokenizer, what == "--stream");
+    } else if (what == "--ids" || what == "--plain" || what == "--spans") {
+      print_ids(tokenizer, what);
     } else {
       print_speed(tokenizer, atom::read_file(what), argc > 3 ? std::stoi(argv[3]) : 5);
     }

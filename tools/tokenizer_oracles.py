@@ -1,24 +1,17 @@
 #!/usr/bin/env python3
-"""Compares Atom's tokenizers with the PyPI packages `tokenizers`, `sentencepiece` and `transformers`.
+"""The PyPI packages `tokenizers` and `sentencepiece` as oracles of Atom's tokenizers.
 
     python3 tools/tokenizer_oracles.py fixtures TEXT
         trains a tiny tokenizer of each kind on TEXT and writes tests/data/text/kinds
-    python3 tools/tokenizer_oracles.py compare PROGRAM TEXT WORK [--megabytes N] [--more FOLDER_OR_FILE ...]
-        PROGRAM: atom_bench_tokenizer; WORK: a folder for larger tokenizers, trained on TEXT when it
-        lacks them. Texts: TEXT as a whole and line by line, random Unicode, random bytes, every
-        assigned character. Prints how many texts have equal ids and equal decoded text.
-    python3 tools/tokenizer_oracles.py speed PROGRAM TEXT TOKENIZER.json ...
-        megabytes per second of processor time: this program and the package in turn
+
+tokenizer_compare.py compares larger ones with them.
 """
-import argparse
 import json
 import os
 import pathlib
 import random
-import subprocess
 import sys
 import tempfile
-import time
 import unicodedata
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -168,8 +161,17 @@ class PieceOracle:
     def encode(self, text):
         return None if any(piece in text for piece in self.special) else self.processor.encode(text)
 
+    def encode_spans(self, text):  # begin and end in characters
+        if self.encode(text) is None:
+            return None
+        proto = self.processor.encode(text, out_type="immutable_proto")
+        return [(piece.id, piece.begin, piece.end) for piece in proto.pieces]
+
     def decode(self, ids):  # unknown pieces are special tokens here, and left out
         return self.processor.decode([i for i in ids if i != self.unknown])
+
+    def size(self):
+        return self.processor.get_piece_size()
 
 
 class JsonOracle:
@@ -179,8 +181,15 @@ class JsonOracle:
     def encode(self, text):
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
+    def encode_spans(self, text):  # begin and end in characters
+        encoding = self.tokenizer.encode(text, add_special_tokens=False)
+        return [(i, *span) for i, span in zip(encoding.ids, encoding.offsets)]
+
     def decode(self, ids):
         return self.tokenizer.decode(ids)
+
+    def size(self):
+        return self.tokenizer.get_vocab_size()
 
 
 def cases_of(oracle, texts):
@@ -192,8 +201,8 @@ def cases_of(oracle, texts):
     return out
 
 
-def fixtures(args):
-    text = "\n".join(TEXTS[3:] * 3) + "\n" + args.text.read_text(encoding="utf-8")[:200000]
+def fixtures(sample):
+    text = "\n".join(TEXTS[3:] * 3) + "\n" + sample.read_text(encoding="utf-8")[:200000]
     KINDS.mkdir(parents=True, exist_ok=True)
     rng = random.Random(5)
     texts = TEXTS + [random_text(rng, rng.randint(1, 8)) for _ in range(20)] + [random_bytes(rng) for _ in range(10)]
@@ -208,87 +217,7 @@ def fixtures(args):
     print(sum(f.stat().st_size for f in KINDS.iterdir()), "bytes in", KINDS)
 
 
-def run(program, tokenizer, what, data):
-    return subprocess.run([program, str(tokenizer), what], input=data, stdout=subprocess.PIPE, check=True).stdout
-
-
-def compare_one(name, program, path, oracle, texts):
-    texts = [t for t in texts if "\0" not in t]
-    expected = [oracle.encode(t) for t in texts]
-    kept = [i for i, ids in enumerate(expected) if ids is not None]
-    lines = run(program, path, "--plain", b"".join(texts[i].encode() + b"\0" for i in kept)).decode().split("\n")
-    wrong = [(texts[i], expected[i], lines[k]) for k, i in enumerate(kept) if lines[k].split() != [str(x) for x in expected[i]]]
-    back = run(program, path, "--decode", "".join(" ".join(map(str, expected[i])) + "\n" for i in kept).encode()).decode().split("\0")
-    bad = [(texts[i], oracle.decode(expected[i]), back[k]) for k, i in enumerate(kept) if back[k] != oracle.decode(expected[i])]
-    print(f"{name:18} texts {len(kept):7}  ids differ {len(wrong):5}  decoded text differs {len(bad):5}", flush=True)
-    for text, want, got in (wrong[:3] + bad[:3]):
-        at = 0 if isinstance(want, str) else next((k for k, (a, b) in enumerate(zip(want, got.split())) if str(a) != b), 0)
-        shown = (want[:60], got[:60]) if isinstance(want, str) else (want[at:at + 12], got.split()[at:at + 12])
-        print("   ", ascii(text[:60]), *shown)
-
-
-def compare(args):
-    text = args.text.read_text(encoding="utf-8")
-    rng = random.Random(9)
-    part = text[:int(args.megabytes * 1e6)]
-    every = [chr(c) for c in range(1, 0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
-    groups = {"text": [part], "lines": part.splitlines()[:20000], "unicode": [random_text(rng, rng.randint(1, 40)) for _ in range(20000)],
-              "bytes": [random_bytes(rng) for _ in range(20000)], "characters": ["a" + c + " b" for c in every] + ["a " + c for c in every]}
-    args.work.mkdir(parents=True, exist_ok=True)
-    paths = piece_models(args.work, text[:3_000_000], 4000, rules=False)
-    oracles = {path: PieceOracle(path) for path in paths.values()}
-    oracles.update({path: PieceOracle(path) for path in args.more if ".model" in path.name})
-    for name, tokenizer in json_tokenizers(text[:1_000_000], 4000, {k: paths[k] for k in ("t5", "gemma")}).items():
-        path = args.work / f"{name}.json"
-        tokenizer.save(str(path))
-        oracles[path] = JsonOracle(tokenizer)
-    for folder in args.more:
-        if folder.is_dir():
-            from transformers import AutoTokenizer
-            oracles[folder] = JsonOracle(AutoTokenizer.from_pretrained(str(folder)).backend_tokenizer)
-        elif folder.suffix == ".json":
-            oracles[folder] = JsonOracle(Tokenizer.from_file(str(folder)))
-    for path, oracle in oracles.items():
-        if args.only and args.only not in str(path):
-            continue
-        for group, texts in groups.items():
-            compare_one(f"{path.name} {group}", args.program, path, oracle, texts)
-
-
-def speed(args):
-    text = args.text.read_text(encoding="utf-8")
-    for path in args.tokenizer:
-        print(path, "atom:", run(args.program, path, str(args.text), b"").decode().strip(), flush=True)
-        tokenizer = PieceOracle(path).processor if ".model" in path.name else Tokenizer.from_file(str(path))
-        best = 1e300
-        for _ in range(3):
-            start = time.process_time()
-            tokenizer.encode(text)
-            best = min(best, time.process_time() - start)
-        print(path, "package:", f"{len(text.encode()) / 1e6 / best:.1f} MB/s", flush=True)
-
-
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(required=True)
-    made = commands.add_parser("fixtures")
-    made.add_argument("text", type=pathlib.Path)
-    made.set_defaults(run=fixtures)
-    compared = commands.add_parser("compare")
-    for name in ("program", "text", "work"):
-        compared.add_argument(name, type=pathlib.Path)
-    compared.add_argument("--megabytes", type=float, default=10)
-    compared.add_argument("--more", type=pathlib.Path, nargs="*", default=[])
-    compared.add_argument("--only", help="part of the path of the tokenizers to compare")
-    compared.set_defaults(run=compare)
-    timed = commands.add_parser("speed")
-    timed.add_argument("program", type=pathlib.Path)
-    timed.add_argument("text", type=pathlib.Path)
-    timed.add_argument("tokenizer", type=pathlib.Path, nargs="+")
-    timed.set_defaults(run=speed)
-    args = parser.parse_args()
-    args.run(args)
-
-
 if __name__ == "__main__":
-    main()
+    if len(sys.argv) != 3 or sys.argv[1] != "fixtures":
+        sys.exit(__doc__)
+    fixtures(pathlib.Path(sys.argv[2]))

@@ -8,6 +8,9 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
 #include <string_view>
 #include <vector>
 
@@ -43,36 +46,45 @@ class BpeModel final : public Model {
   // piece of the largest score first. `file` has been checked by its reader.
   explicit BpeModel(const SentencePieceFile& file);
 
-  std::unique_ptr<Model::Scratch> scratch(size_t text_bytes) const override {
-    return std::make_unique<Scratch>(text_bytes);
-  }
+  std::unique_ptr<Model::Scratch> scratch(size_t text_bytes) const override;
   // A character that has neither token nor byte tokens becomes the unknown token, or nothing where
   // the file names none.
-  void encode(std::string_view piece, Model::Scratch& scratch,
-              std::vector<int32_t>& ids) const override;
+  void encode(std::string_view piece, Model::Scratch& scratch, std::vector<int32_t>& ids,
+              std::vector<Span>* spans) const override;
+  void encode_bytes(std::string_view bytes, Model::Scratch& scratch,
+                    std::vector<int32_t>& ids) const override;
   const Vocabulary& vocabulary() const override { return vocabulary_; }
 
  private:
-  struct Scratch final : Model::Scratch {
-    explicit Scratch(size_t text_bytes) : cache(text_bytes) {}
+  // What one call at a time works with; the words that it has met serve the next call.
+  struct Workspace {
     WordCache cache;
+    WordCache byte_cache;  // of encode_bytes
     Merger merger;
     std::vector<int32_t> symbols;
     std::vector<TextPart> parts;
+    std::string characters;
   };
+  struct Idle;
+  struct Scratch;
   struct Merge {
     int32_t left;
     int32_t right;
   };
+  static std::shared_ptr<Idle> make_idle();
   void read_options(const Json& json, std::string_view source);
   void read_merges(const Json& json, std::string_view source);
   void read_pieces(const SentencePieceFile& file);
   void find_cuts(const std::vector<Merge>& merges);
-  void encode_piece(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
+  void encode_piece(std::string_view piece, Workspace& work, std::vector<int32_t>& ids) const;
   bool has_bytes(std::string_view bytes) const;
-  void encode_characters(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const;
-  void encode_word(std::string_view word, Scratch& scratch, std::vector<int32_t>& ids) const;
+  void encode_characters(std::string_view piece, Workspace& work, std::vector<int32_t>& ids) const;
+  void add_spans(std::string_view piece, std::span<const int32_t> ids,
+                 std::vector<Span>& spans) const;
+  std::vector<size_t> unknown_sizes(std::string_view piece) const;
+  void encode_word(std::string_view word, Workspace& work, std::vector<int32_t>& ids) const;
 
+  std::shared_ptr<Idle> idle_ = make_idle();
   Vocabulary vocabulary_;
   AddedTokenMatcher user_defined_;  // tokens that are cut out of the piece first
   CharacterTable characters_;

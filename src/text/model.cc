@@ -2,6 +2,7 @@
 
 #include "base/error.h"
 #include "text/bpe_model.h"
+#include "text/byte_alphabet.h"
 #include "text/unigram_model.h"
 #include "text/word_models.h"
 
@@ -15,6 +16,13 @@ std::string type_of(const Json& json, std::string_view source) {
 }
 
 }  // namespace
+
+void Model::encode_bytes(std::string_view bytes, Scratch& scratch,
+                         std::vector<int32_t>& ids) const {
+  std::string text;
+  append_byte_characters(text, bytes);
+  encode(text, scratch, ids, nullptr);
+}
 
 std::unique_ptr<const Model> make_model(const Json& json, std::string_view source) {
   if (!json.is_object()) fail("{}: must be an object", source);

@@ -2,7 +2,7 @@
 //
 //   const std::unique_ptr<const Model> model = make_model(json["model"], "tokenizer.json: model");
 //   const auto scratch = model->scratch(text.size());   // one encode call of one thread
-//   model->encode(piece, *scratch, ids);                // appends
+//   model->encode(piece, *scratch, ids, nullptr);       // appends
 //
 // A new model is a class in its own file and a row in model.cc.
 #pragma once
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "text/regex.h"
 #include "text/vocabulary.h"
 
 namespace atom::text {
@@ -28,9 +29,13 @@ class Model {
   // text_bytes: about how much will be encoded with it; sizes its caches.
   virtual std::unique_ptr<Scratch> scratch(size_t text_bytes) const = 0;
   // Appends the ids of a piece of valid UTF-8; the scratch is one of this model. Thread-safe. Error:
-  // a text that the model has no ids for and no unknown token either.
-  virtual void encode(std::string_view piece, Scratch& scratch,
-                      std::vector<int32_t>& ids) const = 0;
+  // a text that the model has no ids for and no unknown token either. `spans`, unless null, gets for each
+  // id the bytes of the piece that it stands for.
+  virtual void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids,
+                      std::vector<Span>* spans) const = 0;
+  // The same for text that still has to be spelled in the byte alphabet.
+  virtual void encode_bytes(std::string_view bytes, Scratch& scratch,
+                            std::vector<int32_t>& ids) const;
   virtual const Vocabulary& vocabulary() const = 0;
 };
 

@@ -23,13 +23,16 @@ class MapCharacters final : public Normalizer {
     std::string out;
     out.reserve(text.text.size());
     size_t start = 0;
+    Trace trace(text.sources);
     for (size_t at = 0; at < text.text.size();) {
       const CodePoint c = decode_utf8(text.text, at);
       map_(c.value, out);
+      trace.until(out.size(), at);
       at += c.size;
       if (at <= text.start_bytes) start = out.size();
     }
     check_growth(out.size(), text.max_bytes, source_);
+    trace.finish();
     text.text = std::move(out);
     text.start_bytes = start;
   }

@@ -2,6 +2,7 @@
 #include <utf8proc.h>
 
 #include <utility>
+#include <vector>
 
 #include "text/byte_alphabet.h"
 #include "text/charsmap.h"
@@ -41,13 +42,18 @@ class Precompiled final : public Normalizer {
     out.reserve(text.text.size() + 16);
     size_t start = 0;
     const std::string_view all = text.text;
+    std::vector<Change> changes;  // where spans are asked for
+    auto* const log = text.sources == nullptr ? nullptr : &changes;
     for (size_t at = 0; at < all.size();) {
       const size_t end = grapheme_end(all, at);
       const std::string_view grapheme = all.substr(at, end - at);
-      if (grapheme.size() >= kShortGrapheme || !replace(grapheme, out)) {
+      if (grapheme.size() >= kShortGrapheme || !replace(grapheme, out, log)) {
         for (size_t i = 0; i < grapheme.size();) {
           const std::string_view character = grapheme.substr(i, decode_utf8(grapheme, i).size);
-          if (!replace(character, out)) out += character;
+          if (!replace(character, out, log)) {
+            out += character;
+            if (log != nullptr) log->push_back({decode_utf8(character, 0).value, 0});
+          }
           i += character.size();
         }
       }
@@ -55,16 +61,33 @@ class Precompiled final : public Normalizer {
       if (at < text.start_bytes) start = out.size();
       at = end;
     }
+    if (log != nullptr) trace_changes(all, changes, *text.sources);
     text.text = std::move(out);
     text.start_bytes = start;
   }
 
  private:
-  bool replace(std::string_view source, std::string& out) const {
+  bool replace(std::string_view source, std::string& out, std::vector<Change>* log) const {
     if (!map_.may_start(source[0])) return false;
     const Charsmap::Rule rule = map_.shortest(source);
-    if (rule.size > 0) out += rule.replacement;
-    return rule.size > 0;
+    if (rule.size == 0) return false;
+    out += rule.replacement;
+    if (log != nullptr) log_replacement(source, rule.replacement, *log);
+    return true;
+  }
+
+  // Characters beyond as many as there were count as added; of too few, the last takes the rest along.
+  static void log_replacement(std::string_view source, std::string_view content,
+                              std::vector<Change>& log) {
+    int left = 0;
+    for (size_t at = 0; at < source.size(); at += decode_utf8(source, at).size) ++left;
+    for (size_t at = 0; at < content.size();) {
+      const CodePoint c = decode_utf8(content, at);
+      log.push_back({c.value, left > 0 ? 0 : 1});
+      --left;
+      at += c.size;
+    }
+    if (left > 0 && !log.empty()) log.back().change -= left;
   }
 
   Charsmap map_;
@@ -77,7 +100,12 @@ class ByteLevelNormalizer final : public Normalizer {
   void apply(NormalizedText& text) const override {
     std::string start, out;
     append_byte_characters(start, std::string_view(text.text).substr(0, text.start_bytes));
-    append_byte_characters(out, text.text);
+    Trace trace(text.sources);
+    for (size_t i = 0; i < text.text.size(); ++i) {
+      append_byte_characters(out, std::string_view(text.text).substr(i, 1));
+      trace.until(out.size(), i);
+    }
+    trace.finish();
     check_growth(out.size(), text.max_bytes, source_);
     text.text = std::move(out);
     text.start_bytes = start.size();

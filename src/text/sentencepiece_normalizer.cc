@@ -10,6 +10,29 @@ namespace {
 
 constexpr std::string_view kMark = "\xE2\x96\x81";  // U+2581
 
+// Where each new byte comes from, as the library counts: from the unit that made it to where the next byte's
+// unit begins.
+struct Starts {
+  SourceMap* map;
+  SourceMap fresh;
+
+  void until(size_t size, size_t unit) {
+    if (map == nullptr || map->empty()) return;
+    const uint32_t begin = unit < map->size() ? (*map)[unit].begin : map->back().end;
+    fresh.resize(size, {begin, begin});
+  }
+  void finish(size_t size) {
+    if (map == nullptr) return;
+    uint32_t end = map->empty() ? 0 : map->back().end;
+    for (size_t i = fresh.size(); i-- > 0;) {
+      fresh[i].end = end;
+      end = fresh[i].begin;
+    }
+    fresh.resize(size);
+    *map = std::move(fresh);
+  }
+};
+
 class SentencePieceNormalizer final : public Normalizer {
  public:
   SentencePieceNormalizer(const SentencePieceFile& file, bool every_stretch)
@@ -25,10 +48,13 @@ class SentencePieceNormalizer final : public Normalizer {
     out.reserve(text.text.size() + text.text.size() / 2 + 8);
     size_t at = options_.remove_extra_whitespaces ? first_visible(text.text) : 0;
     const bool prefix = options_.add_dummy_prefix && (every_stretch_ || opens_text);
+    Starts starts{text.sources, {}};
     if (at < text.text.size() && prefix) out += space_;
+    starts.until(out.size(), at);
     bool after_space = options_.remove_extra_whitespaces;
     while (at < text.text.size()) {
       auto [size, normal] = unit_at(text.text, at);
+      const size_t unit = at;
       at += size;
       while (after_space && normal.starts_with(' ')) normal.remove_prefix(1);
       if (normal.empty()) continue;
@@ -39,12 +65,14 @@ class SentencePieceNormalizer final : public Normalizer {
           out += c;
         }
       }
+      starts.until(out.size(), unit);
       check_growth(out.size(), text.max_bytes, source_);
       after_space = options_.remove_extra_whitespaces && normal.ends_with(' ');
     }
     if (options_.remove_extra_whitespaces) {
       while (out.ends_with(space_)) out.resize(out.size() - space_.size());
     }
+    starts.finish(out.size());
     text.text = std::move(out);
     text.start_bytes = opens_text ? std::min<size_t>(1, text.text.size()) : 0;
   }

@@ -35,6 +35,12 @@ struct EncodeOptions {
   bool add_special_tokens = true;  // what the post-processor puts around the text
 };
 
+struct Encoding {
+  std::vector<int32_t> ids;
+  std::vector<Span>
+      spans;  // of each id: characters of the text, as `encoding.offsets` of the package
+};
+
 struct DecodeOptions {
   bool skip_special_tokens = true;
 };
@@ -71,6 +77,11 @@ class Tokenizer {
   // the text more than 64 times longer.
   std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const;
 
+  // The same ids, and where they come from. Characters, not bytes; a stretch that is not UTF-8 counts as the
+  // U+FFFD that replaces it. {0, 0} for tokens that the text does not hold. Slower than encode. Of a
+  // tokenizer.model the spans are those of `sentencepiece`. Error: as for encode, a text of 2^32 bytes.
+  Encoding encode_with_spans(std::string_view text, EncodeOptions options = {}) const;
+
   // Ids without a token are skipped. Always valid UTF-8. Error: as for encode.
   std::string decode(std::span<const int32_t> ids, DecodeOptions options = {}) const;
 
@@ -85,8 +96,15 @@ class Tokenizer {
 
  private:
   void add_tokens(const Json& json, const std::string& source);
-  void encode_text(std::string_view text, size_t start_bytes, Model::Scratch& scratch,
-                   std::vector<int32_t>& ids) const;
+  struct Sink {  // what encoding fills
+    Model::Scratch& scratch;
+    std::vector<int32_t>& ids;
+    std::vector<Span>* spans;  // null: not wanted
+  };
+  void encode_clean(std::string_view clean, const Sink& sink) const;
+  void encode_text(NormalizedText text, const Sink& sink) const;
+  void encode_pieces(Pieces pieces, const Sink& sink) const;
+  void trim_spans(Encoding& encoding) const;
 
   std::unique_ptr<const Model> model_;
   std::unique_ptr<const Normalizer> normalizer_;       // may be null

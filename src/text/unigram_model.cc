@@ -113,13 +113,13 @@ std::unique_ptr<Model::Scratch> UnigramModel::scratch(size_t) const {
   return std::make_unique<Lattice<double>>();
 }
 
-void UnigramModel::encode(std::string_view piece, Scratch& scratch,
-                          std::vector<int32_t>& ids) const {
+void UnigramModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids,
+                          std::vector<Span>* spans) const {
   if (piece.empty()) return;
   if (single_precision_) {
-    encode_as(piece, static_cast<Lattice<float>&>(scratch), ids);
+    encode_as(piece, static_cast<Lattice<float>&>(scratch), ids, spans);
   } else {
-    encode_as(piece, static_cast<Lattice<double>&>(scratch), ids);
+    encode_as(piece, static_cast<Lattice<double>&>(scratch), ids, spans);
   }
 }
 
@@ -161,7 +161,7 @@ void UnigramModel::search(std::string_view piece, Lattice<Number>& lattice) cons
 
 template <typename Number>
 void UnigramModel::encode_as(std::string_view piece, Lattice<Number>& lattice,
-                             std::vector<int32_t>& ids) const {
+                             std::vector<int32_t>& ids, std::vector<Span>* spans) const {
   search(piece, lattice);
   auto& path = lattice.path;
   path.clear();
@@ -176,10 +176,18 @@ void UnigramModel::encode_as(std::string_view piece, Lattice<Number>& lattice,
     end = node.begin;
   }
   for (size_t i = path.size(); i-- > 0;) {
+    const size_t first = ids.size();
     if (path[i].id != unknown_) {
       ids.push_back(path[i].id);
     } else {
       put_unknown(piece.substr(path[i].begin, path[i].end - path[i].begin), ids);
+    }
+    if (spans == nullptr) continue;
+    // Byte tokens of a run: the library gives each its byte, the package the whole run.
+    const bool by_byte = single_precision_ && ids.size() - first == path[i].end - path[i].begin;
+    for (size_t k = path[i].begin; first + (k - path[i].begin) < ids.size(); ++k) {
+      spans->push_back(by_byte && ids.size() - first > 1 ? Span{k, k + 1}
+                                                         : Span{path[i].begin, path[i].end});
     }
   }
 }

@@ -30,7 +30,8 @@ class UnigramModel final : public Model {
   explicit UnigramModel(const SentencePieceFile& file);
 
   std::unique_ptr<Scratch> scratch(size_t text_bytes) const override;
-  void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const override;
+  void encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids,
+              std::vector<Span>* spans) const override;
   const Vocabulary& vocabulary() const override { return vocabulary_; }
 
  private:
@@ -39,7 +40,8 @@ class UnigramModel final : public Model {
   template <typename Number>
   void search(std::string_view piece, Lattice<Number>& lattice) const;
   template <typename Number>
-  void encode_as(std::string_view piece, Lattice<Number>& lattice, std::vector<int32_t>& ids) const;
+  void encode_as(std::string_view piece, Lattice<Number>& lattice, std::vector<int32_t>& ids,
+                 std::vector<Span>* spans) const;
   void put_unknown(std::string_view run, std::vector<int32_t>& ids) const;
 
   Vocabulary vocabulary_;

@@ -49,12 +49,16 @@ class WordPieceModel final : public Model {
   std::unique_ptr<Scratch> scratch(size_t) const override { return std::make_unique<NoScratch>(); }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
 
-  void encode(std::string_view piece, Scratch&, std::vector<int32_t>& ids) const override {
+  void encode(std::string_view piece, Scratch&, std::vector<int32_t>& ids,
+              std::vector<Span>* spans) const override {
     const size_t first = ids.size();
-    if (!fits(piece) || !append_tokens(piece, ids)) {
-      ids.resize(first);
-      ids.push_back(require_unknown(unknown_, piece, source_));
-    }
+    const size_t first_span = spans == nullptr ? 0 : spans->size();
+    if (fits(piece) && append_tokens(piece, ids, spans)) return;
+    ids.resize(first);
+    ids.push_back(require_unknown(unknown_, piece, source_));
+    if (spans == nullptr) return;
+    spans->resize(first_span);
+    spans->push_back({0, piece.size()});
   }
 
  private:
@@ -65,7 +69,8 @@ class WordPieceModel final : public Model {
   }
 
   // False when a part of the word has no token.
-  bool append_tokens(std::string_view word, std::vector<int32_t>& ids) const {
+  bool append_tokens(std::string_view word, std::vector<int32_t>& ids,
+                     std::vector<Span>* spans) const {
     for (size_t at = 0; at < word.size();) {
       const uint32_t node = at == 0 ? Trie::kRoot : inner_;
       size_t end = at;
@@ -78,6 +83,7 @@ class WordPieceModel final : public Model {
       }
       if (id < 0) return false;
       ids.push_back(id);
+      if (spans != nullptr) spans->push_back({at, end});
       at = end;
     }
     return true;
@@ -100,9 +106,11 @@ class WordLevelModel final : public Model {
 
   std::unique_ptr<Scratch> scratch(size_t) const override { return std::make_unique<NoScratch>(); }
   const Vocabulary& vocabulary() const override { return vocabulary_; }
-  void encode(std::string_view piece, Scratch&, std::vector<int32_t>& ids) const override {
+  void encode(std::string_view piece, Scratch&, std::vector<int32_t>& ids,
+              std::vector<Span>* spans) const override {
     const int32_t id = vocabulary_.find(piece);
     ids.push_back(id >= 0 ? id : require_unknown(unknown_, piece, source_));
+    if (spans != nullptr) spans->push_back({0, piece.size()});
   }
 
  private:

@@ -39,14 +39,14 @@ def raw_bytes(rng):
 def groups(text):
     """Name -> texts as bytes without zeros."""
     rng = random.Random(9)
-    every = [chr(c) for c in range(1, 0x110000) if unicodedata.category(chr(c)) not in ("Cs", "Co")]
+    every = [chr(c) for c in range(1, 0x110000) if unicodedata.category(chr(c)) not in ("Cn", "Cs", "Co")]
     stretches = [text[i:i + 10000] for i in range(0, len(text), 10000)]
     lines = text.splitlines()
-    encoded = {"stretches": stretches, "lines": rng.sample(lines, min(20000, len(lines))),
-               "unicode": [random_text(rng, rng.randint(1, 40)) for _ in range(20000)],
-               "characters": ["".join("a" + c + " b " + c for c in every[i:i + 8]) for i in range(0, len(every), 8)]}
+    encoded = {"stretches": stretches, "lines": rng.sample(lines, min(5000, len(lines))),
+               "unicode": [random_text(rng, rng.randint(1, 40)) for _ in range(5000)],
+               "characters": ["".join("a" + c + " b " + c for c in every[i:i + 64]) for i in range(0, len(every), 64)]}
     out = {name: [t.replace("\0", "").encode() for t in texts] for name, texts in encoded.items()}
-    out["bytes"] = [raw_bytes(rng) for _ in range(20000)]
+    out["bytes"] = [raw_bytes(rng) for _ in range(5000)]
     return out
 
 
@@ -80,6 +80,8 @@ def compare_encoding(name, program, path, oracle, texts):
 
 def compare_decoding(name, program, path, oracle, lists):
     expected = [oracle.decode(ids) for ids in lists]
+    lists = [ids for ids, text in zip(lists, expected) if "\0" not in text]
+    expected = [text for text in expected if "\0" not in text]
     data = "".join(" ".join(map(str, ids)) + "\n" for ids in lists).encode()
     for what in ("--decode", "--stream"):
         got = run(program, path, what, data).decode().split("\0")
@@ -99,7 +101,7 @@ def texts(program, text, *paths):
         for group, members in all_groups.items():
             lists += compare_encoding(f"{name} {group}", program, path, oracle, members)
         size = oracle.size()
-        lists = rng.sample(lists, min(3000, len(lists))) + [[rng.randrange(size) for _ in range(rng.randint(1, 30))] for _ in range(10000)]
+        lists = rng.sample(lists, min(1000, len(lists))) + [[rng.randrange(size) for _ in range(rng.randint(1, 30))] for _ in range(4000)]
         compare_decoding(name, program, path, oracle, lists)
 
 

@@ -3,6 +3,8 @@
 
     python3 tools/tokenizer_oracles.py fixtures TEXT
         trains a tiny tokenizer of each kind on TEXT and writes tests/data/text/kinds
+    python3 tools/tokenizer_oracles.py spans
+        writes spans.json there: characters behind the ids of some cases, and texts of random ids
 
 tokenizer_compare.py compares larger ones with them.
 """
@@ -164,8 +166,9 @@ class PieceOracle:
     def encode_spans(self, text):  # begin and end in characters
         if self.encode(text) is None:
             return None
-        proto = self.processor.encode(text, out_type="immutable_proto")
-        return [(piece.id, piece.begin, piece.end) for piece in proto.pieces]
+        index = [i for i, c in enumerate(text) for _ in c.encode()] + [len(text)]
+        proto = self.processor.encode(text, return_type="proto")
+        return [(piece.id, index[piece.begin], index[piece.end]) for piece in proto.pieces]
 
     def decode(self, ids):  # unknown pieces are special tokens here, and left out
         return self.processor.decode([i for i in ids if i != self.unknown])
@@ -217,7 +220,23 @@ def fixtures(sample):
     print(sum(f.stat().st_size for f in KINDS.iterdir()), "bytes in", KINDS)
 
 
+def spans():
+    cases = json.loads((KINDS / "cases.json").read_text())["files"]
+    rng = random.Random(7)
+    out = {}
+    for name, entries in cases.items():
+        oracle = PieceOracle(KINDS / name) if name.endswith(".model") else JsonOracle(Tokenizer.from_file(str(KINDS / name)))
+        found = [(i, oracle.encode_spans(entries[i]["text"])) for i in range(3, len(entries), 2)]
+        lists = [[rng.randrange(oracle.size()) for _ in range(rng.randint(1, 12))] for _ in range(20)]
+        out[name] = {"spans": [[i, [at for _, *span in tokens for at in span]] for i, tokens in found if len(tokens) < 40],
+                     "random": [[ids, oracle.decode(ids)] for ids in lists]}
+    (KINDS / "spans.json").write_text(json.dumps(out, separators=(",", ":")) + "\n")
+
+
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[1] != "fixtures":
+    if sys.argv[1:] == ["spans"]:
+        spans()
+    elif len(sys.argv) == 3 and sys.argv[1] == "fixtures":
+        fixtures(pathlib.Path(sys.argv[2]))
+    else:
         sys.exit(__doc__)
-    fixtures(pathlib.Path(sys.argv[2]))

@@ -14,15 +14,32 @@ constexpr std::string_view kQwen2Words =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
     R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-// Calls use(line) for each line, without its end.
+constexpr size_t kMaxLineBytes = 65536;
+
+struct Lines {
+  std::string_view text;
+  std::string_view source;
+  std::string_view name;  // of the file
+};
+
+// Calls use(line, number) for each line, without its end. Error: a line that is not UTF-8 or too long.
 template <typename Use>
-void for_lines(std::string_view text, Use&& use) {
+void for_lines(const Lines& lines, Use&& use) {
+  std::string_view text = lines.text;
+  size_t number = 0;
   while (!text.empty()) {
+    ++number;
     const size_t end = text.find('\n');
     std::string_view line = text.substr(0, end);
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     if (line.ends_with('\r')) line.remove_suffix(1);
-    use(line);
+    if (line.size() > kMaxLineBytes) {
+      fail("{}: line {} of {} must have at most {} bytes and has {}", lines.source, number,
+           lines.name, kMaxLineBytes, line.size());
+    }
+    if (!is_valid_utf8(line))
+      fail("{}: line {} of {} is not UTF-8", lines.source, number, lines.name);
+    use(line, number);
   }
 }
 
@@ -84,15 +101,13 @@ Family family_of(const TokenizerSettings& settings, std::string_view source) {
 
 Json read_merges(std::string_view text, std::string_view source) {
   Json merges = Json::array();
-  size_t number = 0;
-  for_lines(text, [&](std::string_view line) {
-    ++number;
+  for_lines({text, source, "merges.txt"}, [&](std::string_view line, size_t number) {
     if (line.empty() || line.starts_with("#version")) return;
     const size_t space = line.find(' ');
     if (space == std::string_view::npos || space == 0 || space + 1 == line.size() ||
         line.find(' ', space + 1) != std::string_view::npos) {
       fail("{}: line {} of merges.txt must be two tokens with one space between and is '{}'",
-           source, number, line.substr(0, 60));
+           source, number, utf8_prefix(line, 60));
     }
     merges.push_back(Json::array({line.substr(0, space), line.substr(space + 1)}));
   });
@@ -147,9 +162,11 @@ Tokenizer tokenizer_from_vocab_lines(std::string_view lines, std::string_view so
   Json vocab = Json::object();
   auto& entries = vocab.get_ref<Json::object_t&>();  // its operator[] searches from the front
   std::unordered_set<std::string_view> seen;
-  for_lines(lines, [&](std::string_view line) {
-    if (!seen.insert(line).second) fail("{}: the token '{}' occurs twice", source, line);
-    if (!is_valid_utf8(line)) fail("{}: line {} is not UTF-8", source, seen.size());
+  for_lines({lines, source, "vocab.txt"}, [&](std::string_view line, size_t number) {
+    if (!seen.insert(line).second) {
+      fail("{}: line {} of vocab.txt has the token '{}' of a line before", source, number,
+           utf8_prefix(line, 60));
+    }
     entries.emplace_back(std::string(line), seen.size() - 1);
   });
   const Vocabulary vocabulary = vocabulary_from_json(vocab, source);

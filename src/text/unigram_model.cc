@@ -205,7 +205,7 @@ void UnigramModel::put_unknown(std::string_view run, std::vector<int32_t>& ids) 
     ids.push_back(unknown_);
   } else {
     fail("{}: the text has characters without a token, and no unk_id is given: '{}'", source_,
-         run.substr(0, 60));
+         utf8_prefix(run, 60));
   }
 }
 

@@ -23,7 +23,7 @@ int32_t read_unknown(const Json& json, const Vocabulary& vocabulary, std::string
 int32_t require_unknown(int32_t unknown, std::string_view piece, const std::string& source) {
   if (unknown < 0) {
     fail("{}: the text has a word without tokens, '{}', and unk_token is not in vocab", source,
-         piece.substr(0, 60));
+         utf8_prefix(piece, 60));
   }
   return unknown;
 }

@@ -91,6 +91,8 @@ const Rule kOtherModelRules[] = {
      "vocab[1]: the token 'a' has the ids 0 and 1"},
     {"UnigramUnknown", set_whole_model(R"({"type":"Unigram","unk_id":1,"vocab":[["a",0]]})"),
      "unk_id"},
+    {"UnigramUnknownNegative",
+     set_whole_model(R"({"type":"Unigram","unk_id":-1,"vocab":[["a",0]]})"), "unk_id"},
     {"WordPieceVocab", set_whole_model(R"({"type":"WordPiece"})"), "vocab is missing"},
     {"WordPieceChars",
      set_whole_model(

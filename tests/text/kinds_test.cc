@@ -157,6 +157,19 @@ const Broken kBroken[] = {
 INSTANTIATE_TEST_SUITE_P(Files, BrokenPieceFileTest, ::testing::ValuesIn(kBroken),
                          [](const auto& info) { return std::string(info.param.name); });
 
+// A map of one unit whose children, rules and replacements would lie far outside of it.
+TEST(SentencePieceTest, RulesThatLeadOutsideTheirTableAreNone) {
+  for (const uint32_t unit : {0xFFFFFFFFu, 0x80000000u, 0x7FFFFDFFu, 0x00000161u, 0x00000400u}) {
+    std::string map("\x08\0\0\0", 4);
+    for (int i = 0; i < 2; ++i) {
+      for (int shift = 0; shift < 32; shift += 8) map.push_back(static_cast<char>(unit >> shift));
+    }
+    const std::string file = kUnknown + piece("a", 1) + kBpe + field(3, field(2, map + "x"));
+    const Tokenizer tokenizer = tokenizer_from_sentencepiece(file, "m", {});
+    EXPECT_EQ(tokenizer.decode(tokenizer.encode("aa", kPlain)), "aa") << unit;
+  }
+}
+
 TEST(SentencePieceTest, DamagedFilesAreRefusedOrWork) {
   Random random(3);
   for (const char* name : {"llama.model", "t5.model"}) {
@@ -215,6 +228,15 @@ TEST(VocabMergesTest, OddFilesAreRefused) {
             "v: line 2 of merges.txt must be two tokens with one space between and is 'a b 1'");
   EXPECT_EQ(message_of(kVocab, "", "XLNetTokenizer"),
             "v: the tokenizer_class 'XLNetTokenizer' is not supported without a tokenizer.json");
+  EXPECT_EQ(message_of(kVocab, "a b\n\xC3 b\n", "GPT2Tokenizer"),
+            "v: line 2 of merges.txt is not UTF-8");
+  EXPECT_EQ(message_of(kVocab, std::string(70000, 'a').c_str(), "GPT2Tokenizer"),
+            "v: line 1 of merges.txt must have at most 65536 bytes and has 70000");
+  EXPECT_EQ(message_of(kVocab, "a b\na b\n", "GPT2Tokenizer"),
+            "accepted");  // the later rank counts
+  EXPECT_NE(message_of("{\"a\":0,", "", "GPT2Tokenizer").find("v"), std::string::npos);
+  EXPECT_NE(message_of("{\"a\":\"0\"}", "", "GPT2Tokenizer").find("the id of the token 'a'"),
+            std::string::npos);
   EXPECT_NE(message_of("[1]", "", "GPT2Tokenizer").find("vocab must be an object"),
             std::string::npos);
   EXPECT_NE(message_of(kVocab, "a x", "GPT2Tokenizer").find("'x' is not in vocab"),
@@ -228,7 +250,19 @@ TEST(VocabLinesTest, ReadsBertsFile) {
                              "Bc, abc x"),
             (Ids{2, 4, 5, 6, 4, 5, 1, 3}));
   EXPECT_EQ(tokenizer.decode(Ids{4, 5, 6}), "abc,");
-  EXPECT_THROW(tokenizer_from_vocab_lines("a\na\n", "v", {}), Error);
+  const auto message_of = [](const std::string& lines) {
+    try {
+      tokenizer_from_vocab_lines(lines, "v", {});
+    } catch (const Error& error) {
+      return std::string(error.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_EQ(message_of("a\na\n"), "v: line 2 of vocab.txt has the token 'a' of a line before");
+  EXPECT_EQ(message_of("a\n\xFF\n"), "v: line 2 of vocab.txt is not UTF-8");
+  EXPECT_EQ(message_of(std::string(70000, 'a')),
+            "v: line 1 of vocab.txt must have at most 65536 bytes and has 70000");
+  EXPECT_NE(message_of("").find("at least one token"), std::string::npos);
   EXPECT_THROW(tokenizer_from_vocab_lines("a\nb\n", "v", {}), Error);  // no [CLS]
 }
 

@@ -18,13 +18,14 @@ std::unique_ptr<const Decoder> make_piece_decoder(const SentencePieceFile& file)
   Json parts = Json::array();
   parts.push_back(
       {{"type", "Replace"}, {"pattern", {{"String", "\xE2\x96\x81"}}}, {"content", " "}});
-  parts.push_back({{"type", "ByteFallback"}, {"by_character", true}});
-  parts.push_back({{"type", "Fuse"}});
   // Where encoding removes spaces at the front, decoding does too.
   const int64_t spaces = file.normalizer.remove_extra_whitespaces ? INT32_MAX
                          : file.normalizer.add_dummy_prefix       ? 1
                                                                   : 0;
-  parts.push_back({{"type", "Strip"}, {"content", " "}, {"start", spaces}, {"stop", 0}});
+  parts.push_back(
+      {{"type", "Strip"}, {"content", " "}, {"start", spaces}, {"stop", 0}, {"once", true}});
+  parts.push_back(
+      {{"type", "ByteFallback"}, {"by_character", true}});  // a byte that is a space stays
   return make_decoder({{"type", "Sequence"}, {"decoders", parts}}, file.source);
 }
 

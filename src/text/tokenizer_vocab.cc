@@ -122,6 +122,7 @@ Tokenizer tokenizer_from_vocab_merges(std::string_view vocab, std::string_view m
   const Family family = family_of(settings, source);
   const bool prefix_space = get_bool_or(config, "add_prefix_space", false, source);
   Json json = {{"model", {{"type", "BPE"}}}};
+  if (!is_valid_utf8(vocab)) fail("{}: is not UTF-8", source);
   json["model"]["vocab"] = parse_json(vocab, {.source = source});
   json["model"]["merges"] = read_merges(merges, source);
   const Vocabulary vocabulary = vocabulary_from_json(json["model"]["vocab"], source);

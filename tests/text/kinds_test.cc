@@ -234,6 +234,7 @@ TEST(VocabMergesTest, OddFilesAreRefused) {
             "v: line 1 of merges.txt must have at most 65536 bytes and has 70000");
   EXPECT_EQ(message_of(kVocab, "a b\na b\n", "GPT2Tokenizer"),
             "accepted");  // the later rank counts
+  EXPECT_EQ(message_of("{\"\xC3\":0}", "", "GPT2Tokenizer"), "v: is not UTF-8");
   EXPECT_NE(message_of("{\"a\":0,", "", "GPT2Tokenizer").find("v"), std::string::npos);
   EXPECT_NE(message_of("{\"a\":\"0\"}", "", "GPT2Tokenizer").find("the id of the token 'a'"),
             std::string::npos);

@@ -165,9 +165,9 @@ int64_t kv_bytes_per_token(const model::ModelConfig& config, const model::Scheme
 
 // Of the tokenizer: ids and BOS, or why there is none.
 Json tokenizer_json(const checkpoint::ModelFiles& files) {
-  if (!files.tokenizer_path()) return nullptr;
+  if (!text::Tokenizer::find_file(files.folder())) return nullptr;
   try {
-    const text::Tokenizer tokenizer = text::Tokenizer::from_file(*files.tokenizer_path());
+    const text::Tokenizer tokenizer = text::Tokenizer::from_folder(files.folder());
     Json json = {{"ids", tokenizer.vocab_size()}, {"bos_id", nullptr}};
     if (tokenizer.bos_id()) json["bos_id"] = *tokenizer.bos_id();
     return json;
@@ -177,7 +177,7 @@ Json tokenizer_json(const checkpoint::ModelFiles& files) {
 }
 
 std::string tokenizer_text(const Json& json, const model::ModelConfig& config) {
-  if (json.is_null()) return "none (no tokenizer.json)";
+  if (json.is_null()) return "none (no tokenizer.json, tokenizer.model, vocab.json or vocab.txt)";
   if (json.contains("error")) return json["error"].get<std::string>();
   std::string text = fmt::format("{} ids", json["ids"].get<int64_t>());
   if (!json["bos_id"].is_null()) text += fmt::format(", BOS {}", json["bos_id"].get<int64_t>());

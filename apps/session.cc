@@ -215,13 +215,11 @@ model::Scheme load_scheme(const checkpoint::ModelFiles& files, const model::Mode
 
 text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
                                const model::ModelConfig& config) {
-  if (!files.tokenizer_path())
-    fail("{}: the folder has no tokenizer.json", files.folder().string());
-  text::Tokenizer tokenizer = text::Tokenizer::from_file(*files.tokenizer_path());
+  text::Tokenizer tokenizer = text::Tokenizer::from_folder(files.folder());
   const int64_t ids = static_cast<int64_t>(tokenizer.vocab_size());
   if (ids > config.vocabulary)
-    fail("{}: the tokenizer has {} ids, but the model's vocab_size is {}",
-         files.tokenizer_path()->string(), ids, config.vocabulary);
+    fail("{}: the tokenizer has {} ids, but the model's vocab_size is {}", files.folder().string(),
+         ids, config.vocabulary);
   if (ids < config.vocabulary)
     console().notice(fmt::format("the tokenizer has {} ids, the model {}: the others are padding",
                                  ids, config.vocabulary));

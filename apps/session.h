@@ -92,7 +92,7 @@ class Runtime {
   std::unique_ptr<backend::Backend> backend_;
 };
 
-// Tokenizer of a model folder. Error: no tokenizer.json, or one with more ids than the model has
+// Tokenizer of a model folder. Error: no file of one, or one with more ids than the model has
 // rows. Fewer are a notice.
 text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
                                const model::ModelConfig& config);

@@ -21,12 +21,14 @@ void run_http(std::string_view bytes);
 void run_json(std::string_view bytes);
 void run_model_folder(std::string_view bytes);
 void run_openai(std::string_view bytes);
+void run_piece_file(std::string_view bytes);
 void run_recipe(std::string_view bytes);
 void run_regex(std::string_view bytes);
 void run_safetensors(std::string_view bytes);
 void run_template(std::string_view bytes);
 void run_tokenizer(std::string_view bytes);
 void run_toml(std::string_view bytes);
+void run_vocab_files(std::string_view bytes);
 
 // Runs `read`. False: it refused what it read.
 template <typename Read>

@@ -22,10 +22,16 @@ using tensor::Shape;
 constexpr std::string_view kLayerPrefix = "model.layers.";
 constexpr std::string_view kEmbedding = "model.embed_tokens.weight";
 constexpr std::string_view kHead = "lm_head.weight";
-constexpr const char* kSmallFiles[] = {"tokenizer.json",          "tokenizer_config.json",
-                                       "tokenizer.model",         "generation_config.json",
-                                       "special_tokens_map.json", "chat_template.jinja",
-                                       "added_tokens.json"};
+constexpr const char* kSmallFiles[] = {"tokenizer.json",
+                                       "tokenizer_config.json",
+                                       "tokenizer.model",
+                                       "generation_config.json",
+                                       "special_tokens_map.json",
+                                       "chat_template.jinja",
+                                       "added_tokens.json",
+                                       "vocab.json",
+                                       "merges.txt",
+                                       "vocab.txt"};
 
 // Layer of a tensor name, -1 when it belongs to none.
 int layer_of(std::string_view name) {

@@ -46,6 +46,11 @@ class AddedTokenMatcher {
 
   // Replaces `parts`; text parts are not empty. Thread-safe.
   void split(std::string_view text, std::vector<TextPart>& parts) const;
+  // Bytes of the longest content at text[at], 0 for none; the options of its token do not count.
+  size_t match_bytes(std::string_view text, size_t at) const {
+    return starts_[static_cast<uint8_t>(text[at])] == 0 ? 0 : longest_at(text, at).size;
+  }
+  bool empty() const { return child_.empty(); }
 
  private:
   struct Match {

@@ -1,8 +1,11 @@
 #include "text/bpe_model.h"
 
+#include <mutex>
 #include <string>
+#include <utility>
 
 #include "base/error.h"
+#include "text/byte_alphabet.h"
 #include "text/unicode.h"
 
 namespace atom::text {
@@ -54,9 +57,6 @@ void CharacterTable::set(uint32_t code_point, int32_t id) {
 }
 
 BpeModel::BpeModel(const Json& json, std::string_view source) {
-  if (!json.is_object()) fail("{}: must be an object", source);
-  const std::string type = get_string_or(json, "type", "BPE", source);
-  if (type != "BPE") fail("{}: the type '{}' is not supported", source, type);
   const auto vocab = json.find("vocab");
   if (vocab == json.end()) fail("{}: vocab is missing", source);
   vocabulary_ = vocabulary_from_json(*vocab, source);
@@ -66,9 +66,7 @@ BpeModel::BpeModel(const Json& json, std::string_view source) {
     const CodePoint first = decode_utf8(token, 0);
     if (first.size == token.size()) characters_.set(first.value, id);
   }
-  for (size_t byte = 0; byte < 256; ++byte) {
-    byte_token_[byte] = vocabulary_.find(fmt::format("<0x{:02X}>", byte));
-  }
+  byte_token_ = byte_tokens(vocabulary_);
   read_options(json, source);
   read_merges(json, source);
 }
@@ -141,7 +139,82 @@ void BpeModel::find_cuts(const std::vector<Merge>& merges) {
   cuts_ = true;
 }
 
-void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids) const {
+// Workspaces that no call uses; a few are enough for the threads of a server.
+struct BpeModel::Idle {
+  static constexpr size_t kMost = 16;
+  std::mutex mutex;
+  std::vector<std::unique_ptr<Workspace>> workspaces;
+};
+
+struct BpeModel::Scratch final : Model::Scratch {
+  Scratch(std::shared_ptr<Idle> owner, std::unique_ptr<Workspace> own)
+      : idle(std::move(owner)), work(std::move(own)) {}
+  ~Scratch() override {
+    const std::lock_guard lock(idle->mutex);
+    if (idle->workspaces.size() < Idle::kMost) idle->workspaces.push_back(std::move(work));
+  }
+  std::shared_ptr<Idle> idle;
+  std::unique_ptr<Workspace> work;
+};
+
+std::shared_ptr<BpeModel::Idle> BpeModel::make_idle() {
+  auto idle = std::make_shared<Idle>();
+  idle->workspaces.reserve(Idle::kMost);  // so that giving one back cannot fail
+  return idle;
+}
+
+std::unique_ptr<Model::Scratch> BpeModel::scratch(size_t) const {
+  std::unique_ptr<Workspace> work;
+  {
+    const std::lock_guard lock(idle_->mutex);
+    if (!idle_->workspaces.empty()) {
+      work = std::move(idle_->workspaces.back());
+      idle_->workspaces.pop_back();
+    }
+  }
+  if (work == nullptr) work = std::make_unique<Workspace>();
+  return std::make_unique<Scratch>(idle_, std::move(work));
+}
+
+void BpeModel::encode_bytes(std::string_view bytes, Model::Scratch& scratch,
+                            std::vector<int32_t>& ids) const {
+  Workspace& work = *static_cast<Scratch&>(scratch).work;
+  const bool cached = bytes.size() <= WordCache::kMaxWordBytes;
+  if (cached && work.byte_cache.find(bytes, ids)) return;
+  const size_t first = ids.size();
+  work.characters.clear();
+  append_byte_characters(work.characters, bytes);
+  encode_piece(work.characters, work, ids);
+  if (cached) work.byte_cache.insert(bytes, std::span(ids).subspan(first));
+}
+
+void BpeModel::encode(std::string_view piece, Model::Scratch& scratch, std::vector<int32_t>& ids,
+                      std::vector<Span>* spans) const {
+  Workspace& own = *static_cast<Scratch&>(scratch).work;
+  const auto encode_part = [&](std::string_view part) {
+    const size_t first = ids.size();
+    encode_piece(part, own, ids);
+    if (spans != nullptr) add_spans(part, std::span(ids).subspan(first), *spans);
+  };
+  if (user_defined_.empty()) return encode_part(piece);
+  user_defined_.split(piece, own.parts);
+  for (const TextPart& part : own.parts) {
+    const size_t first_span = spans == nullptr ? 0 : spans->size();
+    if (part.id >= 0) {
+      ids.push_back(part.id);
+      if (spans != nullptr) spans->push_back({0, part.end - part.begin});
+    } else {
+      encode_part(piece.substr(part.begin, part.end - part.begin));
+    }
+    for (size_t i = first_span; spans != nullptr && i < spans->size(); ++i) {
+      (*spans)[i].begin += part.begin;
+      (*spans)[i].end += part.begin;
+    }
+  }
+}
+
+void BpeModel::encode_piece(std::string_view piece, Workspace& work,
+                            std::vector<int32_t>& ids) const {
   if (ignore_merges_) {
     if (const int32_t id = vocabulary_.find(piece); id >= 0) {
       ids.push_back(id);
@@ -149,11 +222,11 @@ void BpeModel::encode(std::string_view piece, Scratch& scratch, std::vector<int3
     }
   }
   if (piece.empty()) return;
-  if (piece.size() > WordCache::kMaxWordBytes) return encode_characters(piece, scratch, ids);
-  if (scratch.cache.find(piece, ids)) return;
+  if (piece.size() > WordCache::kMaxWordBytes) return encode_characters(piece, work, ids);
+  if (work.cache.find(piece, ids)) return;
   const size_t first = ids.size();
-  encode_characters(piece, scratch, ids);
-  scratch.cache.insert(piece, std::span(ids).subspan(first));
+  encode_characters(piece, work, ids);
+  work.cache.insert(piece, std::span(ids).subspan(first));
 }
 
 bool BpeModel::has_bytes(std::string_view bytes) const {
@@ -163,14 +236,14 @@ bool BpeModel::has_bytes(std::string_view bytes) const {
   return true;
 }
 
-void BpeModel::encode_characters(std::string_view piece, Scratch& scratch,
+void BpeModel::encode_characters(std::string_view piece, Workspace& work,
                                  std::vector<int32_t>& ids) const {
-  std::vector<int32_t>& symbols = scratch.symbols;  // of the word that begins at word_begin
+  std::vector<int32_t>& symbols = work.symbols;  // of the word that begins at word_begin
   symbols.clear();
   size_t word_begin = 0;
   const auto end_word = [&](size_t end) {
     if (symbols.empty()) return;
-    encode_word(piece.substr(word_begin, end - word_begin), scratch, ids);
+    encode_word(piece.substr(word_begin, end - word_begin), work, ids);
     symbols.clear();
   };
   const auto put = [&](int32_t id) { cuts_ ? ids.push_back(id) : symbols.push_back(id); };
@@ -205,16 +278,16 @@ void BpeModel::encode_characters(std::string_view piece, Scratch& scratch,
   end_word(piece.size());
 }
 
-// scratch.symbols are the word's. Words inside a long piece are cached too, except where the word
+// work.symbols are the word's. Words inside a long piece are cached too, except where the word
 // as a piece of its own could have other ids.
-void BpeModel::encode_word(std::string_view word, Scratch& scratch,
+void BpeModel::encode_word(std::string_view word, Workspace& work,
                            std::vector<int32_t>& ids) const {
-  const bool cached = cuts_ && !ignore_merges_ && scratch.symbols.size() > 2 &&
+  const bool cached = cuts_ && !ignore_merges_ && work.symbols.size() > 2 &&
                       word.size() <= WordCache::kMaxWordBytes;
-  if (cached && scratch.cache.find(word, ids)) return;
-  scratch.merger.run(merges_, scratch.symbols);
-  ids.insert(ids.end(), scratch.symbols.begin(), scratch.symbols.end());
-  if (cached) scratch.cache.insert(word, scratch.symbols);
+  if (cached && work.cache.find(word, ids)) return;
+  work.merger.run(merges_, work.symbols);
+  ids.insert(ids.end(), work.symbols.begin(), work.symbols.end());
+  if (cached) work.cache.insert(word, work.symbols);
 }
 
 }  // namespace atom::text

@@ -65,23 +65,26 @@ class SpacesStage final : public DecodeStage {
 // Recursion is bounded by the depth limit of the JSON parser.
 DecoderPtr make_part(const Json& json, std::string_view source);
 
-DecoderPtr make_sequence(const Json& json, std::string_view source) {
+DecoderPtr make_decoder_sequence(const Json& json, std::string_view source) {
   return std::make_unique<DecoderOf<SequenceStage, std::vector<DecoderPtr>>>(
       make_parts(json, {"decoders", source}, &make_part));
 }
 
-constexpr Factory<Decoder> kFactories[] = {
-    {"Sequence", &make_sequence},
+constexpr Factory<Decoder> kDecoders[] = {
+    {"Sequence", &make_decoder_sequence},
     {"Replace", &make_replace_decoder},
     {"ByteFallback", &make_byte_fallback_decoder},
     {"Fuse", &make_fuse_decoder},
     {"Strip", &make_strip_decoder},
     {"ByteLevel", &make_byte_level_decoder},
     {"Metaspace", &make_metaspace_decoder},
+    {"WordPiece", &make_word_piece_decoder},
+    {"BPEDecoder", &make_suffix_decoder},
+    {"CTC", &make_ctc_decoder},
 };
 
 DecoderPtr make_part(const Json& json, std::string_view source) {
-  return make_component<Decoder>(json, source, kFactories);
+  return make_component<Decoder>(json, source, kDecoders);
 }
 
 }  // namespace

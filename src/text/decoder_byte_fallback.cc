@@ -50,9 +50,47 @@ class ByteFallbackStage final : public DecodeStage {
   std::string run_;
 };
 
+// The same as the sentencepiece library has it: characters as soon as they are complete, and one U+FFFD for each
+// byte that is no part of one.
+class PieceBytesStage final : public DecodeStage {
+ public:
+  explicit PieceBytesStage(int) {}
+
+  void push(TokenPart part, std::vector<TokenPart>& out) override {
+    if (!whole_.add(part)) return;
+    if (const int byte = byte_of_token(part.text); byte >= 0) {
+      run_.push_back(static_cast<char>(byte));
+      release(false, out);
+      return;
+    }
+    finish(out);
+    out.push_back(std::move(part));
+  }
+  void finish(std::vector<TokenPart>& out) override { release(true, out); }
+
+ private:
+  void release(bool all, std::vector<TokenPart>& out) {
+    using Kind = Utf8Unit::Kind;
+    while (!run_.empty()) {
+      const Utf8Unit unit = scan_utf8(run_, 0);
+      if (unit.kind == Kind::kIncomplete && !all) return;
+      const bool whole = unit.kind == Kind::kCharacter;
+      out.push_back({whole ? run_.substr(0, unit.size) : "\xEF\xBF\xBD"});
+      run_.erase(0, whole ? unit.size : 1);
+    }
+  }
+
+  WholeToken whole_;
+  std::string run_;  // at most 3 bytes between calls
+};
+
 }  // namespace
 
-DecoderPtr make_byte_fallback_decoder(const Json&, std::string_view) {
+// "by_character" is not of tokenizer.json: the reader of tokenizer.model sets it.
+DecoderPtr make_byte_fallback_decoder(const Json& json, std::string_view source) {
+  if (get_bool_or(json, "by_character", false, source)) {
+    return std::make_unique<DecoderOf<PieceBytesStage, int>>(0);
+  }
   return std::make_unique<DecoderOf<ByteFallbackStage, int>>(0);
 }
 

@@ -13,6 +13,9 @@ DecoderPtr make_fuse_decoder(const Json& json, std::string_view source);
 DecoderPtr make_strip_decoder(const Json& json, std::string_view source);
 DecoderPtr make_byte_level_decoder(const Json& json, std::string_view source);
 DecoderPtr make_metaspace_decoder(const Json& json, std::string_view source);
+DecoderPtr make_word_piece_decoder(const Json& json, std::string_view source);
+DecoderPtr make_suffix_decoder(const Json& json, std::string_view source);
+DecoderPtr make_ctc_decoder(const Json& json, std::string_view source);
 
 // A decoder of a stage that is made from a const object: Stage(const Options&).
 template <typename Stage, typename Options>

@@ -8,7 +8,7 @@ namespace {
 
 constexpr size_t kMaxTextBytes = size_t{1} << 26;
 
-struct Options {
+struct ReplaceOptions {
   Pattern pattern;
   std::string content;
   std::string source;
@@ -18,7 +18,7 @@ struct Options {
 // Replaces the pattern inside each token.
 class ReplaceStage final : public DecodeStage {
  public:
-  explicit ReplaceStage(const Options& options) : options_(options) {}
+  explicit ReplaceStage(const ReplaceOptions& options) : options_(options) {}
   void push(TokenPart part, std::vector<TokenPart>& out) override {
     if (!options_.by_part && !whole_.add(part)) return;
     part.text =
@@ -30,7 +30,7 @@ class ReplaceStage final : public DecodeStage {
   void finish(std::vector<TokenPart>&) override {}
 
  private:
-  const Options& options_;
+  const ReplaceOptions& options_;
   WholeToken whole_;
 };
 
@@ -42,7 +42,7 @@ DecoderPtr make_replace_decoder(const Json& json, std::string_view source) {
   Pattern pattern = pattern_from_json(*json_pattern, source);
   const bool by_part =
       !pattern.regex && decode_utf8(pattern.literal, 0).size == pattern.literal.size();
-  return std::make_unique<DecoderOf<ReplaceStage, Options>>(Options{
+  return std::make_unique<DecoderOf<ReplaceStage, ReplaceOptions>>(ReplaceOptions{
       std::move(pattern), get_string(json, "content", source), std::string(source), by_part});
 }
 

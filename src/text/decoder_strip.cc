@@ -25,6 +25,7 @@ struct StripOptions {
   std::string content;  // one character
   int64_t start;        // how many are removed from the front of a token, at most
   int64_t stop;         // and from its end
+  bool once;            // from the front of the text, not of each token
 };
 
 // Removes a character from the ends of each token.
@@ -34,7 +35,8 @@ class StripStage final : public DecodeStage {
 
   void push(TokenPart part, std::vector<TokenPart>& out) override {
     if (options_.stop > 0 && !whole_.add(part)) return;
-    if (part.first) left_ = options_.start;
+    if (part.first && !(options_.once && seen_)) left_ = options_.start;
+    seen_ = true;
     std::string_view text = part.text;
     while (left_ > 0 && !text.empty()) {
       if (!text.starts_with(options_.content)) {
@@ -55,6 +57,7 @@ class StripStage final : public DecodeStage {
  private:
   const StripOptions& options_;
   WholeToken whole_;
+  bool seen_ = false;
   int64_t left_ = 0;  // characters that may still go from the front of the current token
 };
 
@@ -69,6 +72,8 @@ DecoderPtr make_strip_decoder(const Json& json, std::string_view source) {
   append_utf8(options.content, get_character(json, "content", source));
   options.start = get_int_or(json, "start", 0, {.source = source, .min = 0, .max = INT32_MAX});
   options.stop = get_int_or(json, "stop", 0, {.source = source, .min = 0, .max = INT32_MAX});
+  options.once =
+      get_bool_or(json, "once", false, source);  // not of tokenizer.json: for tokenizer.model
   return std::make_unique<DecoderOf<StripStage, StripOptions>>(options);
 }
 

@@ -32,7 +32,7 @@ void Merger::run_short(const MergeTable& table, std::vector<int32_t>& symbols) {
   while (pairs > 0) {
     const size_t best = static_cast<size_t>(std::min_element(rank, rank + pairs) - rank);
     if (rank[best] == kNoMerge) break;
-    symbols[best] = table.token(rank[best]);
+    symbols[best] = table.token(rank[best], symbols[best], symbols[best + 1]);
     symbols.erase(symbols.begin() + static_cast<std::ptrdiff_t>(best) + 1);
     std::copy(rank + best + 1, rank + pairs, rank + best);
     --pairs;
@@ -73,7 +73,7 @@ void Merger::run_long(const MergeTable& table, std::vector<int32_t>& symbols) {
     const auto rank = static_cast<uint32_t>(top >> 32);
     if (rank_[at] != rank) continue;
     const uint32_t right = next_[at];
-    symbols[at] = table.token(rank);
+    symbols[at] = table.token(rank, symbols[at], symbols[right]);
     symbols[right] = -1;
     rank_[at] = rank_[right] = kNoMerge;
     next_[at] = next_[right];

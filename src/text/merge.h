@@ -22,18 +22,30 @@ class MergeTable {
   };
   explicit MergeTable(size_t count = 0) : ranks_(count), token_(count, -1) {}
 
-  // rank < count. The last rank of a pair counts.
+  // rank < count. The last rank of a pair counts. Merges of one rank must give one token, unless
+  // share_ranks() was called.
   void add(int32_t a, int32_t b, Merge merge) {
     ranks_.assign(a, b, merge.rank);
     token_[merge.rank] = merge.token;
+    if (shared_) tokens_.assign(a, b, static_cast<uint32_t>(merge.token));
+  }
+  // Before the first add: merges of one rank may give different tokens.
+  void share_ranks() {
+    shared_ = true;
+    tokens_ = PairMap(token_.size());
   }
   uint32_t rank(int32_t a, int32_t b) const {
     return ranks_.find(a, b);
   }  // PairMap::kNone: no merge
-  int32_t token(uint32_t rank) const { return token_[rank]; }
+  // Of the merge of a and b, which has that rank.
+  int32_t token(uint32_t rank, int32_t a, int32_t b) const {
+    return shared_ ? static_cast<int32_t>(tokens_.find(a, b)) : token_[rank];
+  }
 
  private:
   PairMap ranks_;
+  PairMap tokens_;  // used when ranks are shared
+  bool shared_ = false;
   std::vector<int32_t> token_;  // by rank
 };
 

@@ -38,6 +38,10 @@ constexpr Factory<Normalizer> kNormalizers[] = {
     {"NFKD", &make_nfkd},
     {"Lowercase", &make_lowercase},
     {"Strip", &make_strip},
+    {"StripAccents", &make_strip_accents},
+    {"BertNormalizer", &make_bert},
+    {"Precompiled", &make_precompiled},
+    {"ByteLevel", &make_byte_level_normalizer},
 };
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "base/json.h"
+#include "text/source_map.h"
 
 namespace atom::text {
 
@@ -20,6 +21,7 @@ struct NormalizedText {
   std::string text;        // valid UTF-8
   size_t start_bytes = 0;  // leading bytes that stand for the first character of the caller's text
   size_t max_bytes = 0;    // Error when a component makes the text longer
+  SourceMap* sources = nullptr;  // of text, kept up to date; null: nobody asks
 };
 
 class Normalizer {

@@ -15,5 +15,9 @@ NormalizerPtr make_nfkc(const Json& json, std::string_view source);
 NormalizerPtr make_nfkd(const Json& json, std::string_view source);
 NormalizerPtr make_lowercase(const Json& json, std::string_view source);
 NormalizerPtr make_strip(const Json& json, std::string_view source);
+NormalizerPtr make_strip_accents(const Json& json, std::string_view source);
+NormalizerPtr make_bert(const Json& json, std::string_view source);
+NormalizerPtr make_precompiled(const Json& json, std::string_view source);
+NormalizerPtr make_byte_level_normalizer(const Json& json, std::string_view source);
 
 }  // namespace atom::text

@@ -11,6 +11,10 @@ class Prepend final : public Normalizer {
   void apply(NormalizedText& text) const override {
     if (text.text.empty()) return;
     check_growth(text.text.size() + content_.size(), text.max_bytes, source_);
+    if (text.sources != nullptr) {
+      text.sources->insert(text.sources->begin(), content_.size(),
+                           CharacterSpan(text.sources->front()));
+    }
     text.text.insert(0, content_);
     if (text.start_bytes > 0) text.start_bytes += content_.size();
   }

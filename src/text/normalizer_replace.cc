@@ -10,8 +10,8 @@ class Replace final : public Normalizer {
   Replace(Pattern pattern, std::string content, std::string_view source)
       : pattern_(std::move(pattern)), content_(std::move(content)), source_(source) {}
   void apply(NormalizedText& text) const override {
-    Replaced replaced =
-        replace_matches(text.text, text.start_bytes, {pattern_, content_, text.max_bytes, source_});
+    Replaced replaced = replace_matches(
+        text.text, text.start_bytes, {pattern_, content_, text.max_bytes, source_, text.sources});
     text.text = std::move(replaced.text);
     text.start_bytes = replaced.prefix;
   }

@@ -27,6 +27,9 @@ class Strip final : public Normalizer {
       if (!is_whitespace(decode_utf8(all, last).value)) break;
       end = last;
     }
+    Trace trace(text.sources);
+    trace.keep(begin, end);
+    trace.finish();
     text.text = std::string(all.substr(begin, end - begin));
     text.start_bytes = text.start_bytes > begin ? text.start_bytes - begin : 0;
   }

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "text/normal_form_changes.h"
 #include "text/normalizer_parts.h"
 #include "text/unicode.h"
 
@@ -42,13 +43,41 @@ std::string normal_form(std::string_view text, int options) {
   return out;
 }
 
+// The same, for text that is mostly ASCII. An ASCII character starts anew: nothing before it combines
+// with it, so a stretch may begin at the last one before other characters and end before the next.
+std::string normal_form_of_mixed(std::string_view text, int options) {
+  const auto ascii = [&](size_t at) { return static_cast<uint8_t>(text[at]) < 0x80; };
+  std::string out;
+  out.reserve(text.size() + text.size() / 16);
+  size_t copied = 0;
+  for (size_t at = 0; at < text.size();) {
+    if (ascii(at)) {
+      ++at;
+      continue;
+    }
+    const size_t begin = at > copied ? at - 1 : at;
+    out += text.substr(copied, begin - copied);
+    while (at < text.size() && !ascii(at)) ++at;
+    out += normal_form(text.substr(begin, at - begin), options);
+    copied = at;
+  }
+  return out += text.substr(copied);
+}
+
 class NormalForm final : public Normalizer {
  public:
   NormalForm(int options, std::string_view source) : options_(options), source_(source) {}
   void apply(NormalizedText& text) const override {
     if (is_ascii(text.text)) return;
     const size_t start = normal_form(text.text.substr(0, text.start_bytes), options_).size();
-    text.text = normal_form(text.text, options_);
+    if (text.sources == nullptr) {
+      text.text = normal_form_of_mixed(text.text, options_);
+    } else {
+      const std::vector<Change> changes = normal_form_changes(text.text, options_);
+      trace_changes(text.text, changes, *text.sources);
+      text.text.clear();
+      for (const Change& change : changes) append_utf8(text.text, change.code_point);
+    }
     check_growth(text.text.size(), text.max_bytes, source_);
     text.start_bytes = std::min(start, text.text.size());
   }
@@ -65,13 +94,16 @@ class Lowercase final : public Normalizer {
     std::string out;
     out.reserve(text.text.size());
     size_t start = 0;
+    Trace trace(text.sources);
     for (size_t at = 0; at < text.text.size();) {
       const CodePoint c = decode_utf8(text.text, at);
       append_lowercase(out, c.value);
+      trace.until(out.size(), at);
       at += c.size;
       if (at <= text.start_bytes) start = out.size();
     }
     check_growth(out.size(), text.max_bytes, source_);
+    trace.finish();
     text.text = std::move(out);
     text.start_bytes = start;
   }

@@ -5,13 +5,16 @@
 
 namespace atom::text {
 
+Pattern regex_pattern(std::string_view regex, std::string_view source) {
+  return {{}, Regex::compile(regex, source), WordScanner::of_pattern(regex)};
+}
+
 Pattern pattern_from_json(const Json& value, std::string_view source) {
   Pattern pattern;
   if (value.is_object() && value.size() == 1 && value.begin().value().is_string()) {
     const std::string text = value.begin().value().get<std::string>();
     if (value.begin().key() == "Regex") {
-      pattern.regex = Regex::compile(text, source);
-      return pattern;
+      return regex_pattern(text, source);
     }
     if (value.begin().key() == "String") {
       if (text.empty()) fail("{}: the string pattern must not be empty", source);
@@ -23,10 +26,14 @@ Pattern pattern_from_json(const Json& value, std::string_view source) {
 }
 
 PatternSearch::PatternSearch(const Pattern& pattern) : pattern_(pattern) {
-  if (pattern.regex) search_.emplace(*pattern.regex);
+  if (pattern.regex && !pattern.words) search_.emplace(*pattern.regex);
 }
 
 std::optional<Span> PatternSearch::next(std::string_view text, size_t from) {
+  if (pattern_.words) {
+    if (from == text.size()) return std::nullopt;
+    return Span{from, pattern_.words->end(text, from)};
+  }
   if (search_) return search_->next(text, from);
   const size_t at = pattern_.literal.size() == 1 ? text.find(pattern_.literal[0], from)
                                                  : text.find(pattern_.literal, from);
@@ -62,18 +69,27 @@ Replaced replace_matches(std::string_view text, size_t prefix, const Replacement
   PatternSearch search(replacement.pattern);
   std::vector<MatchPart> parts;
   search.split(text, parts);
+  Trace trace(replacement.sources);
   for (const MatchPart& part : parts) {
     if (part.begin < prefix && part.end >= prefix && !part.is_match) {
       out.prefix = out.text.size() + (prefix - part.begin);
     }
     out.text +=
         part.is_match ? replacement.content : text.substr(part.begin, part.end - part.begin);
+    if (!part.is_match) {
+      trace.keep(part.begin, part.end);
+    } else if (part.end > 0) {
+      trace.until(out.text.size(), part.end - 1);
+    } else {
+      trace.put({}, out.text.size());
+    }
     if (part.is_match && part.end <= prefix) out.prefix = out.text.size();
     if (out.text.size() > replacement.max_bytes) {
       fail("{}: replacing makes the text longer than {} bytes", replacement.source,
            replacement.max_bytes);
     }
   }
+  trace.finish();
   return out;
 }
 

@@ -15,13 +15,20 @@
 
 #include "base/json.h"
 #include "text/regex.h"
+#include "text/source_map.h"
+#include "text/word_scanner.h"
 
 namespace atom::text {
 
 struct Pattern {
   std::string literal;  // used when there is no regex; not empty
   std::optional<Regex> regex;
+  std::optional<WordScanner>
+      words;  // finds what the regex does; every match begins where the one before ends
 };
+
+// A regular expression, found by a WordScanner where there is one.
+Pattern regex_pattern(std::string_view regex, std::string_view source);
 
 // Error: neither form, empty string, unsupported regular expression.
 Pattern pattern_from_json(const Json& value, std::string_view source);
@@ -49,8 +56,9 @@ class PatternSearch {
 struct Replacement {
   const Pattern& pattern;
   std::string_view content;
-  size_t max_bytes;         // of the result
-  std::string_view source;  // named when the result gets longer
+  size_t max_bytes;              // of the result
+  std::string_view source;       // named when the result gets longer
+  SourceMap* sources = nullptr;  // of the text, then of the result
 };
 
 // Replaces every match. `prefix`: how many bytes at the front of the result come from bytes of

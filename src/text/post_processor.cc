@@ -52,6 +52,23 @@ Template read_template(const Json& json, std::string_view source) {
   return out;
 }
 
+Template read_trimming(const Json& json, std::string_view source) {
+  Template out;
+  out.trims_spans = get_bool_or(json, "trim_offsets", true, source);
+  out.keeps_first_space = get_bool_or(json, "add_prefix_space", true, source);
+  return out;
+}
+
+// ["[CLS]", 101]
+int32_t token_id(const Json& json, std::string_view key, std::string_view source) {
+  const auto pair = json.find(key);
+  if (pair == json.end() || !pair->is_array() || pair->size() != 2 || !(*pair)[0].is_string() ||
+      !(*pair)[1].is_number_unsigned() || (*pair)[1].get<uint64_t>() > INT32_MAX) {
+    fail("{}: {} must be a token and its id", source, key);
+  }
+  return (*pair)[1].get<int32_t>();
+}
+
 }  // namespace
 
 // Recursion is bounded by the depth limit of the JSON parser.
@@ -60,18 +77,29 @@ Template template_from_json(const Json& json, std::string_view source) {
   if (json.is_null()) return out;
   if (!json.is_object()) fail("{}: must be an object or null", source);
   const std::string type = get_string(json, "type", source);
-  if (type == "ByteLevel") return out;
+  if (type == "ByteLevel") return read_trimming(json, source);
   if (type == "TemplateProcessing") return read_template(json, source);
+  if (type == "BertProcessing" || type == "RobertaProcessing") {
+    if (type == "RobertaProcessing") out = read_trimming(json, source);
+    out.prefix = {token_id(json, "cls", source)};
+    out.suffix = {token_id(json, "sep", source)};
+    return out;
+  }
   if (type != "Sequence") fail("{}: the type '{}' is not supported", source, type);
   const auto parts = json.find("processors");
   if (parts == json.end() || !parts->is_array()) fail("{}: processors must be an array", source);
   for (size_t i = 0; i < parts->size(); ++i) {
     Template part = template_from_json((*parts)[i], fmt::format("{}.processors[{}]", source, i));
+    if (part.trims_spans) {
+      out.trims_spans = true;
+      out.keeps_first_space = part.keeps_first_space;
+    }
     if (part.prefix.empty() && part.suffix.empty()) continue;
     if (!out.prefix.empty() || !out.suffix.empty()) {
       fail("{}: more than one of the processors puts tokens around the text", source);
     }
-    out = std::move(part);
+    out.prefix = std::move(part.prefix);
+    out.suffix = std::move(part.suffix);
   }
   return out;
 }

@@ -16,10 +16,12 @@ namespace atom::text {
 struct Template {
   std::vector<int32_t> prefix;
   std::vector<int32_t> suffix;
+  bool trims_spans = false;        // spans lose the spaces at their ends
+  bool keeps_first_space = false;  // but for one in front of the text, which encoding has put there
 };
 
-// Null, ByteLevel: nothing. TemplateProcessing: its "single" form. Sequence: the one part that adds
-// tokens. Error: other types, a template without exactly one $A, unknown special tokens, ids
+// Null: nothing. ByteLevel: spans only. TemplateProcessing: its "single" form. BertProcessing,
+// RobertaProcessing: cls in front, sep behind. Sequence: the one part that adds tokens. Error: other types, a template without exactly one $A, unknown special tokens, ids
 // outside int32, two parts that add tokens.
 Template template_from_json(const Json& json, std::string_view source);
 

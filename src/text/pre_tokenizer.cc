@@ -13,7 +13,11 @@ class SequencePreTokenizer final : public PreTokenizer {
  public:
   explicit SequencePreTokenizer(std::vector<PreTokenizerPtr> parts) : parts_(std::move(parts)) {}
   void apply(Pieces& pieces) const override {
-    for (const PreTokenizerPtr& part : parts_) part->apply(pieces);
+    const bool may_stay_bytes = pieces.may_stay_bytes;
+    for (const PreTokenizerPtr& part : parts_) {
+      pieces.may_stay_bytes = may_stay_bytes && part == parts_.back();
+      part->apply(pieces);
+    }
   }
 
  private:
@@ -35,6 +39,8 @@ constexpr Factory<PreTokenizer> kPreTokenizers[] = {
     {"Punctuation", &make_punctuation},
     {"Whitespace", &make_whitespace},
     {"WhitespaceSplit", &make_whitespace_split},
+    {"BertPreTokenizer", &make_bert_words},
+    {"CharDelimiterSplit", &make_delimiter_split},
 };
 
 }  // namespace

@@ -17,14 +17,19 @@
 
 #include "base/json.h"
 #include "text/regex.h"
+#include "text/source_map.h"
 
 namespace atom::text {
 
 struct Pieces {
-  std::string text;         // valid UTF-8; stretches between pieces are dropped text
-  std::vector<Span> spans;  // not empty, in order, not overlapping
-  size_t start_bytes = 0;   // as in NormalizedText
-  size_t max_bytes = 0;     // Error when a component makes the text longer
+  std::string text;              // valid UTF-8; stretches between pieces are dropped text
+  std::vector<Span> spans;       // not empty, in order, not overlapping
+  size_t start_bytes = 0;        // as in NormalizedText
+  size_t max_bytes = 0;          // Error when a component makes the text longer
+  SourceMap* sources = nullptr;  // as in NormalizedText
+  bool may_stay_bytes =
+      false;               // the byte alphabet may be left to the model, if nothing comes after it
+  bool are_bytes = false;  // it has been
 
   std::string_view view(size_t i) const {
     return std::string_view(text).substr(spans[i].begin, spans[i].end - spans[i].begin);

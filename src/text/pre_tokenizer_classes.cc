@@ -1,5 +1,6 @@
 // Pre-tokenizers that split at classes of characters: Digits, Punctuation, Whitespace,
-// WhitespaceSplit.
+// WhitespaceSplit, BertPreTokenizer, CharDelimiterSplit.
+#include "text/component.h"
 #include "text/pre_tokenizer_parts.h"
 #include "text/split_behavior.h"
 #include "text/unicode.h"
@@ -55,7 +56,42 @@ class Whitespace final : public PreTokenizer {
   }
 };
 
+// Words without white space, and each punctuation mark alone.
+class BertWords final : public PreTokenizer {
+ public:
+  void apply(Pieces& pieces) const override {
+    spaces_.apply(pieces);
+    marks_.apply(pieces);
+  }
+
+ private:
+  ClassSplit spaces_{&is_whitespace, SplitBehavior::kRemoved};
+  ClassSplit marks_{&is_punctuation, SplitBehavior::kIsolated};
+};
+
+// The text between occurrences of one character.
+class DelimiterSplit final : public PreTokenizer {
+ public:
+  explicit DelimiterSplit(uint32_t delimiter) { append_utf8(delimiter_.literal, delimiter); }
+  void apply(Pieces& pieces) const override {
+    PatternSearch search(delimiter_);
+    split_pieces(pieces, SplitBehavior::kRemoved,
+                 [&](std::string_view piece, auto& parts) { search.split(piece, parts); });
+  }
+
+ private:
+  Pattern delimiter_;
+};
+
 }  // namespace
+
+PreTokenizerPtr make_bert_words(const Json&, std::string_view) {
+  return std::make_unique<BertWords>();
+}
+
+PreTokenizerPtr make_delimiter_split(const Json& json, std::string_view source) {
+  return std::make_unique<DelimiterSplit>(get_character(json, "delimiter", source));
+}
 
 PreTokenizerPtr make_digits(const Json& json, std::string_view source) {
   const bool single = get_bool_or(json, "individual_digits", false, source);

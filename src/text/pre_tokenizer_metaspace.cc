@@ -18,23 +18,27 @@ class MetaspacePreTokenizer final : public PreTokenizer {
     std::vector<Span> spans;
     out.reserve(pieces.text.size() + pieces.text.size() / 2);
     size_t start = 0;
+    Trace trace(pieces.sources);
     for (size_t i = 0; i < pieces.spans.size(); ++i) {
       const std::string_view piece = pieces.view(i);
       const bool first = pieces.spans[i].begin < pieces.start_bytes;
       const size_t begin = out.size();
       const bool marked = piece.front() == ' ' || piece.starts_with(mark_);
       if (!marked && prepends(first)) out += mark_;
-      for (const char c : piece) {
-        if (c == ' ') {
+      trace.until(out.size(), pieces.spans[i].begin);
+      for (size_t at = 0; at < piece.size(); ++at) {
+        if (piece[at] == ' ') {
           out += mark_;
         } else {
-          out += c;
+          out += piece[at];
         }
+        trace.until(out.size(), pieces.spans[i].begin + at);
       }
       check_growth(out.size(), pieces.max_bytes, source_);
       if (first) start = begin + 1;
       add_spans(out, begin, spans);
     }
+    trace.finish();
     pieces.text = std::move(out);
     pieces.spans = std::move(spans);
     pieces.start_bytes = start;

@@ -14,5 +14,7 @@ PreTokenizerPtr make_digits(const Json& json, std::string_view source);
 PreTokenizerPtr make_punctuation(const Json& json, std::string_view source);
 PreTokenizerPtr make_whitespace(const Json& json, std::string_view source);
 PreTokenizerPtr make_whitespace_split(const Json& json, std::string_view source);
+PreTokenizerPtr make_bert_words(const Json& json, std::string_view source);
+PreTokenizerPtr make_delimiter_split(const Json& json, std::string_view source);
 
 }  // namespace atom::text

@@ -7,22 +7,13 @@ namespace {
 
 class Split final : public PreTokenizer {
  public:
-  Split(Pattern pattern, SplitBehavior behavior, bool invert)
-      : pattern_(std::move(pattern)), behavior_(behavior), invert_(invert) {}
+  Split(Pattern pattern, SplitRule rule) : pattern_(std::move(pattern)), rule_(rule) {}
 
-  void apply(Pieces& pieces) const override {
-    PatternSearch search(pattern_);
-    split_pieces(pieces, behavior_, [&](std::string_view piece, std::vector<MatchPart>& parts) {
-      search.split(piece, parts);
-      if (!invert_) return;
-      for (MatchPart& part : parts) part.is_match = !part.is_match;
-    });
-  }
+  void apply(Pieces& pieces) const override { split_at_pattern(pieces, pattern_, rule_); }
 
  private:
   Pattern pattern_;
-  SplitBehavior behavior_;
-  bool invert_;
+  SplitRule rule_;
 };
 
 }  // namespace
@@ -31,8 +22,8 @@ PreTokenizerPtr make_split(const Json& json, std::string_view source) {
   const auto pattern = json.find("pattern");
   if (pattern == json.end()) fail("{}: pattern is missing", source);
   return std::make_unique<Split>(pattern_from_json(*pattern, source),
-                                 split_behavior_from_json(json, source),
-                                 get_bool_or(json, "invert", false, source));
+                                 SplitRule{.behavior = split_behavior_from_json(json, source),
+                                           .invert = get_bool_or(json, "invert", false, source)});
 }
 
 }  // namespace atom::text

@@ -66,4 +66,28 @@ void append_pieces(const std::vector<MatchPart>& parts, SplitBehavior behavior, 
       spans.end());
 }
 
+void split_at_pattern(Pieces& pieces, const Pattern& pattern, SplitRule rule) {
+  if (pattern.words && rule.behavior == SplitBehavior::kIsolated) {
+    std::vector<Span> spans;
+    spans.reserve(pieces.spans.size() + pieces.text.size() / 5);
+    for (const Span& piece : pieces.spans) {
+      const std::string_view text =
+          std::string_view(pieces.text).substr(piece.begin, piece.end - piece.begin);
+      for (size_t at = 0; at < text.size();) {
+        const size_t end = pattern.words->end(text, at);
+        spans.push_back({piece.begin + at, piece.begin + end});
+        at = end;
+      }
+    }
+    pieces.spans = std::move(spans);
+    return;
+  }
+  PatternSearch search(pattern);
+  split_pieces(pieces, rule.behavior, [&](std::string_view piece, std::vector<MatchPart>& parts) {
+    search.split(piece, parts);
+    if (!rule.invert) return;
+    for (MatchPart& part : parts) part.is_match = !part.is_match;
+  });
+}
+
 }  // namespace atom::text

@@ -32,4 +32,10 @@ void split_pieces(Pieces& pieces, SplitBehavior behavior, Find&& find) {
   pieces.spans = std::move(spans);
 }
 
+struct SplitRule {
+  SplitBehavior behavior;
+  bool invert;  // what does not match counts as a match, and the other way round
+};
+void split_at_pattern(Pieces& pieces, const Pattern& pattern, SplitRule rule);
+
 }  // namespace atom::text

@@ -5,9 +5,9 @@
 //   send(stream.flush());
 //
 // push() returns what no later token can change: whole characters, always valid UTF-8, possibly
-// nothing. All pieces together equal tokenizer.decode(all ids). A run of byte tokens (<0xHH>) is
-// held back until a token of another kind follows, because one invalid byte turns the whole run
-// into U+FFFD.
+// nothing. All pieces together equal tokenizer.decode(all ids). A run of byte tokens (<0xHH>) of a
+// tokenizer.json is held back until a token of another kind follows, because one invalid byte turns the whole run
+// into U+FFFD; of a tokenizer.model, only an incomplete character is.
 #pragma once
 
 #include <cstdint>

@@ -1,6 +1,7 @@
 #include "text/tokenizer.h"
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "base/error.h"
@@ -27,6 +28,31 @@ std::string place(const std::string& source, std::string_view key) {
   return fmt::format("{}: {}", source, key);
 }
 
+SourceMap slice(const SourceMap& map, size_t begin, size_t end) {
+  return {map.begin() + static_cast<std::ptrdiff_t>(begin),
+          map.begin() + static_cast<std::ptrdiff_t>(end)};
+}
+
+struct Edges {
+  size_t front;  // characters
+  size_t back;
+};
+
+// White space at the ends of a token, where U+0120 stands for a space.
+Edges spaces_at_edges(std::string_view token) {
+  Edges out{0, 0};
+  bool at_front = true;
+  for (size_t at = 0; at < token.size();) {
+    const CodePoint c = decode_utf8(token, at);
+    at += c.size;
+    const bool space = c.value == 0x120 || is_whitespace(c.value);
+    at_front = at_front && space;
+    if (at_front) ++out.front;
+    out.back = space ? out.back + 1 : 0;
+  }
+  return out;
+}
+
 }  // namespace
 
 Tokenizer Tokenizer::from_file(const std::filesystem::path& path) {
@@ -35,19 +61,30 @@ Tokenizer Tokenizer::from_file(const std::filesystem::path& path) {
 
 Tokenizer Tokenizer::from_json(std::string_view text, std::string_view source_name) {
   const Json json = parse_json(text, {.source = source_name});
-  if (!json.is_object()) fail("{}: must be a JSON object", source_name);
-  return Tokenizer(json, std::string(source_name));
+  return from_parsed(json, std::string(source_name));
 }
 
-Tokenizer::Tokenizer(const Json& json, const std::string& source)
-    : model_(entry(json, "model"), place(source, "model")),
-      normalizer_(make_normalizer(entry(json, "normalizer"), place(source, "normalizer"))),
-      pre_tokenizer_(
-          make_pre_tokenizer(entry(json, "pre_tokenizer"), place(source, "pre_tokenizer"))),
-      decoder_(make_decoder(entry(json, "decoder"), place(source, "decoder"))),
-      template_(template_from_json(entry(json, "post_processor"), place(source, "post_processor"))),
-      tokens_(model_.vocabulary()) {
-  add_tokens(entry(json, "added_tokens"), source);
+Tokenizer Tokenizer::from_parsed(const Json& json, const std::string& source) {
+  if (!json.is_object()) fail("{}: must be a JSON object", source);
+  TokenizerParts parts;
+  parts.model = make_model(entry(json, "model"), place(source, "model"));
+  parts.normalizer = make_normalizer(entry(json, "normalizer"), place(source, "normalizer"));
+  parts.pre_tokenizer =
+      make_pre_tokenizer(entry(json, "pre_tokenizer"), place(source, "pre_tokenizer"));
+  parts.decoder = make_decoder(entry(json, "decoder"), place(source, "decoder"));
+  parts.around = template_from_json(entry(json, "post_processor"), place(source, "post_processor"));
+  parts.added_tokens = entry(json, "added_tokens");
+  return Tokenizer(std::move(parts), source);
+}
+
+Tokenizer::Tokenizer(TokenizerParts parts, const std::string& source)
+    : model_(std::move(parts.model)),
+      normalizer_(std::move(parts.normalizer)),
+      pre_tokenizer_(std::move(parts.pre_tokenizer)),
+      decoder_(std::move(parts.decoder)),
+      template_(std::move(parts.around)),
+      tokens_(model_->vocabulary()) {
+  add_tokens(parts.added_tokens, source);
   for (const auto* side : {&template_.prefix, &template_.suffix}) {
     for (const int32_t id : *side) {
       if (!tokens_.has(id)) {
@@ -72,7 +109,7 @@ void Tokenizer::add_tokens(const Json& json, const std::string& source) {
       raw.push_back(token);
       continue;
     }
-    NormalizedText text{token.content, 0, growth_limit(token.content.size())};
+    NormalizedText text{token.content, 0, growth_limit(token.content.size()), nullptr};
     if (normalizer_) normalizer_->apply(text);
     normalized_contents.push_back(std::move(text.text));
     normalized.push_back(token);
@@ -88,44 +125,113 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
   std::vector<int32_t> ids;
   ids.reserve(clean.size() / 3 + 16);
   if (options.add_special_tokens) ids = template_.prefix;
-  BpeModel::Scratch scratch(clean.size());
-  std::vector<TextPart> parts;
-  raw_matcher_.split(clean, parts);
-  for (const TextPart& part : parts) {
-    if (part.id >= 0) {
-      ids.push_back(part.id);
-    } else {
-      const std::string_view stretch =
-          std::string_view(clean).substr(part.begin, part.end - part.begin);
-      encode_text(stretch, part.begin == 0 ? decode_utf8(stretch, 0).size : 0, scratch, ids);
-    }
-  }
+  const std::unique_ptr<Model::Scratch> scratch = model_->scratch(clean.size());
+  encode_clean(clean, {*scratch, ids, nullptr});
   if (options.add_special_tokens) {
     ids.insert(ids.end(), template_.suffix.begin(), template_.suffix.end());
   }
   return ids;
 }
 
-// start_bytes: size of the first character where the stretch opens the caller's text, else 0.
-void Tokenizer::encode_text(std::string_view text, size_t start_bytes, BpeModel::Scratch& scratch,
-                            std::vector<int32_t>& ids) const {
-  const size_t max_bytes = growth_limit(text.size());
-  NormalizedText normal{std::string(text), start_bytes, max_bytes};
-  if (normalizer_) normalizer_->apply(normal);
+Encoding Tokenizer::encode_with_spans(std::string_view text, EncodeOptions options) const {
+  const std::string clean = replace_invalid_utf8(text);
+  if (clean.size() > UINT32_MAX) fail("a text of {} bytes is too long for spans", clean.size());
+  Encoding out;
+  const std::unique_ptr<Model::Scratch> scratch = model_->scratch(clean.size());
+  encode_clean(clean, {*scratch, out.ids, &out.spans});
+  if (template_.trims_spans) trim_spans(out);
+  if (options.add_special_tokens) {
+    const auto& [prefix, suffix] = std::tie(template_.prefix, template_.suffix);
+    out.ids.insert(out.ids.begin(), prefix.begin(), prefix.end());
+    out.ids.insert(out.ids.end(), suffix.begin(), suffix.end());
+    out.spans.insert(out.spans.begin(), prefix.size(), Span{});
+    out.spans.insert(out.spans.end(), suffix.size(), Span{});
+  }
+  return out;
+}
+
+void Tokenizer::encode_clean(std::string_view clean, const Sink& sink) const {
+  const SourceMap all = sink.spans == nullptr ? SourceMap() : map_of_characters(clean);
   std::vector<TextPart> parts;
-  normalized_matcher_.split(normal.text, parts);
+  raw_matcher_.split(clean, parts);
   for (const TextPart& part : parts) {
     if (part.id >= 0) {
-      ids.push_back(part.id);
+      sink.ids.push_back(part.id);
+      if (sink.spans != nullptr)
+        sink.spans->push_back({all[part.begin].begin, all[part.end - 1].end});
       continue;
     }
-    const bool whole = part.begin == 0 && part.end == normal.text.size();
-    const size_t start = normal.start_bytes > part.begin ? normal.start_bytes - part.begin : 0;
+    const std::string_view stretch = clean.substr(part.begin, part.end - part.begin);
+    const size_t start = part.begin == 0 ? decode_utf8(stretch, 0).size : 0;
+    SourceMap sources;
+    if (sink.spans != nullptr) sources = slice(all, part.begin, part.end);
+    encode_text({std::string(stretch), start, growth_limit(stretch.size()),
+                 sink.spans == nullptr ? nullptr : &sources},
+                sink);
+  }
+}
+
+// text.start_bytes: size of the first character where the stretch opens the caller's text, else 0.
+void Tokenizer::encode_text(NormalizedText text, const Sink& sink) const {
+  if (normalizer_) normalizer_->apply(text);
+  std::vector<TextPart> parts;
+  normalized_matcher_.split(text.text, parts);
+  for (const TextPart& part : parts) {
+    if (part.id >= 0) {
+      sink.ids.push_back(part.id);
+      if (sink.spans != nullptr) {
+        sink.spans->push_back(
+            {(*text.sources)[part.begin].begin, (*text.sources)[part.end - 1].end});
+      }
+      continue;
+    }
+    const bool whole = part.begin == 0 && part.end == text.text.size();
+    const size_t start = text.start_bytes > part.begin ? text.start_bytes - part.begin : 0;
+    SourceMap sources;
+    if (sink.spans != nullptr) sources = slice(*text.sources, part.begin, part.end);
     Pieces pieces = whole_text(
-        whole ? std::move(normal.text) : normal.text.substr(part.begin, part.end - part.begin),
-        {.start_bytes = start, .max_bytes = max_bytes});
-    if (pre_tokenizer_) pre_tokenizer_->apply(pieces);
-    for (size_t i = 0; i < pieces.spans.size(); ++i) model_.encode(pieces.view(i), scratch, ids);
+        whole ? std::move(text.text) : text.text.substr(part.begin, part.end - part.begin),
+        {.start_bytes = start, .max_bytes = text.max_bytes});
+    if (sink.spans != nullptr) pieces.sources = &sources;
+    pieces.may_stay_bytes = sink.spans == nullptr;
+    encode_pieces(std::move(pieces), sink);
+  }
+}
+
+void Tokenizer::encode_pieces(Pieces pieces, const Sink& sink) const {
+  if (pre_tokenizer_) pre_tokenizer_->apply(pieces);
+  if (pieces.are_bytes) {
+    for (size_t i = 0; i < pieces.spans.size(); ++i) {
+      model_->encode_bytes(pieces.view(i), sink.scratch, sink.ids);
+    }
+    return;
+  }
+  for (size_t i = 0; i < pieces.spans.size(); ++i) {
+    const size_t first = sink.spans == nullptr ? 0 : sink.spans->size();
+    model_->encode(pieces.view(i), sink.scratch, sink.ids, sink.spans);
+    if (sink.spans == nullptr) continue;
+    const auto source = [&](size_t byte) {
+      return (*pieces.sources)[std::min(pieces.spans[i].begin + byte, pieces.sources->size() - 1)];
+    };
+    for (size_t k = first; k < sink.spans->size(); ++k) {
+      Span& span = (*sink.spans)[k];
+      span = {source(span.begin).begin, source(span.end == 0 ? 0 : span.end - 1).end};
+    }
+  }
+}
+
+// Spaces at the ends of tokens do not count, as the ByteLevel post-processor of the package has it.
+void Tokenizer::trim_spans(Encoding& encoding) const {
+  for (size_t i = 0; i < encoding.ids.size(); ++i) {
+    Span& span = encoding.spans[i];
+    Edges spaces = spaces_at_edges(tokens_.token(encoding.ids[i]));
+    if (spaces.front > 0) {
+      if ((i == 0 || span.begin == 0) && template_.keeps_first_space) --spaces.front;
+      span.begin = std::min(span.begin + spaces.front, span.end);
+    }
+    if (spaces.back > 0 && span.end >= spaces.back) {
+      span.end = std::max(span.end - spaces.back, span.begin);
+    }
   }
 }
 

@@ -97,6 +97,12 @@ void append_utf8(std::string& out, uint32_t c) {
   }
 }
 
+std::string_view utf8_prefix(std::string_view valid, size_t bytes) {
+  if (bytes >= valid.size()) return valid;
+  while (bytes > 0 && (static_cast<uint8_t>(valid[bytes]) & 0xC0) == 0x80) --bytes;
+  return valid.substr(0, bytes);
+}
+
 bool is_valid_utf8(std::string_view bytes) { return valid_prefix(bytes) == bytes.size(); }
 
 std::string replace_invalid_utf8(std::string_view bytes) {

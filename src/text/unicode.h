@@ -52,6 +52,9 @@ size_t previous_utf8(std::string_view valid, size_t at);
 
 void append_utf8(std::string& out, uint32_t code_point);
 
+// At most `bytes` of the front, in whole characters: for messages.
+std::string_view utf8_prefix(std::string_view valid, size_t bytes);
+
 bool is_valid_utf8(std::string_view bytes);
 std::string replace_invalid_utf8(std::string_view bytes);
 

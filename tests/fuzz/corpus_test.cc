@@ -27,12 +27,14 @@ constexpr Target kTargets[] = {{"config", run_config, 800},
                                {"json", run_json, 2000},
                                {"model_folder", run_model_folder, 60},
                                {"openai", run_openai, 800},
+                               {"piece_file", run_piece_file, 150},
                                {"recipe", run_recipe, 800},
                                {"regex", run_regex, 150},
                                {"safetensors", run_safetensors, 1500},
                                {"template", run_template, 300},
                                {"tokenizer", run_tokenizer, 200},
-                               {"toml", run_toml, 300}};
+                               {"toml", run_toml, 300},
+                               {"vocab_files", run_vocab_files, 150}};
 
 void PrintTo(const Target& target, std::ostream* out) { *out << target.name; }
 

@@ -52,7 +52,7 @@ TEST_P(HostileTest, IsRefused) {
 
 const Rule kModelRules[] = {
     {"NoModel", [](Json& j) { j.erase("model"); }, "model: must be an object"},
-    {"ModelType", set_model("type", R"("Unigram")"), "model: the type 'Unigram'"},
+    {"ModelType", set_model("type", R"("Bigram")"), "model: the type 'Bigram'"},
     {"NoVocab", [](Json& j) { j["model"].erase("vocab"); }, "vocab is missing"},
     {"EmptyVocab", set_model("vocab", "{}"), "at least one token"},
     {"VocabArray", set_model("vocab", "[1]"), "vocab must be an object"},
@@ -73,6 +73,32 @@ const Rule kModelRules[] = {
     {"Prefix", set_model("continuing_subword_prefix", R"("##")"), "continuing_subword_prefix"},
     {"Suffix", set_model("end_of_word_suffix", R"("</w>")"), "end_of_word_suffix"},
     {"Fallback", set_model("byte_fallback", "1"), "byte_fallback"},
+};
+
+std::function<void(Json&)> set_whole_model(const char* value) {
+  return [value](Json& json) { json["model"] = json_of(value); };
+}
+
+const Rule kOtherModelRules[] = {
+    {"UnigramVocab", set_whole_model(R"({"type":"Unigram","vocab":{"a":1}})"),
+     "vocab must be an array"},
+    {"UnigramEmpty", set_whole_model(R"({"type":"Unigram","vocab":[]})"), "1 to 4194304 tokens"},
+    {"UnigramPair", set_whole_model(R"({"type":"Unigram","vocab":[["a"]]})"),
+     "vocab[0]: must be a token and its score"},
+    {"UnigramScore", set_whole_model(R"({"type":"Unigram","vocab":[["a","b"]]})"),
+     "vocab[0]: must be a token and its score"},
+    {"UnigramTwice", set_whole_model(R"({"type":"Unigram","vocab":[["a",0],["a",-1]]})"),
+     "vocab[1]: the token 'a' has the ids 0 and 1"},
+    {"UnigramUnknown", set_whole_model(R"({"type":"Unigram","unk_id":1,"vocab":[["a",0]]})"),
+     "unk_id"},
+    {"UnigramUnknownNegative",
+     set_whole_model(R"({"type":"Unigram","unk_id":-1,"vocab":[["a",0]]})"), "unk_id"},
+    {"WordPieceVocab", set_whole_model(R"({"type":"WordPiece"})"), "vocab is missing"},
+    {"WordPieceChars",
+     set_whole_model(
+         R"({"type":"WordPiece","vocab":{"a":0},"max_input_chars_per_word":9999999999})"),
+     "max_input_chars_per_word"},
+    {"WordLevelVocab", set_whole_model(R"({"type":"WordLevel","vocab":{}})"), "at least one token"},
 };
 
 const Rule kTokenRules[] = {
@@ -142,7 +168,23 @@ const Rule kComponentRules[] = {
        j["post_processor"] = {{"type", "Sequence"}, {"processors", {one, one}}};
      },
      "more than one of the processors"},
-    {"Decoder", set("decoder", R"({"type":"WordPiece"})"), "decoder: the type 'WordPiece'"},
+    {"Decoder", set("decoder", R"({"type":"WordSalad"})"), "decoder: the type 'WordSalad'"},
+    {"PostCls", set("post_processor", R"({"type":"BertProcessing","sep":["b",1],"cls":"a"})"),
+     "cls must be a token and its id"},
+    {"PostSep",
+     set("post_processor", R"({"type":"RobertaProcessing","sep":["b",-1],"cls":["a",0]})"),
+     "sep must be a token and its id"},
+    {"PostSepId",
+     set("post_processor", R"({"type":"RobertaProcessing","sep":["b",77],"cls":["a",0]})"),
+     "the id 77"},
+    {"Delimiter", set("pre_tokenizer", R"({"type":"CharDelimiterSplit","delimiter":"ab"})"),
+     "one character"},
+    {"Base64", set("normalizer", R"({"type":"Precompiled","precompiled_charsmap":"AA!A"})"),
+     "base64 text has a byte 33 at 2"},
+    {"Base64Size", set("normalizer", R"({"type":"Precompiled","precompiled_charsmap":"AAA"})"),
+     "multiple of 4, and has 3"},
+    {"Charsmap", set("normalizer", R"({"type":"Precompiled","precompiled_charsmap":"/////wAA"})"),
+     "of 6 bytes cannot have 4294967295 bytes"},
     {"DecoderStrip", set("decoder", R"({"type":"Strip","content":" ","start":-1})"), "start"},
 };
 
@@ -171,6 +213,7 @@ const Rule kRegexRules[] = {
 
 const auto kName = [](const auto& info) { return std::string(info.param.name); };
 INSTANTIATE_TEST_SUITE_P(Model, HostileTest, ::testing::ValuesIn(kModelRules), kName);
+INSTANTIATE_TEST_SUITE_P(OtherModels, HostileTest, ::testing::ValuesIn(kOtherModelRules), kName);
 INSTANTIATE_TEST_SUITE_P(Tokens, HostileTest, ::testing::ValuesIn(kTokenRules), kName);
 INSTANTIATE_TEST_SUITE_P(Components, HostileTest, ::testing::ValuesIn(kComponentRules), kName);
 INSTANTIATE_TEST_SUITE_P(Regexes, HostileTest, ::testing::ValuesIn(kRegexRules), kName);

@@ -1,0 +1,212 @@
+#include "text/unigram_model.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "base/error.h"
+#include "text/sentencepiece_file.h"
+#include "text/unicode.h"
+
+namespace atom::text {
+namespace {
+
+constexpr double kUnknownPenalty = 10;
+constexpr size_t kMaxTokens = size_t{1} << 22;
+
+struct ScoredToken {
+  std::string token;
+  double score;
+};
+
+ScoredToken scored_token(const Json& entry, std::string_view place) {
+  if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
+    fail("{}: must be a token and its score", place);
+  }
+  ScoredToken out{entry[0].get<std::string>(), entry[1].get<double>()};
+  if (!std::isfinite(out.score)) fail("{}: the score must be finite and is {}", place, out.score);
+  return out;
+}
+
+}  // namespace
+
+// The best way to reach each byte position.
+template <typename Number>
+struct UnigramModel::Lattice final : Model::Scratch {
+  struct Node {
+    Number score = 0;
+    int32_t id = -1;
+    size_t begin = kNowhere;
+  };
+  static constexpr size_t kNowhere = SIZE_MAX;
+  std::vector<Node> nodes;
+  struct Part {
+    size_t begin;
+    size_t end;
+    int32_t id;
+  };
+  std::vector<Part> path;
+};
+
+UnigramModel::UnigramModel(const Json& json, std::string_view source) : source_(source) {
+  const auto vocab = json.find("vocab");
+  if (vocab == json.end() || !vocab->is_array() || vocab->empty() || vocab->size() > kMaxTokens) {
+    fail("{}: vocab must be an array of 1 to {} tokens with scores", source, kMaxTokens);
+  }
+  vocabulary_.limit_for(vocab->size());
+  std::vector<ScoredToken> tokens;
+  size_t bytes = 0;
+  double smallest = INFINITY;
+  for (size_t i = 0; i < vocab->size(); ++i) {
+    const std::string place = fmt::format("{}: vocab[{}]", source, i);
+    tokens.push_back(scored_token((*vocab)[i], place));
+    vocabulary_.add(tokens[i].token, static_cast<int64_t>(i), place);
+    bytes += tokens[i].token.size();
+    smallest = std::min(smallest, tokens[i].score);
+  }
+  unknown_ = static_cast<int32_t>(
+      get_int_or(json, "unk_id", -1, {.source = source, .min = 0, .max = vocabulary_.size() - 1}));
+  byte_fallback_ = get_bool_or(json, "byte_fallback", false, source);
+  byte_token_ = byte_tokens(vocabulary_);
+  unknown_score_ = smallest - kUnknownPenalty;
+  trie_ = Trie(bytes);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    score_.push_back(tokens[i].score);
+    if (!tokens[i].token.empty()) trie_.add(tokens[i].token, static_cast<int32_t>(i));
+  }
+}
+
+UnigramModel::UnigramModel(const SentencePieceFile& file)
+    : vocabulary_(file.vocabulary),
+      source_(file.source),
+      unknown_(file.unknown),
+      byte_fallback_(file.byte_fallback),
+      single_precision_(true),
+      fused_may_be_token_(false),
+      byte_token_(byte_tokens(file.vocabulary)) {
+  using Kind = SentencePiece::Kind;
+  size_t bytes = 0;
+  for (const SentencePiece& piece : file.pieces) bytes += piece.text.size();
+  trie_ = Trie(bytes);
+  user_defined_.assign(file.pieces.size(), 0);
+  float smallest = INFINITY;
+  float largest = -INFINITY;
+  for (size_t i = 0; i < file.pieces.size(); ++i) {
+    const SentencePiece& piece = file.pieces[i];
+    score_.push_back(piece.score);
+    user_defined_[i] = piece.kind == Kind::kUserDefined;
+    if (piece.kind == Kind::kNormal) {
+      smallest = std::min(smallest, piece.score);
+      largest = std::max(largest, piece.score);
+    }
+    if (piece.kind == Kind::kNormal || piece.kind == Kind::kUserDefined) {
+      trie_.add(piece.text, static_cast<int32_t>(i));
+    }
+  }
+  if (!std::isfinite(smallest)) smallest = largest = 0;  // no normal piece at all
+  unknown_score_ = static_cast<double>(smallest - static_cast<float>(kUnknownPenalty));
+  user_defined_score_ = largest;
+}
+
+std::unique_ptr<Model::Scratch> UnigramModel::scratch(size_t) const {
+  if (single_precision_) return std::make_unique<Lattice<float>>();
+  return std::make_unique<Lattice<double>>();
+}
+
+void UnigramModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids,
+                          std::vector<Span>* spans) const {
+  if (piece.empty()) return;
+  if (single_precision_) {
+    encode_as(piece, static_cast<Lattice<float>&>(scratch), ids, spans);
+  } else {
+    encode_as(piece, static_cast<Lattice<double>&>(scratch), ids, spans);
+  }
+}
+
+// Viterbi over byte positions: every token that begins at a reached position offers a path to its
+// end.
+template <typename Number>
+void UnigramModel::search(std::string_view piece, Lattice<Number>& lattice) const {
+  using Node = typename Lattice<Number>::Node;
+  lattice.nodes.assign(piece.size() + 1, Node{});
+  // Sums are compared before they are rounded to what a node holds, as the library does.
+  const auto offer = [&](size_t begin, size_t end, int32_t id, double score) {
+    Node& node = lattice.nodes[end];
+    if (node.begin == Lattice<Number>::kNowhere || score > static_cast<double>(node.score)) {
+      node = {static_cast<Number>(score), id, begin};
+    }
+  };
+  for (size_t at = 0; at < piece.size();) {
+    const size_t next = at + decode_utf8(piece, at).size;
+    const auto here = static_cast<double>(lattice.nodes[at].score);
+    bool has_character = false;
+    trie_.matches(piece, at, Trie::kRoot, [&](size_t end, int32_t id) {
+      double score = score_[static_cast<size_t>(id)];
+      if (!user_defined_.empty() && user_defined_[static_cast<size_t>(id)] != 0) {
+        score = static_cast<double>(static_cast<float>(end - at) * user_defined_score_) - 0.1;
+      }
+      offer(at, end, id, score + here);
+      has_character = has_character || end == next;
+    });
+    if (!has_character) {
+      if (unknown_ < 0 && !byte_fallback_) {
+        fail("{}: the text has a character without a token, and no unk_id is given: '{}'", source_,
+             piece.substr(at, next - at));
+      }
+      offer(at, next, unknown_, static_cast<double>(static_cast<Number>(unknown_score_ + here)));
+    }
+    at = next;
+  }
+}
+
+template <typename Number>
+void UnigramModel::encode_as(std::string_view piece, Lattice<Number>& lattice,
+                             std::vector<int32_t>& ids, std::vector<Span>* spans) const {
+  search(piece, lattice);
+  auto& path = lattice.path;
+  path.clear();
+  for (size_t end = piece.size(); end > 0;) {
+    const auto& node = lattice.nodes[end];
+    // A run of unknown characters is one part.
+    if (!path.empty() && node.id == unknown_ && path.back().id == unknown_) {
+      path.back().begin = node.begin;
+    } else {
+      path.push_back({node.begin, end, node.id});
+    }
+    end = node.begin;
+  }
+  for (size_t i = path.size(); i-- > 0;) {
+    const size_t first = ids.size();
+    if (path[i].id != unknown_) {
+      ids.push_back(path[i].id);
+    } else {
+      put_unknown(piece.substr(path[i].begin, path[i].end - path[i].begin), ids);
+    }
+    if (spans == nullptr) continue;
+    // Byte tokens of a run: the library gives each its byte, the package the whole run.
+    const bool by_byte = single_precision_ && ids.size() - first == path[i].end - path[i].begin;
+    for (size_t k = path[i].begin; first + (k - path[i].begin) < ids.size(); ++k) {
+      spans->push_back(by_byte && ids.size() - first > 1 ? Span{k, k + 1}
+                                                         : Span{path[i].begin, path[i].end});
+    }
+  }
+}
+
+void UnigramModel::put_unknown(std::string_view run, std::vector<int32_t>& ids) const {
+  if (const int32_t id = fused_may_be_token_ ? vocabulary_.find(run) : -1; id >= 0) {
+    ids.push_back(id);
+    return;
+  }
+  const auto byte_id = [&](char byte) { return byte_token_[static_cast<uint8_t>(byte)]; };
+  const auto has_token = [&](char byte) { return byte_id(byte) >= 0; };
+  if (byte_fallback_ && std::all_of(run.begin(), run.end(), has_token)) {
+    for (const char byte : run) ids.push_back(byte_id(byte));
+  } else if (unknown_ >= 0) {
+    ids.push_back(unknown_);
+  } else {
+    fail("{}: the text has characters without a token, and no unk_id is given: '{}'", source_,
+         utf8_prefix(run, 60));
+  }
+}
+
+}  // namespace atom::text

@@ -88,151 +88,148 @@ TEST_F(ModelFilesTest, OpensALargeFile) {
   EXPECT_EQ(model.tensor("a").as<uint16_t>()[kBytes / 2 - 1], 0);
   fs::resize_file(path, 8 + header.size() + kBytes + 3);
   expect_refused({"model.safetensors"});
-  TEST_F(ModelFilesTest, SplitsAMatrixByRows) {
-    const std::vector<float> values = {1, 2, 3, 4, 5, 6};
-    {
-      SafetensorsWriter writer(folder_ / "model.safetensors",
-                               {{"a", tensor::DType::F32, {3, 2}}, {"b", tensor::DType::F32, {6}}});
-      writer.write("a", std::as_bytes(std::span(values)));
-      writer.write("b", std::as_bytes(std::span(values)));
-      writer.commit();
-    }
-    ModelFiles model = ModelFiles::open(folder_.path());
-    expect_error(
-        [&] {
-          model.split_rows("a", {{"x", 1}, {"y", 1}});
-        },
-        {"\"a\"", "2 rows", "[3, 2]"});
-    expect_error([&] { model.split_rows("a", {{"x", 1}, {"b", 2}}); }, {"\"b\" is there twice"});
-    expect_error([&] { model.split_rows("b", {{"x", 6}}); }, {"\"b\"", "matrix"});
-    expect_error([&] { model.split_rows("c", {{"x", 6}}); }, {"no tensor \"c\""});
-    ModelFiles split = ModelFiles::open(folder_.path());
-    split.split_rows("a", {{"y", 1}, {"x", 2}});
-    EXPECT_EQ(split.tensor_names(), (std::vector<std::string>{"b", "x", "y"}));
-    EXPECT_EQ(split.tensor("x").shape, (tensor::Shape{2, 2}));
-    EXPECT_EQ(split.tensor("x").as<float>()[1], 4.0f);
-    split.release("x");
-    EXPECT_EQ(split.tensor("y").as<float>()[1], 2.0f);
-  }
+}
 
-  TEST_F(ModelFilesTest, OpensShardsInAFolderWithBlanksAndNonAscii) {
-    put_shards();
-    put("tokenizer.json", "{}");
-    const auto folder =
-        folder_.path().parent_path() / (folder_.path().filename().string() + " \xc3\xa9");
-    std::filesystem::rename(folder_.path(), folder);
-    const ModelFiles model = ModelFiles::open(folder);
-    EXPECT_EQ(model.tensor_names().size(), 3u);
-    EXPECT_EQ(model.files().size(), 2u);
-    EXPECT_EQ(model.total_bytes(), 12u);
-    EXPECT_EQ(model.tokenizer_path(), folder / "tokenizer.json");
-    EXPECT_EQ(model.tensor("c").as<float>()[0], 1.0f);
-    std::filesystem::rename(folder, folder_.path());
+TEST_F(ModelFilesTest, SplitsAMatrixByRows) {
+  const std::vector<float> values = {1, 2, 3, 4, 5, 6};
+  {
+    SafetensorsWriter writer(folder_ / "model.safetensors",
+                             {{"a", tensor::DType::F32, {3, 2}}, {"b", tensor::DType::F32, {6}}});
+    writer.write("a", std::as_bytes(std::span(values)));
+    writer.write("b", std::as_bytes(std::span(values)));
+    writer.commit();
   }
+  ModelFiles model = ModelFiles::open(folder_.path());
+  expect_error([&] { model.split_rows("a", {{"x", 1}, {"y", 1}}); }, {"\"a\"", "2 rows", "[3, 2]"});
+  expect_error([&] { model.split_rows("a", {{"x", 1}, {"b", 2}}); }, {"\"b\" is there twice"});
+  expect_error([&] { model.split_rows("b", {{"x", 6}}); }, {"\"b\"", "matrix"});
+  expect_error([&] { model.split_rows("c", {{"x", 6}}); }, {"no tensor \"c\""});
+  ModelFiles split = ModelFiles::open(folder_.path());
+  split.split_rows("a", {{"y", 1}, {"x", 2}});
+  EXPECT_EQ(split.tensor_names(), (std::vector<std::string>{"b", "x", "y"}));
+  EXPECT_EQ(split.tensor("x").shape, (tensor::Shape{2, 2}));
+  EXPECT_EQ(split.tensor("x").as<float>()[1], 4.0f);
+  split.release("x");
+  EXPECT_EQ(split.tensor("y").as<float>()[1], 2.0f);
+}
 
-  TEST_F(ModelFilesTest, RefusesFoldersThatAreNoModel) {
-    expect_error([&] { ModelFiles::open(folder_ / "absent"); }, {"absent", "does not exist"});
-    expect_error([&] { ModelFiles::open(folder_ / "config.json"); }, {"config.json", "is a file"});
-    expect_refused({"has no weights"});
-    put("other.safetensors", one_element_tensors({"x"}));
-    expect_refused({"neither model.safetensors", "only other.safetensors"});
-  }
+TEST_F(ModelFilesTest, OpensShardsInAFolderWithBlanksAndNonAscii) {
+  put_shards();
+  put("tokenizer.json", "{}");
+  const auto folder =
+      folder_.path().parent_path() / (folder_.path().filename().string() + " \xc3\xa9");
+  std::filesystem::rename(folder_.path(), folder);
+  const ModelFiles model = ModelFiles::open(folder);
+  EXPECT_EQ(model.tensor_names().size(), 3u);
+  EXPECT_EQ(model.files().size(), 2u);
+  EXPECT_EQ(model.total_bytes(), 12u);
+  EXPECT_EQ(model.tokenizer_path(), folder / "tokenizer.json");
+  EXPECT_EQ(model.tensor("c").as<float>()[0], 1.0f);
+  std::filesystem::rename(folder, folder_.path());
+}
 
-  TEST_F(ModelFilesTest, RefusesConfigsThatAreMissingOrDefective) {
-    put("model.safetensors", one_element_tensors({"x"}));
-    put("config.json", "[1]");
-    expect_refused({"config.json", "must hold a JSON object"});
-    put("config.json", "{");
-    expect_refused({"config.json", "not valid JSON"});
-    std::filesystem::remove(folder_ / "config.json");
-    expect_refused({"config.json", "No such file"});
-    put("config.json", "{}");
-    put("generation_config.json", "{\"a\":1,\"a\":2}");
-    expect_refused({"generation_config.json", "twice"});
-  }
+TEST_F(ModelFilesTest, RefusesFoldersThatAreNoModel) {
+  expect_error([&] { ModelFiles::open(folder_ / "absent"); }, {"absent", "does not exist"});
+  expect_error([&] { ModelFiles::open(folder_ / "config.json"); }, {"config.json", "is a file"});
+  expect_refused({"has no weights"});
+  put("other.safetensors", one_element_tensors({"x"}));
+  expect_refused({"neither model.safetensors", "only other.safetensors"});
+}
 
-  TEST_F(ModelFilesTest, RefusesPickles) {
-    for (const char* name : {"pytorch_model.bin", "consolidated.00.pth", "model.pt", "last.ckpt"}) {
-      put(name, "pickle");
-      expect_refused({"pickle", name, "safetensors"});
-      std::filesystem::remove(folder_ / name);
-    }
-  }
+TEST_F(ModelFilesTest, RefusesConfigsThatAreMissingOrDefective) {
+  put("model.safetensors", one_element_tensors({"x"}));
+  put("config.json", "[1]");
+  expect_refused({"config.json", "must hold a JSON object"});
+  put("config.json", "{");
+  expect_refused({"config.json", "not valid JSON"});
+  std::filesystem::remove(folder_ / "config.json");
+  expect_refused({"config.json", "No such file"});
+  put("config.json", "{}");
+  put("generation_config.json", "{\"a\":1,\"a\":2}");
+  expect_refused({"generation_config.json", "twice"});
+}
 
-  TEST_F(ModelFilesTest, FindsATruncatedShardAtOnce) {
-    put_shards();
-    const std::string whole = one_element_tensors({"c"});
-    put("s2.safetensors", whole.substr(0, whole.size() - 1));
-    expect_refused({"s2.safetensors", "\"c\"", "truncated"});
+TEST_F(ModelFilesTest, RefusesPickles) {
+  for (const char* name : {"pytorch_model.bin", "consolidated.00.pth", "model.pt", "last.ckpt"}) {
+    put(name, "pickle");
+    expect_refused({"pickle", name, "safetensors"});
+    std::filesystem::remove(folder_ / name);
   }
+}
 
-  TEST_F(ModelFilesTest, RefusesIndexesThatLeadOutsideTheFolder) {
-    put_shards();
-    for (const char* name : {"../s1.safetensors", "/etc/s1.safetensors", "x/s1.safetensors", "..",
-                             "", "s1.bin", "x\\\\s1.safetensors", "s1\\u0000.safetensors"}) {
-      put_index(fmt::format(R"({{"a":"{}"}})", name));
-      expect_refused({"model.safetensors.index.json", "tensor \"a\"", "file of the folder"});
-    }
-    put_index(R"({"a":7})");
-    expect_refused({"tensor \"a\"", "not in 7"});
-  }
+TEST_F(ModelFilesTest, FindsATruncatedShardAtOnce) {
+  put_shards();
+  const std::string whole = one_element_tensors({"c"});
+  put("s2.safetensors", whole.substr(0, whole.size() - 1));
+  expect_refused({"s2.safetensors", "\"c\"", "truncated"});
+}
 
-  TEST_F(ModelFilesTest, RefusesIndexesThatDoNotFitTheirShards) {
-    put_shards();
-    put_index(R"({"a":"s1.safetensors","c":"s1.safetensors"})");
-    expect_refused({"tensor \"c\" is not in the file s1.safetensors"});
-    put_index(R"({"a":"s9.safetensors"})");
-    expect_refused({"s9.safetensors", "No such file"});
-    put_index("[]");
-    expect_refused({"\"weight_map\""});
-    put_index("{}");
-    expect_refused({"\"weight_map\""});
-    put("model.safetensors.index.json", "{}");
-    expect_refused({"\"weight_map\""});
-    put("s2.safetensors", one_element_tensors({"c", "a"}));
-    put_index(R"({"a":"s1.safetensors","b":"s1.safetensors","c":"s2.safetensors"})");
-    expect_refused({"tensor \"a\" is in two files, s1.safetensors and s2.safetensors"});
+TEST_F(ModelFilesTest, RefusesIndexesThatLeadOutsideTheFolder) {
+  put_shards();
+  for (const char* name : {"../s1.safetensors", "/etc/s1.safetensors", "x/s1.safetensors", "..", "",
+                           "s1.bin", "x\\\\s1.safetensors", "s1\\u0000.safetensors"}) {
+    put_index(fmt::format(R"({{"a":"{}"}})", name));
+    expect_refused({"model.safetensors.index.json", "tensor \"a\"", "file of the folder"});
   }
+  put_index(R"({"a":7})");
+  expect_refused({"tensor \"a\"", "not in 7"});
+}
 
-  TEST_F(ModelFilesTest, LeavesOutUnlistedTensorsWithAWarning) {
-    put_shards();
-    put_index(R"({"a":"s1.safetensors"})");
-    std::string line;
-    set_log_sink([&](LogLevel, const std::string& text) { line = text; });
-    const ModelFiles model = ModelFiles::open(folder_.path());
-    set_log_sink({});
-    EXPECT_FALSE(model.has("b"));
-    EXPECT_NE(line.find("tensor \"b\" of s1.safetensors"), std::string::npos) << line;
-  }
+TEST_F(ModelFilesTest, RefusesIndexesThatDoNotFitTheirShards) {
+  put_shards();
+  put_index(R"({"a":"s1.safetensors","c":"s1.safetensors"})");
+  expect_refused({"tensor \"c\" is not in the file s1.safetensors"});
+  put_index(R"({"a":"s9.safetensors"})");
+  expect_refused({"s9.safetensors", "No such file"});
+  put_index("[]");
+  expect_refused({"\"weight_map\""});
+  put_index("{}");
+  expect_refused({"\"weight_map\""});
+  put("model.safetensors.index.json", "{}");
+  expect_refused({"\"weight_map\""});
+  put("s2.safetensors", one_element_tensors({"c", "a"}));
+  put_index(R"({"a":"s1.safetensors","b":"s1.safetensors","c":"s2.safetensors"})");
+  expect_refused({"tensor \"a\" is in two files, s1.safetensors and s2.safetensors"});
+}
 
-  TEST_F(ModelFilesTest, NamesTheReasonForALinkToNothing) {
-    std::filesystem::create_symlink(folder_ / "blob", folder_ / "model.safetensors");
-    expect_refused({"model.safetensors", "No such file"});
-  }
+TEST_F(ModelFilesTest, LeavesOutUnlistedTensorsWithAWarning) {
+  put_shards();
+  put_index(R"({"a":"s1.safetensors"})");
+  std::string line;
+  set_log_sink([&](LogLevel, const std::string& text) { line = text; });
+  const ModelFiles model = ModelFiles::open(folder_.path());
+  set_log_sink({});
+  EXPECT_FALSE(model.has("b"));
+  EXPECT_NE(line.find("tensor \"b\" of s1.safetensors"), std::string::npos) << line;
+}
 
-  TEST_F(ModelFilesTest, IsReadBySeveralThreads) {
-    put_shards();
-    const ModelFiles model = ModelFiles::open(folder_.path());
-    std::vector<std::jthread> readers;
-    for (int reader = 0; reader < 4; ++reader)
-      readers.emplace_back([&] {
-        for (int i = 0; i < 100; ++i)
-          for (const std::string& name : model.tensor_names()) {
-            EXPECT_EQ(model.tensor(name).as<float>()[0], 1.0f);
-            model.release(name);
-          }
-      });
-  }
+TEST_F(ModelFilesTest, NamesTheReasonForALinkToNothing) {
+  std::filesystem::create_symlink(folder_ / "blob", folder_ / "model.safetensors");
+  expect_refused({"model.safetensors", "No such file"});
+}
 
-  TEST(FileName, PlainNames) {
-    for (const char* name :
-         {"a", "model-00001-of-00002.safetensors", "a b", "\xc3\xa9", "..a", ".x"})
-      EXPECT_TRUE(is_plain_file_name(name)) << name;
-    for (const std::string& name :
-         {std::string(), std::string("."), std::string(".."), std::string("a/b"), std::string("/a"),
-          std::string("a\\b"), std::string("a\0b", 3), std::string("a\n"), std::string(256, 'a')})
-      EXPECT_FALSE(is_plain_file_name(name)) << name;
-  }
+TEST_F(ModelFilesTest, IsReadBySeveralThreads) {
+  put_shards();
+  const ModelFiles model = ModelFiles::open(folder_.path());
+  std::vector<std::jthread> readers;
+  for (int reader = 0; reader < 4; ++reader)
+    readers.emplace_back([&] {
+      for (int i = 0; i < 100; ++i)
+        for (const std::string& name : model.tensor_names()) {
+          EXPECT_EQ(model.tensor(name).as<float>()[0], 1.0f);
+          model.release(name);
+        }
+    });
+}
+
+TEST(FileName, PlainNames) {
+  for (const char* name : {"a", "model-00001-of-00002.safetensors", "a b", "\xc3\xa9", "..a", ".x"})
+    EXPECT_TRUE(is_plain_file_name(name)) << name;
+  for (const std::string& name :
+       {std::string(), std::string("."), std::string(".."), std::string("a/b"), std::string("/a"),
+        std::string("a\\b"), std::string("a\0b", 3), std::string("a\n"), std::string(256, 'a')})
+    EXPECT_FALSE(is_plain_file_name(name)) << name;
+}
 
 }  // namespace
 }  // namespace atom::checkpoint

@@ -69,13 +69,24 @@ class Builder final : public nlohmann::json_sax<Json> {
                              std::make_move_iterator(closed.values.end())));
   }
 
+  // The library quotes what it has read, which can be half a character.
+  static std::string ascii(const std::string& text) {
+    std::string result;
+    for (const char c : text)
+      if (const auto byte = static_cast<unsigned char>(c); byte < 0x80)
+        result += c;
+      else
+        result += fmt::format("\\x{:02x}", byte);
+    return result;
+  }
+
   bool parse_error(size_t position, const std::string&,
                    const nlohmann::detail::exception& error) override {
     std::string text = error.what();
     // The library opens with its own tag in brackets, which means nothing to a user.
     if (const size_t end = text.find("] "); end != std::string::npos) text.erase(0, end + 2);
     fail("{}: not valid JSON at byte {}: {}", limits_.source, position,
-         shortened(std::move(text), kReasonBytes));
+         shortened(ascii(text), kReasonBytes));
   }
 
  private:

@@ -10,9 +10,9 @@
 namespace atom::quantizer {
 namespace {
 
-constexpr int kSweeps = 3;     // over all columns
-constexpr int kVisits = 2;     // of a block in one sweep
-constexpr int kColumns = 128;  // of a block: a multiple of every group
+constexpr int kSweeps = 3;          // over all columns
+constexpr int kVisits = 2;          // of a block in one sweep
+constexpr int kBlockColumns = 128;  // of a block: a multiple of every group
 
 // One row while a block of its columns is visited: `slope` = H e of the block's columns, e = w - q.
 struct Block {
@@ -157,15 +157,15 @@ void refine_rows(const RoundingProblem& problem, int begin, int end, Rounded& ou
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, k, k, 1.0f, errors.data(), k,
                 problem.gram, k, 1.0f, slopes.data(), k);
   }
-  std::vector<float> changes(static_cast<size_t>(rows) * kColumns);
+  std::vector<float> changes(static_cast<size_t>(rows) * kBlockColumns);
   for (int sweep = 0; sweep < kSweeps; ++sweep)
     for (int first = 0; first < k;) {
-      const int last = std::min(first + kColumns, first < normal ? normal : k);
+      const int last = std::min(first + kBlockColumns, first < normal ? normal : k);
       std::fill(changes.begin(), changes.end(), 0.0f);
       for (int r = 0; r < rows; ++r) {
-        float local[kColumns];
+        float local[kBlockColumns];
         std::copy_n(slopes.data() + int64_t{r} * k + first, last - first, local);
-        Block block{problem, first, last, local, changes.data() + int64_t{r} * kColumns};
+        Block block{problem, first, last, local, changes.data() + int64_t{r} * kBlockColumns};
         for (int visit = 0; visit < kVisits; ++visit)
           if (first < normal)
             visit_normal(block, begin + r, out);
@@ -173,12 +173,13 @@ void refine_rows(const RoundingProblem& problem, int begin, int end, Rounded& ou
             visit_rest(block, begin + r, out);
       }
       cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, k, last - first, -1.0f,
-                  changes.data(), kColumns, problem.gram + int64_t{first} * k, k, 1.0f,
+                  changes.data(), kBlockColumns, problem.gram + int64_t{first} * k, k, 1.0f,
                   slopes.data(), k);
       for (int r = 0; r < rows; ++r)
         for (int j = first; j < last; ++j)
           slopes[static_cast<size_t>(int64_t{r} * k + j)] -=
-              problem.damping * changes[static_cast<size_t>(int64_t{r} * kColumns + j - first)];
+              problem.damping *
+              changes[static_cast<size_t>(int64_t{r} * kBlockColumns + j - first)];
       first = last;
     }
 }

@@ -14,6 +14,7 @@
 #include "base/executor.h"
 #include "model/forward.h"
 #include "model/random_model.h"
+#include "testing/sanitized.h"
 
 namespace atom::engine {
 namespace {
@@ -157,7 +158,8 @@ TEST_P(BatchInvariance, LogitsDoNotDependOnTheOtherRows) {
       }
     };
     const Part one{130, 1}, chunk{70, 37};
-    check(one, {among(one, 1), among(one, 8), among(one, 17), among(one, 40), among(one, 140)});
+    check(one, {among(one, 1), among(one, 8), among(one, 17)});
+    if (!testing::kSanitized) check(one, {among(one, 40), among(one, 140)});
     check(chunk, {among(chunk, 2), {{0, 90}, chunk}, {{10, 200}, chunk, {64, 64}}});
   }
 }

@@ -1,4 +1,4 @@
-// BertNormalizer and StripAccents: normalizers that look at characters one by one.
+// BertNormalizer, StripAccents and Lowercase: normalizers that look at characters one by one.
 #include <utf8proc.h>
 
 #include <utility>
@@ -105,6 +105,11 @@ NormalizerPtr make_bert(const Json& json, std::string_view source) {
   }
   if (lowercase) steps.push_back(make_lowercase(json, source));
   return std::make_unique<Steps>(std::move(steps));
+}
+
+NormalizerPtr make_lowercase(const Json&, std::string_view source) {
+  return std::make_unique<MapCharacters>(
+      [](uint32_t c, std::string& out) { append_lowercase(out, c); }, source);
 }
 
 NormalizerPtr make_strip_accents(const Json&, std::string_view source) {

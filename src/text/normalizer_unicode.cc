@@ -1,4 +1,4 @@
-// Unicode normal forms (UAX 15) and lower case.
+// Unicode normal forms (UAX 15).
 #include <utf8proc.h>
 
 #include <algorithm>
@@ -87,31 +87,6 @@ class NormalForm final : public Normalizer {
   std::string source_;
 };
 
-class Lowercase final : public Normalizer {
- public:
-  explicit Lowercase(std::string_view source) : source_(source) {}
-  void apply(NormalizedText& text) const override {
-    std::string out;
-    out.reserve(text.text.size());
-    size_t start = 0;
-    Trace trace(text.sources);
-    for (size_t at = 0; at < text.text.size();) {
-      const CodePoint c = decode_utf8(text.text, at);
-      append_lowercase(out, c.value);
-      trace.until(out.size(), at);
-      at += c.size;
-      if (at <= text.start_bytes) start = out.size();
-    }
-    check_growth(out.size(), text.max_bytes, source_);
-    trace.finish();
-    text.text = std::move(out);
-    text.start_bytes = start;
-  }
-
- private:
-  std::string source_;
-};
-
 }  // namespace
 
 NormalizerPtr make_nfc(const Json&, std::string_view source) {
@@ -126,9 +101,6 @@ NormalizerPtr make_nfkc(const Json&, std::string_view source) {
 NormalizerPtr make_nfkd(const Json&, std::string_view source) {
   return std::make_unique<NormalForm>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE | UTF8PROC_COMPAT,
                                       source);
-}
-NormalizerPtr make_lowercase(const Json&, std::string_view source) {
-  return std::make_unique<Lowercase>(source);
 }
 
 }  // namespace atom::text

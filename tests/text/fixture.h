@@ -8,7 +8,9 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "text/stream_decoder.h"
 #include "text/tokenizer.h"
+#include "text/unicode.h"
 
 namespace atom::text::test {
 
@@ -36,6 +38,18 @@ inline Json small_tokenizer(const Json& vocab, const Json& merges) {
 
 inline Tokenizer tokenizer_of(const Json& json) {
   return Tokenizer::from_json(json.dump(), "test.json");
+}
+
+// Each part whole, all parts the text.
+inline std::string streamed(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
+  StreamDecoder stream(tokenizer);
+  std::string text;
+  for (const int32_t id : ids) {
+    const std::string part = stream.push(id);
+    EXPECT_TRUE(is_valid_utf8(part));
+    text += part;
+  }
+  return text + stream.flush();
 }
 
 }  // namespace atom::text::test

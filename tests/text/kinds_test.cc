@@ -38,14 +38,7 @@ TEST_P(KindTest, IdsAndTextsEqualThePackages) {
     const auto ids = entry["ids"].get<Ids>();
     EXPECT_EQ(tokenizer.encode(entry["text"].get<std::string>(), kPlain), ids);
     EXPECT_EQ(tokenizer.decode(ids), entry["decoded"].get<std::string>());
-    StreamDecoder stream(tokenizer);
-    std::string text;
-    for (const int32_t id : ids) {
-      const std::string part = stream.push(id);
-      EXPECT_TRUE(is_valid_utf8(part));
-      text += part;
-    }
-    EXPECT_EQ(text + stream.flush(), entry["decoded"].get<std::string>());
+    EXPECT_EQ(test::streamed(tokenizer, ids), entry["decoded"].get<std::string>());
   }
 }
 

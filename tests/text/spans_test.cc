@@ -46,18 +46,6 @@ std::string odd_text(Random& random) {
   return text;
 }
 
-// Each part whole, all parts the text.
-std::string streamed(const Tokenizer& tokenizer, const std::vector<int32_t>& ids) {
-  StreamDecoder stream(tokenizer);
-  std::string text;
-  for (const int32_t id : ids) {
-    const std::string part = stream.push(id);
-    EXPECT_TRUE(is_valid_utf8(part));
-    text += part;
-  }
-  return text + stream.flush();
-}
-
 TEST(SpansTest, EqualThePackages) {
   const Json cases = test::fixture("kinds/cases.json")["files"];
   for (const auto& [name, expected] : expectations().items()) {
@@ -81,7 +69,7 @@ TEST(SpansTest, TextsOfRandomIdsEqualThePackages) {
     for (const Json& entry : expected["random"]) {
       const auto ids = entry[0].get<std::vector<int32_t>>();
       EXPECT_EQ(tokenizer.decode(ids), entry[1].get<std::string>()) << entry[0].dump();
-      EXPECT_EQ(streamed(tokenizer, ids), entry[1].get<std::string>()) << entry[0].dump();
+      EXPECT_EQ(test::streamed(tokenizer, ids), entry[1].get<std::string>()) << entry[0].dump();
     }
   }
 }

@@ -12,7 +12,7 @@ namespace {
 struct Options {
   CommonOptions common;
   std::string url;
-  std::string api_key;
+  std::string api_key, authorities;
   LoadPlan plan;
   std::optional<int> clients, vocabulary;
   std::optional<double> timeout;
@@ -113,6 +113,7 @@ int run(const Options& options) {
   catch_signals();
   const LoadClientOptions client = {.address = parse_server("URL", options.url),
                                     .api_key = options.api_key,
+                                    .authorities = options.authorities,
                                     .timeout = options.timeout.value_or(600)};
   LoadPlan plan = options.plan;
   plan.clients = options.clients.value_or(plan.rate ? 256 : 8);
@@ -167,7 +168,7 @@ void add(Program& program, CLI::App& parent) {
            "goodput_requests_per_second (null: no target)"});
   const auto options = std::make_shared<Options>();
   LoadPlan& plan = options->plan;
-  argument(verb, "URL", options->url, "http://HOST:PORT of the server");
+  argument(verb, "URL", options->url, "http(s)://HOST:PORT of the server");
   whole_option(verb, "--requests", plan.requests, {.min = 1, .max = 1000000},
                {"N", "Requests [64]"});
   whole_option(verb, "--concurrency", options->clients, {.min = 1, .max = 1024},
@@ -193,6 +194,8 @@ void add(Program& program, CLI::App& parent) {
   seed_option(verb, plan.seed, {"N", "Of prompts and arrivals [0]"});
   text_option(verb, "--model", plan.model, {"NAME", "Model of the requests [the server's first]"});
   text_option(verb, "--api-key", options->api_key, {"KEY", "Key of the server"});
+  text_option(verb, "--cacert", options->authorities,
+              {"FILE", "Certificates to trust, PEM [the system's]"});
   add_output_options(verb, options->common);
   on_run(program, verb, [options] { return run(*options); });
 }

@@ -88,11 +88,11 @@ class ThroughputVerb {
   }
 
   void run() {
-    if (options_.model.empty()) {
-      run_.measure_ceilings();
-      for (const std::string& format : formats_) serve_random(format);
-    } else {
-      serve_model();
+    try {
+      serve_all();
+    } catch (...) {
+      report_what_ended();
+      throw;
     }
     run_.finish();
     if (options_.bench.common.json)
@@ -118,6 +118,20 @@ class ThroughputVerb {
     return [this, what](int done, int layers) {
       run_.show(fmt::format("{} layer {}/{}", what, done, layers));
     };
+  }
+
+  void serve_all() {
+    if (!options_.model.empty()) return serve_model();
+    run_.measure_ceilings();
+    for (const std::string& format : formats_) serve_random(format);
+  }
+
+  // A run of minutes that is stopped, or whose next format fails, still shows the rows that it has.
+  void report_what_ended() {
+    std::erase_if(rows_, [](const ThroughputRow& r) { return r.ran() && r.run.steps == 0; });
+    if (rows_.empty() || options_.bench.common.json) return;
+    run_.finish();
+    report();
   }
 
   void serve_random(const std::string& name) {

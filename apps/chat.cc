@@ -20,7 +20,7 @@ namespace {
 
 struct Options {
   ServeOptions serve;  // of a folder; its `model` is the folder or the URL
-  std::string model, api_key;
+  std::string model, api_key, authorities;
   std::string prompt, system, seed;
   bool prompt_given = false;
   ChatSettings settings;
@@ -189,7 +189,11 @@ std::unique_ptr<ChatServer> open_server(Options& options) {
   }
   catch_chat_signals();
   try {
-    return connect_chat(options.serve.model, options.api_key, options.model, stopped);
+    return connect_chat({.url = options.serve.model,
+                         .api_key = options.api_key,
+                         .authorities = options.authorities,
+                         .model = options.model},
+                        stopped);
   } catch (const Error&) {
     if (stopped()) throw Interrupted(chat_signal());
     throw;
@@ -246,7 +250,7 @@ void add(Program& program) {
            "  atom chat out/llama-w4a4 --prompt \"What is a KV-cache?\""});
   const auto options = std::make_shared<Options>();
   argument(verb, "URL|MODEL", options->serve.model,
-           "http://HOST:PORT of a server with the OpenAI API, or a model folder");
+           "http(s)://HOST:PORT of a server with the OpenAI API, or a model folder");
   CLI::Option* prompt = text_option(verb, "-p,--prompt", options->prompt,
                                     {"TEXT", "Say this, show the answer, and end"});
   note_source(verb, prompt, options->prompt_given);
@@ -255,6 +259,8 @@ void add(Program& program) {
   text_option(verb, "--model", options->model, {"NAME", "Model [the server's first]", kGroup});
   text_option(verb, "--api-key", options->api_key,
               {"KEY", "Shows in the list of processes: better ATOM_API_KEY", kGroup});
+  text_option(verb, "--cacert", options->authorities,
+              {"FILE", "Certificates to trust, PEM [the system's]", kGroup});
   add_sampling_options(verb, *options);
   add_model_options(verb, options->serve);
   add_compute_options(verb, options->serve.common);

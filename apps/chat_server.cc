@@ -76,16 +76,16 @@ std::string server_error(int status, const std::string& body) {
 
 bool is_url(std::string_view target) { return target.find("://") != std::string_view::npos; }
 
-std::unique_ptr<ChatServer> connect_chat(const std::string& url, const std::string& api_key,
-                                         std::string model, const Stopped& stopped) {
-  std::string base = url;
+std::unique_ptr<ChatServer> connect_chat(const ChatUrl& to, const Stopped& stopped) {
+  std::string base = to.url, model = to.model;
   if (base.ends_with('/')) base.pop_back();
   if (base.ends_with("/v1")) base.resize(base.size() - 3);
   LoadClientOptions options = {.address = parse_server("URL", base),
-                               .api_key = api_key,
+                               .api_key = to.api_key,
+                               .authorities = to.authorities,
                                .timeout = kListSeconds,
                                .stopped = stopped};
-  if (!api_key.empty()) serving::check_key(api_key, "--api-key");
+  if (!to.api_key.empty()) serving::check_key(to.api_key, "--api-key");
   if (model.empty()) model = first_model(options);
   options.timeout = kAnswerSeconds;
   std::string place = options.address.url();

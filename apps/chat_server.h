@@ -35,10 +35,14 @@ std::string server_error(int status, const std::string& body);
 std::string error_message(std::string_view json);
 
 bool is_url(std::string_view target);
-// `url`: http://HOST[:PORT][/v1]. An empty model: the first of /v1/models. UsageError: another form; Error: no such server,
-// one that names no model.
-std::unique_ptr<ChatServer> connect_chat(const std::string& url, const std::string& api_key,
-                                         std::string model, const Stopped& stopped);
+struct ChatUrl {
+  std::string url;          // http://HOST[:PORT][/v1] or https://...
+  std::string api_key;      // empty: none
+  std::string authorities;  // PEM file of certificates to trust; empty: the system's
+  std::string model;        // empty: the first of /v1/models
+};
+// UsageError: a URL of another form; Error: no such server, one whose certificate is not accepted, one that names no model.
+std::unique_ptr<ChatServer> connect_chat(const ChatUrl& to, const Stopped& stopped);
 // options.model is the folder. Error: a folder that cannot be loaded, or without a chat template.
 std::unique_ptr<ChatServer> load_chat(const ServeOptions& options, const Stopped& stopped);
 

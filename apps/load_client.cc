@@ -19,10 +19,12 @@
 #include "base/error.h"
 #include "command_line.h"
 #include "event_reader.h"
+#include "serving/tls_client.h"
 
 namespace atom::app {
 namespace {
 
+constexpr int kTick = 100;            // milliseconds between two looks at `stopped`
 constexpr size_t kMaxLine = 1 << 16;  // bytes of a line of the head
 constexpr size_t kMaxBody = 1 << 26;  // bytes of an answer that is kept
 
@@ -50,24 +52,27 @@ size_t number(std::string_view text, int base) {
 
 }  // namespace
 
-std::string ServerAddress::url() const {
+std::string ServerAddress::authority() const {
   const bool bare = host.find(':') == std::string::npos;
-  return "http://" + (bare ? host : "[" + host + "]") + ":" + port;
+  return (bare ? host : "[" + host + "]") + ":" + port;
 }
 
+std::string ServerAddress::url() const { return (tls ? "https://" : "http://") + authority(); }
+
 ServerAddress parse_server(const std::string& option, const std::string& url) {
-  constexpr std::string_view kScheme = "http://";
-  if (!url.starts_with(kScheme))
-    usage_fail("{}: '{}' does not begin with http:// (there is no TLS here)", option, url);
-  std::string rest = url.substr(kScheme.size());
-  if (rest.ends_with('/')) rest.pop_back();
   ServerAddress address;
+  address.tls = url.starts_with("https://");
+  if (!address.tls && !url.starts_with("http://"))
+    usage_fail("{}: '{}' begins neither with http:// nor with https://", option, url);
+  if (address.tls) address.port = "443";
+  std::string rest = url.substr(url.find("//") + 2);
+  if (rest.ends_with('/')) rest.pop_back();
   const size_t bracket = rest.starts_with('[') ? rest.find(']') : std::string::npos;
   const size_t colon = rest.find(':', bracket == std::string::npos ? 0 : bracket);
   address.host = bracket == std::string::npos ? rest.substr(0, colon) : rest.substr(1, bracket - 1);
   if (colon != std::string::npos) address.port = rest.substr(colon + 1);
   if (address.host.empty() || address.host.find_first_of("/?#@[] ") != std::string::npos)
-    usage_fail("{}: '{}' is not of the form http://HOST:PORT", option, url);
+    usage_fail("{}: '{}' is not of the form http://HOST:PORT or https://HOST:PORT", option, url);
   int port = 0;
   const char* end = address.port.data() + address.port.size();
   if (std::from_chars(address.port.data(), end, port).ptr != end || port < 1 || port > 65535)
@@ -75,9 +80,12 @@ ServerAddress parse_server(const std::string& option, const std::string& url) {
   return address;
 }
 
+LoadClient::LoadClient(LoadClientOptions options) : options_(std::move(options)) {}
+
 LoadClient::~LoadClient() { close(); }
 
 void LoadClient::close() {
+  tls_.reset();
   if (socket_ >= 0) ::close(socket_);
   socket_ = -1;
   buffer_.clear();
@@ -87,31 +95,52 @@ void LoadClient::open() {
   addrinfo hints = {};
   hints.ai_socktype = SOCK_STREAM;
   addrinfo* found = nullptr;
-  const auto& [host, port] = options_.address;
+  const auto& [host, port, tls] = options_.address;
   if (const int code = ::getaddrinfo(host.c_str(), port.c_str(), &hints, &found); code != 0)
     fail("cannot find the server {}: {}", host, ::gai_strerror(code));
   const std::unique_ptr<addrinfo, void (*)(addrinfo*)> list(found, ::freeaddrinfo);
   int error = 0;
   for (const addrinfo* one = list.get(); one != nullptr; one = one->ai_next) {
-    socket_ = ::socket(one->ai_family, one->ai_socktype | SOCK_CLOEXEC, one->ai_protocol);
-    if (socket_ < 0) {
-      error = errno;
-      continue;
-    }
-    const timeval limit = {.tv_sec = static_cast<time_t>(options_.timeout) + 1, .tv_usec = 0};
-    ::setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);  // of connect() too
-    if (::connect(socket_, one->ai_addr, one->ai_addrlen) == 0) {
-      const int on = 1;
-      ::setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
-      return;
-    }
+    if (connect_to(one->ai_family, one->ai_addr, one->ai_addrlen)) return;
     error = errno;
     close();
   }
   fail("cannot connect to {}: {}", options_.address.url(), std::strerror(error));
 }
 
+bool LoadClient::connect_to(int family, const void* address, unsigned size) {
+  socket_ = ::socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  if (socket_ < 0) return false;
+  const timeval limit = {.tv_sec = static_cast<time_t>(options_.timeout) + 1, .tv_usec = 0};
+  ::setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof limit);  // of connect() too
+  if (::connect(socket_, static_cast<const sockaddr*>(address), size) != 0) return false;
+  const int on = 1;
+  ::setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+  return true;
+}
+
+// The handshake. From then on a wait for the socket ends after a tick.
+void LoadClient::begin_tls() {
+  const timeval tick = {.tv_sec = 0, .tv_usec = 1000 * kTick};
+  ::setsockopt(socket_, SOL_SOCKET, SO_RCVTIMEO, &tick, sizeof tick);
+  ::setsockopt(socket_, SOL_SOCKET, SO_SNDTIMEO, &tick, sizeof tick);
+  waiting_since_ = std::chrono::steady_clock::now();
+  tls_ = std::make_unique<serving::TlsClient>(
+      socket_,
+      serving::TlsNames{.host = options_.address.host, .authorities = options_.authorities},
+      [this] { idle(); });
+}
+
+void LoadClient::idle() const {
+  if (options_.stopped()) fail("stopped");
+  const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - waiting_since_;
+  if (waited.count() > options_.timeout)
+    fail("the server sent nothing for {} seconds", options_.timeout);
+}
+
 void LoadClient::send(std::string_view bytes) {
+  waiting_since_ = std::chrono::steady_clock::now();
+  if (tls_ != nullptr) return tls_->send(bytes);
   while (!bytes.empty()) {
     const ssize_t sent = ::send(socket_, bytes.data(), bytes.size(), MSG_NOSIGNAL);
     if (sent < 0 && errno == EINTR) continue;
@@ -121,19 +150,20 @@ void LoadClient::send(std::string_view bytes) {
 }
 
 bool LoadClient::fill() {
-  constexpr int kTick = 100;  // milliseconds between two looks at `stopped`
-  const auto start = std::chrono::steady_clock::now();
+  waiting_since_ = std::chrono::steady_clock::now();
+  char bytes[16384];
+  if (tls_ != nullptr) {
+    const size_t size = tls_->receive(bytes);
+    buffer_.append(bytes, size);
+    return size > 0;
+  }
   for (;;) {
     pollfd file = {socket_, POLLIN, 0};
     const int ready = ::poll(&file, 1, kTick);
-    if (options_.stopped()) fail("stopped");
-    if (ready > 0) break;
     if (ready < 0 && errno != EINTR) fail("cannot wait for the server: {}", std::strerror(errno));
-    const std::chrono::duration<double> waited = std::chrono::steady_clock::now() - start;
-    if (waited.count() > options_.timeout)
-      fail("the server sent nothing for {} seconds", options_.timeout);
+    idle();
+    if (ready > 0) break;
   }
-  char bytes[16384];
   const ssize_t size = ::recv(socket_, bytes, sizeof bytes, 0);
   if (size < 0) fail("the connection broke: {}", std::strerror(errno));
   buffer_.append(bytes, static_cast<size_t>(size));
@@ -187,10 +217,11 @@ LoadClient::Answer LoadClient::exchange(const std::string& request,
   // A kept connection may have been closed by the server meanwhile.
   if (socket_ >= 0) {
     pollfd file = {socket_, POLLIN, 0};
-    if (::poll(&file, 1, 0) != 0) close();
+    if (::poll(&file, 1, 0) != 0 || (tls_ != nullptr && tls_->has_bytes())) close();
   }
-  if (socket_ < 0) open();
   try {
+    if (socket_ < 0) open();
+    if (options_.address.tls && tls_ == nullptr) begin_tls();
     send(request);
     std::string head = lower(line());
     if (!head.starts_with("http/1.1 ")) fail("the server's answer is not HTTP/1.1");
@@ -215,20 +246,19 @@ LoadClient::Answer LoadClient::exchange(const std::string& request,
   }
 }
 
+std::string LoadClient::request_head(const std::string& method_and_path) const {
+  return method_and_path + " HTTP/1.1\r\nHost: " + options_.address.authority() + "\r\n" +
+         (options_.api_key.empty() ? "" : "Authorization: Bearer " + options_.api_key + "\r\n");
+}
+
 LoadClient::Answer LoadClient::get(const std::string& path) {
-  const std::string key =
-      options_.api_key.empty() ? "" : "Authorization: Bearer " + options_.api_key + "\r\n";
-  return exchange("GET " + path + " HTTP/1.1\r\nHost: " + options_.address.url().substr(7) +
-                      "\r\n" + key + "\r\n",
-                  nullptr);
+  return exchange(request_head("GET " + path) + "\r\n", nullptr);
 }
 
 LoadClient::Answer LoadClient::stream(const std::string& path, const std::string& body,
                                       const std::function<void(std::string_view data)>& event) {
-  const std::string key =
-      options_.api_key.empty() ? "" : "Authorization: Bearer " + options_.api_key + "\r\n";
-  return exchange("POST " + path + " HTTP/1.1\r\nHost: " + options_.address.url().substr(7) +
-                      "\r\n" + key + "Content-Type: application/json\r\nContent-Length: " +
+  return exchange(request_head("POST " + path) +
+                      "Content-Type: application/json\r\nContent-Length: " +
                       std::to_string(body.size()) + "\r\n\r\n" + body,
                   event);
 }

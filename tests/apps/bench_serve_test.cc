@@ -57,9 +57,10 @@ TEST(LoadClientTest, BrokenAnswersAreErrors) {
 
 TEST(LoadClientTest, AddressesAreChecked) {
   EXPECT_EQ(app::parse_server("URL", "http://h").url(), "http://h:80");
+  EXPECT_EQ(app::parse_server("URL", "https://h/").url(), "https://h:443");
   EXPECT_EQ(app::parse_server("URL", "http://[::1]:8000/").url(), "http://[::1]:8000");
   for (const char* url :
-       {"https://h", "h:80", "http://", "http://h:0", "http://h:x", "http://h/v1"})
+       {"ftp://h", "https://h:0", "h:80", "http://", "http://h:0", "http://h:x", "http://h/v1"})
     EXPECT_THROW(app::parse_server("URL", url), Error) << url;
 }
 

@@ -222,11 +222,12 @@ TEST(ChatTest, HostileServersGetOneSentence) {
 }
 
 TEST(ChatTest, WrongCommandLinesAreRefused) {
-  for (const auto& [arguments, words] : {std::pair<Texts, std::string>{{"https://h"}, "no TLS"},
-                                         {{"http://h:0"}, "from 1 to 65535"},
-                                         {{"http://h", "--prompt", ""}, "the prompt is empty"},
-                                         {{"http://h", "--seed", "x"}, "--seed"},
-                                         {{"http://h", "--top-p", "0"}, "--top-p"}}) {
+  for (const auto& [arguments, words] :
+       {std::pair<Texts, std::string>{{"ftp://h"}, "neither with http:// nor"},
+        {{"http://h:0"}, "from 1 to 65535"},
+        {{"http://h", "--prompt", ""}, "the prompt is empty"},
+        {{"http://h", "--seed", "x"}, "--seed"},
+        {{"http://h", "--top-p", "0"}, "--top-p"}}) {
     Texts all = {"chat"};
     all.insert(all.end(), arguments.begin(), arguments.end());
     const Result result = run_program(all);

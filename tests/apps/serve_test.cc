@@ -6,6 +6,7 @@
 
 #include "apps/model_copy.h"
 #include "apps/served.h"
+#include "serving/certificate.h"
 #include "testing/temp_folder.h"
 
 namespace atom::testing {
@@ -137,6 +138,46 @@ TEST(ServeTest, TakesOptionsFromTheCommandLineThenVariablesThenAFile) {
   EXPECT_NE(refusal("# \xCE\x9E\na = '\xCE\x9E'\nb = \xCE\x9E\n").find(path + ":3: "),
             std::string::npos);
   std::filesystem::remove(path);
+}
+
+TEST(ServeTest, ClientsOfTheProgramTrustWhatTheyAreTold) {
+  const TempFolder folder;
+  const auto path = [&](const char* name) { return (folder.path() / name).string(); };
+  make_certificate(make_key(path("key.pem")).get(), path("certificate.pem"));
+  make_certificate(make_key(path("key2.pem")).get(), path("other.pem"));
+  Served served(
+      serve({"--ssl-certfile", path("certificate.pem"), "--ssl-keyfile", path("key.pem")}));
+  ASSERT_NE(served.port(), 0) << served.errors();
+  const auto load = [&](const std::string& url, std::vector<std::string> more) {
+    std::vector<std::string> arguments = {"bench", "serve",         url, "--requests",
+                                          "3",     "--concurrency", "2"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    return run_program(arguments);
+  };
+  const std::string port = ":" + std::to_string(served.port());
+  for (const char* host : {"127.0.0.1", "localhost"}) {
+    const Result good = load(std::string("https://") + host + port,
+                             {"--cacert", path("certificate.pem"), "--output-tokens", "4"});
+    EXPECT_EQ(good.code, 0) << good.err;
+    EXPECT_NE(good.out.find("3 in "), std::string::npos) << good.out;
+  }
+  const std::string url = "https://127.0.0.1" + port;
+  EXPECT_NE(load(url, {}).err.find("the server's certificate is not accepted: self"),
+            std::string::npos);
+  EXPECT_NE(load(url, {"--cacert", path("other.pem")}).err.find("is not accepted"),
+            std::string::npos);
+  EXPECT_NE(load("https://127.1" + port, {"--cacert", path("certificate.pem")})
+                .err.find("is not accepted"),
+            std::string::npos);
+  EXPECT_NE(load(url, {"--cacert", path("key.pem")}).err.find("key.pem: cannot read certificates"),
+            std::string::npos);
+  const Result talk =
+      run_program({"chat", url, "--cacert", path("certificate.pem"), "--prompt", "Hi"});
+  EXPECT_NE(talk.err.find("chat template"), std::string::npos) << talk.err;  // which it has not
+  Served plain(serve({}));
+  EXPECT_NE(load("https://127.0.0.1:" + std::to_string(plain.port()), {})
+                .err.find("the server does not speak TLS"),
+            std::string::npos);
 }
 
 TEST(ServeTest, RefusesWhatCannotWork) {

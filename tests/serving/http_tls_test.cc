@@ -1,52 +1,18 @@
 // TLS: a certificate made here, clients of OpenSSL.
-#include <openssl/pem.h>
 #include <openssl/ssl.h>
-#include <openssl/x509.h>
 
 #include <filesystem>
 #include <fstream>
 
 #include "base/error.h"
+#include "serving/certificate.h"
 #include "serving/http_fixture.h"
 
 namespace atom::testing {
 namespace {
 
-template <auto kFree>
-struct Freed {
-  template <typename T>
-  void operator()(T* object) const {
-    kFree(object);
-  }
-};
-using Key = std::unique_ptr<EVP_PKEY, Freed<EVP_PKEY_free>>;
-using Certificate = std::unique_ptr<X509, Freed<X509_free>>;
 using Context = std::unique_ptr<SSL_CTX, Freed<SSL_CTX_free>>;
 using Session = std::unique_ptr<SSL, Freed<SSL_free>>;
-
-Key make_key(const std::string& path) {
-  Key key(EVP_EC_gen("P-256"));
-  FILE* file = std::fopen(path.c_str(), "w");
-  PEM_write_PrivateKey(file, key.get(), nullptr, nullptr, 0, nullptr, nullptr);
-  std::fclose(file);
-  return key;
-}
-
-void make_certificate(EVP_PKEY* key, const std::string& path, long serial = 1) {
-  const Certificate certificate(X509_new());
-  ASN1_INTEGER_set(X509_get_serialNumber(certificate.get()), serial);
-  X509_gmtime_adj(X509_getm_notBefore(certificate.get()), -3600);
-  X509_gmtime_adj(X509_getm_notAfter(certificate.get()), 3600);
-  X509_set_pubkey(certificate.get(), key);
-  X509_NAME* name = X509_get_subject_name(certificate.get());
-  X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC,
-                             reinterpret_cast<const unsigned char*>("localhost"), -1, -1, 0);
-  X509_set_issuer_name(certificate.get(), name);
-  X509_sign(certificate.get(), key, EVP_sha256());
-  FILE* file = std::fopen(path.c_str(), "w");
-  PEM_write_X509(file, certificate.get());
-  std::fclose(file);
-}
 
 class HttpTlsTest : public HttpFixture {
  protected:

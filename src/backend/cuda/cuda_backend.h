@@ -131,9 +131,8 @@ class CudaBackend final : public Backend {
   DeviceMemory gathered_;  // rows of a linear's input, expert by expert
   DeviceMemory halves_, half_factors_;  // HalfRows
   DeviceMemory chosen_;                 // RouteTask::chosen
-  DeviceMemory masses_;
-  DeviceMemory queries_;       // of attention on Hopper
-  DeviceMemory silu_offsets_;  // hopper::ProduceTask::silu_offsets; never changes
+  DeviceMemory queries_;                // of attention on Hopper
+  DeviceMemory silu_offsets_;           // hopper::ProduceTask::silu_offsets; never changes
 
   // The attention calls of a step share what follows from its sequences.
   struct {

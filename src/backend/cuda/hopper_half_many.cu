@@ -50,7 +50,9 @@ class Consumer {
  private:
   __device__ __forceinline__ void release(int stage) const {
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    if (lane < kCluster)  // whoever copies to this CTA waits for it
+    if constexpr (kCluster == 1)
+      warp_arrive(barriers_.empty + 8 * stage);
+    else if (lane < kCluster)  // whoever copies to this CTA waits for it
       barrier_arrive_at(of_rank(barriers_.empty + 8 * stage, static_cast<uint32_t>(lane)));
   }
   __device__ __forceinline__ uint64_t inputs() const {
@@ -123,7 +125,8 @@ __global__ void __cluster_dims__(kCluster, 1, 1) __launch_bounds__(kThreads, 1)
   if (threadIdx.x == 0) {
     for (int i = 0; i < S::kStages; ++i) {
       barrier_init(barriers.full + 8 * i, 1);
-      barrier_init(barriers.empty + 8 * i, kCluster * kConsumers * 4);
+      barrier_init(barriers.empty + 8 * i,
+                   kCluster * kConsumers * 4 * (kCluster == 1 ? kWarpArrivals : 1));
     }
     barrier_init_fence();
     prefetch_map(&map);

@@ -9,7 +9,12 @@ namespace atom::backend::cuda::hopper::half_many {
 
 inline constexpr int kWarpgroup = 128;
 inline constexpr int kConsumers = 2;  // warpgroups, of 64 outputs each
-inline constexpr int kCluster = 2;    // CTAs that take the same rows and share their inputs
+#ifdef ATOM_RACECHECK
+inline constexpr int kCluster =
+    1;  // compute-sanitizer's racecheck does not see arrivals at other CTAs
+#else
+inline constexpr int kCluster = 2;  // CTAs that take the same rows and share their inputs
+#endif
 inline constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
 inline constexpr int kOutputs = kConsumers * kBlockOutputs;
 inline constexpr int kRasterRows = 8;  // row tiles whose inputs and weights share the L2 cache
@@ -23,10 +28,6 @@ __device__ __forceinline__ void copy_panels_to(uint32_t to, const CUtensorMap* m
       "[%0], [%1, {%2, %3, %4}], [%5], %6;" ::"r"(to),
       "l"(map), "r"(0), "r"(row), "r"(panel), "r"(barrier), "h"(mask)
       : "memory");
-}
-// Arrives at a barrier of another CTA; `barrier` as of_rank() gives it.
-__device__ __forceinline__ void barrier_arrive_at(uint32_t barrier) {
-  asm volatile("mbarrier.arrive.shared::cluster.b64 _, [%0];" ::"r"(barrier) : "memory");
 }
 
 // A stage is 64 inputs: a panel of each block, or half an int4 slot's codes and its steps, and a panel of the rows.

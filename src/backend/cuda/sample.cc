@@ -1,7 +1,6 @@
 // Sampling and scoring. Rules, ids and log-probabilities are read and written by the kernel where the host has them; ids for
 // the next step go to device memory, too.
 #include <algorithm>
-#include <bit>
 #include <span>
 #include <utility>
 
@@ -44,10 +43,7 @@ std::shared_ptr<DrawSlot> CudaBackend::enqueue_sample(const SampleArgs& args, in
                       .top_p = rule.top_p,
                       .uniform = rule.uniform};
     });
-    // Memory that grows is given back, which ends recordings: not at each larger number of rows.
-    masses_.reserve(std::bit_ceil(rows) * static_cast<size_t>(args.vocabulary) * sizeof(uint64_t));
     task.rules = slot->rules;
-    task.masses = masses_.as<uint64_t>();
   }
   if (args.targets != nullptr) {
     std::copy_n(args.targets, rows, slot->targets);

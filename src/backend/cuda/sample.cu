@@ -3,7 +3,8 @@
 // Ids are ranked by a key: the logit in an order-preserving code, descending, then the id. "The ids down to which the
 // mass reaches a target" is found without sorting all: among bins of the distance from the largest logit, then among the ids of
 // one bin; where these are many, by the key's eight bytes in turn. Masses are integers, exp(..) in units of 2^-40 of the
-// most likely id, so that their sums do not depend on the order of the atomic additions.
+// most likely id, so that their sums do not depend on the order of the atomic additions. They are computed where they are
+// needed: kept, they would take twice the logits' memory and more time than exp(..) does.
 #include "backend/cuda/numbers.cuh"
 #include "backend/cuda/tasks.h"
 #include "backend/cuda/team.cuh"
@@ -11,13 +12,14 @@
 namespace atom::backend::cuda {
 namespace {
 
-constexpr int kThreads = 512, kWarps = kThreads / kWarp;
+constexpr int kThreads = 1024, kWarps = kThreads / kWarp;
 constexpr int kBins = 512, kByteBins = 256;
 // A mass, at most 2^40, in three parts, whose sums over a vocabulary fit into 32 bits: shared memory adds these by itself.
 constexpr int kPartBits = 14, kParts = 3;
 constexpr int kMostPartIds = 1 << (32 - kPartBits);
 constexpr int kMostCandidates = 2048;
 constexpr float kSpan = 28;  // temperatures from the largest logit to where masses are 0: 40 ln 2
+constexpr double kUnit = 1099511627776.0;  // 2^40
 
 struct Shared {
   union {
@@ -29,13 +31,22 @@ struct Shared {
   double floats[kWarps];
   float smallest[kWarps];
   uint64_t prefix, below;
+  double target;
   int bin, candidates;
 };
 
 struct Row {
   const float* logits;
-  uint64_t* masses;
   int size;
+  double largest = 0, temperature = 1, min_p = 0;
+
+  __device__ uint64_t mass(float logit) const {
+    double distance = static_cast<double>(logit) - largest;
+    if (temperature != 1.0) distance /= temperature;
+    if (!(distance >= -kSpan)) return 0;
+    const double weight = exp(distance);
+    return weight < min_p ? 0 : static_cast<uint64_t>(weight * kUnit);
+  }
 
   // Smaller is more likely; ties: the lower id.
   static __device__ uint64_t key(int id, float logit) {
@@ -76,28 +87,39 @@ struct Row {
 };
 __device__ int id_of(uint64_t key) { return static_cast<int>(static_cast<uint32_t>(key)); }
 
-// The first key, in order, down to which the measure of the keys up to `limit` reaches `target`.
+// The first key, in order, down to which the measure of the keys up to `limit` reaches the target.
 struct Search {
   uint64_t limit;
-  double target;
-  bool beyond;  // exceeds the target, rather than reaches it
-  bool counts;  // every id measures 1, rather than its mass
+  double target;  // ids, or the share of the mass of all keys up to `limit`
+  bool beyond;    // exceeds the target, rather than reaches it
+  bool counts;    // every id measures 1, rather than its mass
 
-  __device__ bool reached(uint64_t measure) const {
+  __device__ double target_of(uint64_t all) const {
+    return counts ? target : target * static_cast<double>(all);
+  }
+  __device__ bool reached(uint64_t measure, double of) const {
     const auto value = static_cast<double>(measure);
-    return beyond ? value > target : value >= target;
+    return beyond ? value > of : value >= of;
+  }
+  __device__ uint64_t measure(const Row& row, float logit) const {
+    return counts ? 1 : row.mass(logit);
   }
 };
 
-// By thread 0: the bin in which the target is reached, or the last one.
+// By thread 0: the bin in which the target is reached, or the last one. The first bins hold all keys.
 __device__ void pick_bin(const Search& search, int shift, Shared& s) {
+  if (shift == 56) {
+    uint64_t all = 0;
+    for (const unsigned long long bin : s.bins) all += bin;
+    s.target = search.target_of(all);
+  }
   uint64_t running = s.below, below = s.below, digit = 0;
   for (int bin = 0; bin < kByteBins; ++bin) {
     if (s.bins[bin] == 0) continue;
     digit = static_cast<uint64_t>(bin);
     below = running;
     running += s.bins[bin];
-    if (search.reached(running)) break;
+    if (search.reached(running, s.target)) break;
   }
   s.prefix |= digit << shift;
   s.below = below;
@@ -113,7 +135,7 @@ __device__ uint64_t find_key_by_bytes(const Row& row, const Search& search, Shar
     row.each([&](int id, float logit) {
       const uint64_t key = Row::key(id, logit);
       if (key > search.limit || (shift < 56 && (key ^ prefix) >> (shift + 8) != 0)) return;
-      const uint64_t measure = search.counts ? 1 : row.masses[id];
+      const uint64_t measure = search.measure(row, logit);
       if (measure != 0)
         atomicAdd(&s.bins[(key >> shift) & (kByteBins - 1)],
                   static_cast<unsigned long long>(measure));
@@ -154,6 +176,7 @@ __device__ void pick_part_bin(const Search& search, Shared& s) {
     const uint64_t other = __shfl_up_sync(~0u, before, distance);
     if (lane >= distance) before += other;
   }
+  const double target = search.target_of(__shfl_sync(~0u, before, kWarp - 1));
   uint64_t running = before - sum, below = running;
   int last = -1;  // of the lane's bins with ids: the first that reaches the target, or the last
   bool reaches = false;
@@ -163,7 +186,7 @@ __device__ void pick_part_bin(const Search& search, Shared& s) {
       last = lane * kEach + i;
       below = running;
       running += own[i];
-      reaches = search.reached(running);
+      reaches = search.reached(running, target);
     }
   const unsigned reached = __ballot_sync(~0u, reaches), filled = __ballot_sync(~0u, last >= 0);
   if (filled == 0) {
@@ -172,7 +195,7 @@ __device__ void pick_part_bin(const Search& search, Shared& s) {
   }
   const int winner =
       reached != 0 ? __ffs(static_cast<int>(reached)) - 1 : 31 - __clz(static_cast<int>(filled));
-  if (lane == winner) s.bin = last, s.below = below;
+  if (lane == winner) s.bin = last, s.below = below, s.target = target;
 }
 
 // Whether the ids of the picked bin are few enough to be among `keys` and `measures`.
@@ -183,7 +206,7 @@ __device__ bool collect(const Row& row, const Search& search, const Bins& bins, 
   row.each([&](int id, float logit) {
     if (bins.of(logit) != picked) return;
     const uint64_t key = Row::key(id, logit);
-    const uint64_t measure = search.counts ? 1 : row.masses[id];
+    const uint64_t measure = search.measure(row, logit);
     if (key > search.limit || measure == 0) return;
     const int place = atomicAdd(&s.candidates, 1);
     if (place < kMostCandidates) s.keys[place] = key, s.measures[place] = measure;
@@ -199,7 +222,7 @@ __device__ uint64_t find_key(const Row& row, const Search& search, const Bins& b
   __syncthreads();
   row.each([&](int id, float logit) {
     if (Row::key(id, logit) > search.limit) return;
-    const uint64_t measure = search.counts ? 1 : row.masses[id];
+    const uint64_t measure = search.measure(row, logit);
     const int bin = bins.of(logit);
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {
@@ -222,7 +245,7 @@ __device__ uint64_t find_key(const Row& row, const Search& search, const Bins& b
     const uint64_t key = s.keys[i];
     uint64_t running = s.below;
     for (int j = 0; j < count; ++j) running += s.keys[j] <= key ? s.measures[j] : 0;
-    if (search.reached(running)) reaching = min(reaching, key);
+    if (search.reached(running, s.target)) reaching = min(reaching, key);
     last = max(last, key);
   }
   reaching = block_reduce(reaching, Min(), s.integers);
@@ -231,46 +254,24 @@ __device__ uint64_t find_key(const Row& row, const Search& search, const Bins& b
   return reaching != ~uint64_t{0} ? reaching : last;
 }
 
-__device__ uint64_t mass_up_to(const Row& row, uint64_t limit, Shared& s) {
-  uint64_t mass = 0;
-  row.each([&](int id, float logit) {
-    if (Row::key(id, logit) <= limit) mass += row.masses[id];
-  });
-  return block_reduce(mass, Sum(), s.integers);
-}
-
 // From the largest logit to the smallest finite one, but no further than masses go: flat logits fill the bins, too.
 __device__ Bins bins_of(float smallest, float largest, float temperature) {
   const float span = fminf(kSpan * temperature, largest - smallest);
   return {largest, kBins / fmaxf(span, 1e-30f)};
 }
 
-// min_p and top_k, then top_p of what they left, then the id at which the running mass exceeds uniform * mass.
-__device__ int draw(const Row& row, const DrawRule& rule, float smallest, float largest,
-                    Shared& s) {
-  constexpr double kUnit = 1099511627776.0;  // 2^40
-  uint64_t all = 0;
-  row.each([&](int id, float logit) {
-    const double distance = static_cast<double>(logit) - static_cast<double>(largest);
-    const double weight = exp(distance / static_cast<double>(rule.temperature));
-    const uint64_t own =
-        weight < static_cast<double>(rule.min_p) ? 0 : static_cast<uint64_t>(weight * kUnit);
-    row.masses[id] = own;
-    all += own;
-  });
-  all = block_reduce(all, Sum(), s.integers);
+// min_p and top_k, then top_p of what they left, then the id at which the running mass exceeds its share `uniform`.
+__device__ int draw(Row row, const DrawRule& rule, float smallest, float largest, Shared& s) {
+  row.largest = static_cast<double>(largest);
+  row.temperature = static_cast<double>(rule.temperature);
+  row.min_p = static_cast<double>(rule.min_p);
   const Bins bins = bins_of(smallest, largest, rule.temperature);
   uint64_t limit = ~uint64_t{0};
-  if (rule.top_k > 0 && rule.top_k < row.size) {
+  if (rule.top_k > 0 && rule.top_k < row.size)
     limit = find_key(row, {limit, static_cast<double>(rule.top_k), false, true}, bins, s);
-    all = mass_up_to(row, limit, s);
-  }
-  auto mass = static_cast<double>(all);
-  if (rule.top_p < 1.0f) {
-    limit = find_key(row, {limit, static_cast<double>(rule.top_p) * mass, false, false}, bins, s);
-    mass = static_cast<double>(mass_up_to(row, limit, s));
-  }
-  return id_of(find_key(row, {limit, rule.uniform * mass, true, false}, bins, s));
+  if (rule.top_p < 1.0f)
+    limit = find_key(row, {limit, static_cast<double>(rule.top_p), false, false}, bins, s);
+  return id_of(find_key(row, {limit, rule.uniform, true, false}, bins, s));
 }
 
 __device__ double log_probability(const Row& row, int target, float largest, Shared& s) {
@@ -285,8 +286,7 @@ __device__ double log_probability(const Row& row, int target, float largest, Sha
 __global__ void __launch_bounds__(kThreads, 1) sample_kernel(SampleTask t) {
   __shared__ Shared s;
   const int64_t at = blockIdx.x;
-  const Row row{t.logits + at * t.vocabulary,
-                t.masses == nullptr ? nullptr : t.masses + at * t.vocabulary, t.vocabulary};
+  const Row row{t.logits + at * t.vocabulary, t.vocabulary};
   // From host memory, so asked for early.
   const DrawRule rule = t.rules == nullptr ? DrawRule{} : t.rules[at];
   uint64_t first = ~uint64_t{0};

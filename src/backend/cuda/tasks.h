@@ -191,7 +191,6 @@ struct SampleTask {
   const float* logits = nullptr;  // [rows, vocabulary]
   int rows = 0;
   int vocabulary = 0;
-  uint64_t* masses = nullptr;  // [rows, vocabulary] scratch, with rules
   // Pinned host memory, all [rows].
   const DrawRule* rules = nullptr;  // may be null: no ids
   int32_t* ids = nullptr;

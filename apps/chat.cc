@@ -246,7 +246,7 @@ void add(Program& program) {
            "  atom chat out/llama-w4a4 --prompt \"What is a KV-cache?\""});
   const auto options = std::make_shared<Options>();
   argument(verb, "URL|MODEL", options->serve.model,
-           "http://HOST:PORT of a server with the OpenAI API, or a model folder");
+           "http://HOST:PORT of a server with the OpenAI API, a model folder or\na GGUF file");
   CLI::Option* prompt = text_option(verb, "-p,--prompt", options->prompt,
                                     {"TEXT", "Say this, show the answer, and end"});
   note_source(verb, prompt, options->prompt_given);

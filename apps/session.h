@@ -94,6 +94,8 @@ class Runtime {
 
 // Tokenizer of a model folder. Error: no file of one, or one with more ids than the model has
 // rows. Fewer are a notice.
+// Nothing when the model has none. Error: one that cannot be read.
+std::optional<text::Tokenizer> find_tokenizer(const checkpoint::ModelFiles& files);
 text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
                                const model::ModelConfig& config);
 // A folder, or a name of the Hugging Face Hub that the local cache has (checkpoint/hub_cache.h).

@@ -23,7 +23,6 @@ constexpr uint64_t kMaxKeyBytes = 65535;   // the format's own limit
 constexpr uint64_t kMaxNameBytes = 64;     // the same
 constexpr uint64_t kMaxAlignment = 65536;  // files have 32
 constexpr uint32_t kMaxRank = 4;
-constexpr uint32_t kU64 = 10, kI64 = 11, kF64 = 12;
 constexpr std::array<std::string_view, 13> kKindNames = {
     "u8", "i8", "u16", "i16", "u32", "i32", "f32", "bool", "string", "array", "u64", "i64", "f64"};
 constexpr std::array<uint32_t, 13> kKindBytes = {1, 1, 2, 2, 4, 4, 4, 1, 0, 0, 8, 8, 8};
@@ -68,10 +67,6 @@ const GgufType* type_of(uint32_t number) {
   return nullptr;
 }
 
-std::string in_quotes(std::string_view name) {
-  return Json(std::string(name.substr(0, 80))).dump(-1, ' ', true, Json::error_handler_t::replace);
-}
-
 bool is_printable(std::string_view name) {
   return std::all_of(name.begin(), name.end(), [](char c) { return c > ' ' && c <= '~'; });
 }
@@ -84,7 +79,15 @@ T little(const std::byte* at) {
   return value;
 }
 
+size_t bytes_of(GgufKind kind) { return kKindBytes.at(static_cast<size_t>(kind)); }
+
 }  // namespace
+
+std::string_view gguf_kind_name(GgufKind kind) { return kKindNames.at(static_cast<size_t>(kind)); }
+
+std::string gguf_quoted(std::string_view name) {
+  return Json(std::string(name.substr(0, 80))).dump(-1, ' ', true, Json::error_handler_t::replace);
+}
 
 // Walks the bytes in front of the tensors' data; every refusal of the format's rules is here.
 struct GgufFile::Reader {
@@ -126,45 +129,44 @@ struct GgufFile::Reader {
   void check_name(std::string_view name, std::string_view what, uint64_t most) const {
     if (name.empty() || name.size() > most || !is_printable(name))
       fail("{}: {} must be 1 to {} printable ASCII characters, but has {}: {}", file, what, most,
-           name.size(), in_quotes(name));
+           name.size(), gguf_quoted(name));
   }
 
   void magic() {
     const auto bytes = take(4, "the magic");
     if (std::memcmp(bytes.data(), "GGUF", 4) != 0)
       fail("{}: a GGUF file begins with \"GGUF\", but this one with {}", file,
-           in_quotes({reinterpret_cast<const char*>(bytes.data()), 4}));
+           gguf_quoted({reinterpret_cast<const char*>(bytes.data()), 4}));
     const auto version = number<uint32_t>("the version");
     if (version != 2 && version != 3)
       fail("{}: the version must be 2 or 3, little-endian, but is {}", file, version);
   }
 
-  uint32_t kind(std::string_view key, std::string_view what) {
+  GgufKind kind(std::string_view key, std::string_view what) {
     const auto number_of = number<uint32_t>(what);
     if (number_of >= kKindNames.size())
-      fail("{}: key {}: {} must be in [0, {}], but is {}", file, in_quotes(key), what,
+      fail("{}: key {}: {} must be in [0, {}], but is {}", file, gguf_quoted(key), what,
            kKindNames.size() - 1, number_of);
-    return number_of;
+    return static_cast<GgufKind>(number_of);
   }
 
   void check_booleans(std::string_view key, std::span<const std::byte> bytes) const {
     for (const std::byte byte : bytes)
       if (std::to_integer<int>(byte) > 1)
-        fail("{}: key {}: a boolean must be 0 or 1, but is {}", file, in_quotes(key),
+        fail("{}: key {}: a boolean must be 0 or 1, but is {}", file, gguf_quoted(key),
              std::to_integer<int>(byte));
   }
 
   void array(std::string_view key, Value& out) {
     out.element = kind(key, "the kind of an array's elements");
-    const auto element = static_cast<Kind>(out.element);
-    if (element == Kind::kArray)
-      fail("{}: key {}: arrays of arrays are not supported", file, in_quotes(key));
+    if (out.element == GgufKind::kArray)
+      fail("{}: key {}: arrays of arrays are not supported", file, gguf_quoted(key));
     out.count = number<uint64_t>("the length of an array");
-    const bool strings = element == Kind::kString;
-    const uint64_t each = strings ? sizeof(uint64_t) : kKindBytes[out.element];
+    const bool strings = out.element == GgufKind::kString;
+    const uint64_t each = strings ? sizeof(uint64_t) : bytes_of(out.element);
     if (out.count > left() / each)
       fail("{}: key {}: the array has {} elements, but the file only {} more bytes", file,
-           in_quotes(key), out.count, left());
+           gguf_quoted(key), out.count, left());
     const size_t begin = at;
     if (strings) {
       for (uint64_t i = 0; i < out.count; ++i) string("a string of an array");
@@ -179,22 +181,21 @@ struct GgufFile::Reader {
     check_name(key, "a key", kMaxKeyBytes);
     Value out;
     out.kind = kind(key, "the kind of the value");
-    if (static_cast<Kind>(out.kind) == Kind::kArray) {
+    if (out.kind == GgufKind::kArray) {
       array(key, out);
-    } else if (static_cast<Kind>(out.kind) == Kind::kString) {
+    } else if (out.kind == GgufKind::kString) {
       out.bytes = std::as_bytes(std::span(string("a string")));
     } else {
-      out.bytes = take(kKindBytes[out.kind], "a value");
+      out.bytes = take(bytes_of(out.kind), "a value");
     }
-    const bool flags = static_cast<Kind>(out.kind) == Kind::kBool ||
-                       (static_cast<Kind>(out.kind) == Kind::kArray &&
-                        static_cast<Kind>(out.element) == Kind::kBool);
+    const bool flags = out.kind == GgufKind::kBool ||
+                       (out.kind == GgufKind::kArray && out.element == GgufKind::kBool);
     if (flags) check_booleans(key, out.bytes);
     return {key, out};
   }
 
   [[noreturn]] void refuse(std::string_view name, std::string_view rule) const {
-    fail("{}: tensor {}: {}", file, in_quotes(name), rule);
+    fail("{}: tensor {}: {}", file, gguf_quoted(name), rule);
   }
 
   tensor::Shape shape(std::string_view name) {
@@ -245,7 +246,7 @@ struct GgufFile::Reader {
     for (size_t i = 1; i < sorted.size(); ++i)
       if (sorted[i]->bytes.data() < sorted[i - 1]->bytes.data() + sorted[i - 1]->bytes.size())
         refuse(sorted[i]->name,
-               fmt::format("its bytes overlap those of {}", in_quotes(sorted[i - 1]->name)));
+               fmt::format("its bytes overlap those of {}", gguf_quoted(sorted[i - 1]->name)));
   }
 };
 

@@ -23,6 +23,23 @@
 
 namespace atom::checkpoint {
 
+// Kinds of the metadata's values, by the format's numbers.
+enum class GgufKind : uint32_t {
+  kU8,
+  kI8,
+  kU16,
+  kI16,
+  kU32,
+  kI32,
+  kF32,
+  kBool,
+  kString,
+  kArray,
+  kU64,
+  kI64,
+  kF64
+};
+
 // An element type of the format: `block` elements of a row take `bytes`.
 struct GgufType {
   uint32_t number = 0;
@@ -79,12 +96,10 @@ class GgufFile {
   [[noreturn]] void refuse_tensor(std::string_view name, std::string_view rule) const;
 
  private:
-  // Numbers of the format.
-  enum class Kind : uint32_t { kU8, kI8, kU16, kI16, kU32, kI32, kF32, kBool, kString, kArray };
   struct Value {
-    uint32_t kind = 0;
-    uint32_t element = 0;  // of an array
-    uint64_t count = 1;    // of its elements
+    GgufKind kind = GgufKind::kU8;
+    GgufKind element = GgufKind::kU8;  // of an array
+    uint64_t count = 1;                // of its elements
     std::span<const std::byte> bytes;
   };
   struct Reader;
@@ -98,6 +113,10 @@ class GgufFile {
   std::map<std::string_view, size_t> index_;  // into tensors_
   uint64_t tensor_bytes_ = 0;
 };
+
+// For messages: "string", and "array" without its elements' kind; the name of a key or tensor in quotes, escaped and cut.
+std::string_view gguf_kind_name(GgufKind kind);
+std::string gguf_quoted(std::string_view name);
 
 // Rows [first, first + count) of a matrix (the last dimension is a row; a vector is one row) as elements of
 // type->dtype; out has their size. `type` has a dtype.

@@ -1,8 +1,10 @@
 // The keys of a GGUF file as the config.json that they came from.
-#include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <array>
+#include <cmath>
+#include <initializer_list>
 
 #include "base/error.h"
 #include "checkpoint/gguf_model.h"
@@ -145,7 +147,11 @@ void GgufModel::read_sizes(std::string_view prefix) {
   if (!value) file_.refuse_key(epsilon, "it is missing");
   config_["rms_norm_eps"] = *value;
   config_["tie_word_embeddings"] = file_.find("output.weight") == nullptr;
-  if (const auto window = size("attention.sliding_window")) config_["sliding_window"] = *window;
+  const auto window =
+      file_.integer(key("attention.sliding_window"), {.min = 0, .max = kMostOfAKey});
+  if (window.value_or(0) > 0) config_["sliding_window"] = *window;  // Phi-3's files say 0 for none
+  if (file_.find("blk.0.attn_q.bias") != nullptr) config_["attention_bias"] = true;
+  if (file_.find("blk.0.ffn_down.bias") != nullptr) config_["mlp_bias"] = true;
 }
 
 void GgufModel::read_experts(std::string_view prefix) {
@@ -186,46 +192,64 @@ std::vector<double> GgufModel::pair_factors(std::string_view name) const {
 void GgufModel::read_rope(std::string_view prefix) {
   const auto key = [&](std::string_view below) { return std::string(prefix) + std::string(below); };
   config_["rope_theta"] = file_.number(key("rope.freq_base")).value_or(10000);
-  const std::string type_key = key("rope.scaling.type");
+  const std::string type_key = key("rope.scaling.type"), strength = key("rope.scaling.attn_factor");
   const std::string type(file_.text(type_key).value_or("none"));
-  const auto original =
-      file_.integer(key("rope.scaling.original_context_length"), {.min = 1, .max = kMostOfAKey});
-  const auto magnitude = file_.number(key("rope.scaling.attn_factor"));
-  Json scaling = Json::object();
+  const std::optional<double> magnitude = file_.number(strength);
+  const auto require_type = [&](std::initializer_list<std::string_view> allowed) {
+    if (std::find(allowed.begin(), allowed.end(), type) == allowed.end())
+      file_.refuse_key(type_key, fmt::format("it must be {} here, but is '{}'",
+                                             fmt::join(allowed, " or "), type));
+  };
   if (file_.find("rope_freqs.weight") != nullptr) {
-    // The same divisors at every length; nothing changes where all are 1.
-    const std::vector<double> factors = pair_factors("rope_freqs.weight");
-    const bool plain = std::all_of(factors.begin(), factors.end(), [](double x) { return x == 1; });
-    if (plain) return;
-    config_["rope_scaling"] = {
-        {"rope_type", "longrope"},
-        {"short_factor", factors},
-        {"long_factor", factors},
-        {"attention_factor", magnitude.value_or(1)},
-        {"original_max_position_embeddings", config_["max_position_embeddings"]}};
-    return;
+    require_type({"none"});
+    return read_fixed_factors(magnitude.value_or(1));
   }
+  Json scaling = Json::object();
   if (file_.find("rope_factors_short.weight") != nullptr &&
       file_.find("rope_factors_long.weight") != nullptr) {
+    require_type({"none", "longrope"});
     scaling = {{"rope_type", "longrope"},
                {"short_factor", pair_factors("rope_factors_short.weight")},
                {"long_factor", pair_factors("rope_factors_long.weight")}};
-  } else if (type == "linear" || type == "yarn") {
-    const std::string factor = key("rope.scaling.factor");
-    if (!file_.has(factor)) file_.refuse_key(factor, "it is missing");
-    scaling = {{"rope_type", type}, {"factor", *file_.number(factor)}};
-    for (const char* name : {"beta_fast", "beta_slow"})
-      if (const auto value = file_.number(key(std::string("rope.scaling.yarn_") + name)))
-        scaling[name] = *value;
-  } else if (type != "none") {
-    file_.refuse_key(type_key,
-                     fmt::format("it must be none, linear or yarn here, but is '{}'", type));
+    if (magnitude) scaling["attention_factor"] = *magnitude;
   } else {
-    return;
+    require_type({"none", "linear", "yarn"});
+    if (type != "yarn" && magnitude.value_or(1) != 1)
+      file_.refuse_key(strength, fmt::format("only 1 is supported here, but it is {}", *magnitude));
+    if (type == "none") return;
+    scaling = scaled_rope(key("rope.scaling."), type, magnitude);
   }
-  if (original) scaling["original_max_position_embeddings"] = *original;
-  if (magnitude) scaling["attention_factor"] = *magnitude;
+  if (const auto original = file_.integer(key("rope.scaling.original_context_length"),
+                                          {.min = 1, .max = kMostOfAKey}))
+    scaling["original_max_position_embeddings"] = *original;
   config_["rope_scaling"] = std::move(scaling);
+}
+
+// The same divisors at every length; nothing changes where all are 1.
+void GgufModel::read_fixed_factors(double magnitude) {
+  const std::vector<double> factors = pair_factors("rope_freqs.weight");
+  if (std::all_of(factors.begin(), factors.end(), [](double x) { return x == 1; })) return;
+  config_["rope_scaling"] = {
+      {"rope_type", "longrope"},
+      {"short_factor", factors},
+      {"long_factor", factors},
+      {"attention_factor", magnitude},
+      {"original_max_position_embeddings", config_["max_position_embeddings"]}};
+}
+
+// Linear or yarn. The file's magnitude multiplies the one that yarn gives a factor; Hugging Face's replaces it.
+Json GgufModel::scaled_rope(const std::string& prefix, const std::string& type,
+                            const std::optional<double>& magnitude) const {
+  const std::string key = prefix + "factor";
+  const std::optional<double> factor = file_.number(key);
+  if (!factor) file_.refuse_key(key, "it is missing");
+  Json scaling = {{"rope_type", type}, {"factor", *factor}};
+  if (type != "yarn") return scaling;
+  for (const char* name : {"beta_fast", "beta_slow"})
+    if (const auto value = file_.number(prefix + "yarn_" + name)) scaling[name] = *value;
+  if (magnitude.value_or(1) != 1)
+    scaling["attention_factor"] = *magnitude * (0.1 * std::log(std::max(*factor, 1.0)) + 1);
+  return scaling;
 }
 
 // Tokens that end a text, and the one that opens it.

@@ -63,6 +63,10 @@ void GgufModel::add(std::string name, const Part& part) {
         part.stored->name,
         fmt::format("the type {} is not supported (only F32, F16, BF16, Q8_0, Q4_0)",
                     part.stored->type->name));
+  if (part.shape.rank() > 2)
+    file_.refuse_tensor(part.stored->name,
+                        fmt::format("it must be a vector or a matrix, but has the shape {}",
+                                    part.shape.to_string()));
   if (part.heads > 0 && part.shape[0] % (int64_t{2} * part.heads) != 0)
     file_.refuse_tensor(
         part.stored->name,
@@ -115,6 +119,8 @@ bool GgufModel::map_experts(const GgufTensor& stored, const GgufName& name) {
       return true;
     }
     if (!rest.starts_with('.') || !is_index(rest.substr(1))) continue;
+    if (std::stoll(std::string(rest.substr(1))) >= experts)
+      file_.refuse_tensor(stored.name, fmt::format("there are only {} experts", experts));
     add(full_name(name, with_expert(pattern, rest.substr(1))), {&stored, stored.shape});
     return true;
   }

@@ -53,8 +53,7 @@ class GgufModel {
     const GgufTensor* stored = nullptr;
     tensor::Shape shape;
     int64_t first = 0;
-    int heads =
-        0;  // rows of each head are interleaved, as LLaMA's q and k are stored; 0: they are not
+    int heads = 0;  // whose rows are interleaved, as LLaMA's q and k are stored; 0: none are
   };
   void add(std::string name, const Part& part);
   void map_tensor(const GgufTensor& stored);
@@ -68,6 +67,9 @@ class GgufModel {
   void read_sizes(std::string_view prefix);
   void read_experts(std::string_view prefix);
   void read_rope(std::string_view prefix);
+  void read_fixed_factors(double magnitude);
+  Json scaled_rope(const std::string& prefix, const std::string& type,
+                   const std::optional<double>& magnitude) const;
   int64_t need(const std::string& key) const;
   void read_eos();
   std::vector<std::byte> converted(const Part& part) const;

@@ -7,16 +7,11 @@
 #include <utility>
 
 #include "base/error.h"
-#include "base/json.h"
 #include "checkpoint/gguf.h"
 #include "text/unicode.h"
 
 namespace atom::checkpoint {
 namespace {
-
-std::string quoted_key(std::string_view name) {
-  return Json(std::string(name.substr(0, 80))).dump(-1, ' ', true, Json::error_handler_t::replace);
-}
 
 template <typename T>
 T element_at(std::span<const std::byte> bytes, size_t index) {
@@ -31,11 +26,11 @@ double shortest(float value) { return std::strtod(fmt::format("{}", value).c_str
 }  // namespace
 
 void GgufFile::refuse_key(std::string_view key, std::string_view rule) const {
-  fail("{}: key {}: {}", path_.string(), quoted_key(key), rule);
+  fail("{}: key {}: {}", path_.string(), gguf_quoted(key), rule);
 }
 
 void GgufFile::refuse_tensor(std::string_view name, std::string_view rule) const {
-  fail("{}: tensor {}: {}", path_.string(), quoted_key(name), rule);
+  fail("{}: tensor {}: {}", path_.string(), gguf_quoted(name), rule);
 }
 
 const GgufFile::Value* GgufFile::value(std::string_view key) const {
@@ -53,32 +48,33 @@ std::optional<int64_t> GgufFile::integer(std::string_view key, GgufRange range) 
     out = static_cast<int64_t>(number);
   };
   switch (found->kind) {
-    case 0:
+    case GgufKind::kU8:
       take(element_at<uint8_t>(found->bytes, 0));
       break;
-    case 1:
+    case GgufKind::kI8:
       take(element_at<int8_t>(found->bytes, 0));
       break;
-    case 2:
+    case GgufKind::kU16:
       take(element_at<uint16_t>(found->bytes, 0));
       break;
-    case 3:
+    case GgufKind::kI16:
       take(element_at<int16_t>(found->bytes, 0));
       break;
-    case 4:
+    case GgufKind::kU32:
       take(element_at<uint32_t>(found->bytes, 0));
       break;
-    case 5:
+    case GgufKind::kI32:
       take(element_at<int32_t>(found->bytes, 0));
       break;
-    case 10:
+    case GgufKind::kU64:
       take(element_at<uint64_t>(found->bytes, 0));
       break;
-    case 11:
+    case GgufKind::kI64:
       take(element_at<int64_t>(found->bytes, 0));
       break;
     default:
-      refuse_key(key, fmt::format("it must be an integer, but has the kind {}", found->kind));
+      refuse_key(key, fmt::format("it must be an integer, but is of the kind {}",
+                                  gguf_kind_name(found->kind)));
   }
   if (out < range.min || out > range.max)
     refuse_key(key, fmt::format("it must be in [{}, {}], but is {}", range.min, range.max, out));
@@ -87,52 +83,53 @@ std::optional<int64_t> GgufFile::integer(std::string_view key, GgufRange range) 
 
 std::optional<double> GgufFile::plain(std::string_view key, const Value& found,
                                       size_t index) const {
-  const uint32_t kind = static_cast<Kind>(found.kind) == Kind::kArray ? found.element : found.kind;
+  const GgufKind kind = found.kind == GgufKind::kArray ? found.element : found.kind;
   double out = 0;
   switch (kind) {
-    case 0:
+    case GgufKind::kU8:
       out = element_at<uint8_t>(found.bytes, index);
       break;
-    case 1:
+    case GgufKind::kI8:
       out = element_at<int8_t>(found.bytes, index);
       break;
-    case 2:
+    case GgufKind::kU16:
       out = element_at<uint16_t>(found.bytes, index);
       break;
-    case 3:
+    case GgufKind::kI16:
       out = element_at<int16_t>(found.bytes, index);
       break;
-    case 4:
+    case GgufKind::kU32:
       out = element_at<uint32_t>(found.bytes, index);
       break;
-    case 5:
+    case GgufKind::kI32:
       out = element_at<int32_t>(found.bytes, index);
       break;
-    case 6:
+    case GgufKind::kF32:
       out = element_at<float>(found.bytes, index);
       break;
-    case 10:
+    case GgufKind::kU64:
       out = static_cast<double>(element_at<uint64_t>(found.bytes, index));
       break;
-    case 11:
+    case GgufKind::kI64:
       out = static_cast<double>(element_at<int64_t>(found.bytes, index));
       break;
-    case 12:
+    case GgufKind::kF64:
       out = element_at<double>(found.bytes, index);
       break;
     default:
       return std::nullopt;
   }
   if (!std::isfinite(out)) refuse_key(key, fmt::format("it must be finite, but is {}", out));
-  return kind == 6 ? shortest(static_cast<float>(out)) : out;
+  return kind == GgufKind::kF32 ? shortest(static_cast<float>(out)) : out;
 }
 
 std::optional<double> GgufFile::number(std::string_view key) const {
   const Value* found = value(key);
   if (found == nullptr) return std::nullopt;
-  const auto out =
-      static_cast<Kind>(found->kind) == Kind::kArray ? std::nullopt : plain(key, *found, 0);
-  if (!out) refuse_key(key, fmt::format("it must be a number, but has the kind {}", found->kind));
+  const auto out = found->kind == GgufKind::kArray ? std::nullopt : plain(key, *found, 0);
+  if (!out)
+    refuse_key(key, fmt::format("it must be a number, but is of the kind {}",
+                                gguf_kind_name(found->kind)));
   return out;
 }
 
@@ -140,9 +137,9 @@ std::optional<std::vector<double>> GgufFile::numbers(std::string_view key) const
   const Value* found = value(key);
   if (found == nullptr) return std::nullopt;
   std::vector<double> out;
-  const bool is_array = static_cast<Kind>(found->kind) == Kind::kArray;
-  const auto element = static_cast<Kind>(found->element);
-  if (!is_array || element == Kind::kString || element == Kind::kBool)
+  const bool is_array = found->kind == GgufKind::kArray;
+  const auto element = found->element;
+  if (!is_array || element == GgufKind::kString || element == GgufKind::kBool)
     refuse_key(key, "it must be an array of numbers");
   out.reserve(found->count);
   for (size_t i = 0; i < found->count; ++i) out.push_back(plain(key, *found, i).value());
@@ -152,16 +149,18 @@ std::optional<std::vector<double>> GgufFile::numbers(std::string_view key) const
 std::optional<bool> GgufFile::boolean(std::string_view key) const {
   const Value* found = value(key);
   if (found == nullptr) return std::nullopt;
-  if (static_cast<Kind>(found->kind) != Kind::kBool)
-    refuse_key(key, fmt::format("it must be a boolean, but has the kind {}", found->kind));
+  if (found->kind != GgufKind::kBool)
+    refuse_key(key, fmt::format("it must be a boolean, but is of the kind {}",
+                                gguf_kind_name(found->kind)));
   return std::to_integer<int>(found->bytes[0]) == 1;
 }
 
 std::optional<std::string_view> GgufFile::text(std::string_view key) const {
   const Value* found = value(key);
   if (found == nullptr) return std::nullopt;
-  if (static_cast<Kind>(found->kind) != Kind::kString)
-    refuse_key(key, fmt::format("it must be a string, but has the kind {}", found->kind));
+  if (found->kind != GgufKind::kString)
+    refuse_key(key, fmt::format("it must be a string, but is of the kind {}",
+                                gguf_kind_name(found->kind)));
   const std::string_view out(reinterpret_cast<const char*>(found->bytes.data()),
                              found->bytes.size());
   if (!text::is_valid_utf8(out)) refuse_key(key, "it must be UTF-8");
@@ -171,8 +170,7 @@ std::optional<std::string_view> GgufFile::text(std::string_view key) const {
 std::optional<std::vector<std::string_view>> GgufFile::texts(std::string_view key) const {
   const Value* found = value(key);
   if (found == nullptr) return std::nullopt;
-  if (static_cast<Kind>(found->kind) != Kind::kArray ||
-      static_cast<Kind>(found->element) != Kind::kString)
+  if (found->kind != GgufKind::kArray || found->element != GgufKind::kString)
     refuse_key(key, "it must be an array of strings");
   std::vector<std::string_view> out;
   out.reserve(found->count);
@@ -192,7 +190,8 @@ std::optional<std::vector<std::string_view>> GgufFile::texts(std::string_view ke
 std::optional<std::string_view> GgufFile::bytes(std::string_view key) const {
   const Value* found = value(key);
   if (found == nullptr) return std::nullopt;
-  if (static_cast<Kind>(found->kind) != Kind::kArray || found->element > 1)
+  if (found->kind != GgufKind::kArray ||
+      (found->element != GgufKind::kU8 && found->element != GgufKind::kI8))
     refuse_key(key, "it must be an array of 8-bit integers");
   return std::string_view(reinterpret_cast<const char*>(found->bytes.data()), found->bytes.size());
 }

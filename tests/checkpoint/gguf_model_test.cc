@@ -51,7 +51,6 @@ TEST(GgufModel, ConfigEqualsThatOfTheFolder) {
   const Json want = ModelFiles::open(data("gguf/llama")).config();
   const Json got = ModelFiles::open(data("gguf/llama-q8_0.gguf")).config();
   for (const auto& [key, value] : want.items()) {
-    if (key == "attention_bias") continue;
     EXPECT_EQ(got.value(key, Json()), value) << key;
   }
 }
@@ -75,6 +74,20 @@ TEST(GgufModel, QuantizedTensorsAreReadInTheirRowsOrder) {
         ASSERT_NEAR(a[i], b[i], bound) << name << " " << i;
     }
   }
+}
+
+TEST(GgufModel, TheMagnitudeOfYarnMultiplies) {
+  const TempFolder folder(TempFolder::memory());
+  RawGguf raw = RawGguf::model("qwen2");
+  raw.text("qwen2.rope.scaling.type", "yarn");
+  raw.f32("qwen2.rope.scaling.factor", 4);
+  raw.f32("qwen2.rope.scaling.attn_factor", 0.5F);
+  raw.u32("qwen2.attention.sliding_window", 0);  // none
+  write_file_atomically(folder / "m.gguf", raw.bytes());
+  const Json config = ModelFiles::open(folder / "m.gguf").config();
+  EXPECT_DOUBLE_EQ(config.at("rope_scaling").at("attention_factor").get<double>(),
+                   0.5 * (0.1 * std::log(4.0) + 1));
+  EXPECT_FALSE(config.contains("sliding_window"));
 }
 
 // A model whose second tensor, behind the table of 32 elements, holds 32, 33, ...
@@ -249,6 +262,17 @@ TEST_F(GgufModelRefuses, KeysThatAskForMore) {
   expect_error([&] { ModelFiles::open(data("text/byte_level_1k.json")); }, {"is a file", ".gguf"});
 }
 
+TEST_F(GgufModelRefuses, RopeThatContradictsItself) {
+  RawGguf raw = RawGguf::model();
+  raw.f32("llama.rope.scaling.attn_factor", 2);
+  expect(raw, {"attn_factor", "only 1", "is 2"});
+  raw = RawGguf::model();
+  raw.text("llama.rope.scaling.type", "linear");
+  raw.tensor({.name = "rope_freqs.weight", .dims = {2}, .offset = 128});
+  raw.data_bytes = 256;
+  expect(raw, {"scaling.type", "none here", "'linear'"});
+}
+
 TEST_F(GgufModelRefuses, StacksOfOtherSizes) {
   RawGguf raw = RawGguf::model();
   raw.u32("llama.expert_count", 3);
@@ -256,6 +280,12 @@ TEST_F(GgufModelRefuses, StacksOfOtherSizes) {
   raw.tensor({.name = "blk.0.ffn_up_exps.weight", .dims = {8, 1, 2}, .offset = 128});
   raw.data_bytes = 256;
   expect(raw, {"ffn_up_exps", "each of 3 experts", "[2, 1, 8]"});
+  raw = RawGguf::model();
+  raw.u32("llama.expert_count", 3);
+  raw.u32("llama.expert_used_count", 2);
+  raw.tensor({.name = "blk.0.ffn_up.3.weight", .dims = {8, 1}, .offset = 128});
+  raw.data_bytes = 256;
+  expect(raw, {"ffn_up.3", "only 3 experts"});
   raw = RawGguf::model("phi3");
   raw.tensor({.name = "blk.0.attn_qkv.weight", .dims = {8, 4}, .offset = 128});
   raw.data_bytes = 256;
@@ -268,6 +298,8 @@ TEST_F(GgufModelRefuses, TensorsWithoutAPlace) {
   expect_tensor({.name = "blk.00.attn_q.weight"}, {"blk.00", "llama has no such tensor"});
   expect_tensor({.name = "output.weight", .dims = {32, 4}, .type = 3},
                 {"output.weight", "Q4_1 is not supported", "Q8_0"});
+  expect_tensor({.name = "blk.0.attn_q.weight", .dims = {2, 2, 4}},
+                {"attn_q", "a vector or a matrix", "[4, 2, 2]"});
   expect_tensor({.name = "blk.0.attn_q.weight", .dims = {8, 3}}, {"attn_q", "3 rows", "2 heads"});
   expect_tensor({.name = "rope_freqs.weight", .dims = {3}}, {"rope_freqs", "vector of 2", "[3]"});
 }

@@ -136,7 +136,7 @@ LocalServer::LocalServer(const ServeOptions& options, Stopped stopped)
       tokenizer_(load_tokenizer(files_, config_)),
       runtime_(options.common) {
   const checkpoint::ChatTemplateFile chat_file =
-      checkpoint::read_chat_template(files_.folder(), options.chat_template);
+      checkpoint::read_chat_template(files_, options.chat_template);
   template_ = load_chat_template(chat_file);
   if (!template_)
     fail(

@@ -187,7 +187,7 @@ void add(Program& program) {
                  "prefill_tokens_per_second, decode_tokens_per_second, peak_rss"});
   const auto options = std::make_shared<Options>();
   argument(verb, "MODEL", options->model,
-           "Model folder, plain or quantized, or org/name in the Hugging Face cache");
+           "Model folder, plain or quantized, GGUF file, or org/name in\nthe Hugging Face cache");
   CLI::Option* prompt =
       text_option(verb, "-p,--prompt", options->prompt, {"TEXT", "Text to continue, UTF-8"});
   CLI::Option* file =

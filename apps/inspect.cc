@@ -1,4 +1,4 @@
-// atom inspect: what a model folder holds, from its headers.
+// atom inspect: what a model folder or a GGUF file holds, from its headers.
 #include <algorithm>
 #include <map>
 
@@ -55,10 +55,10 @@ std::pair<std::string, std::string> split_name(const std::string& name) {
   return {name.substr(0, dot), name.substr(dot + 1)};
 }
 
-std::string kind_of(const std::string& name, tensor::DType dtype, const model::Scheme& scheme,
-                    bool linear) {
+std::string kind_of(const std::string& name, const checkpoint::TensorHeader& header,
+                    const model::Scheme& scheme, bool linear) {
   const auto [module, part] = split_name(name);
-  const std::string word = lower(tensor::dtype_name(dtype));
+  const std::string word = lower(header.stored);
   if (part == "order") return "channel orders";
   if (part == "bias") return "biases " + word;
   if (part == "key_offset") return "key offsets " + word;
@@ -71,7 +71,7 @@ std::string kind_of(const std::string& name, tensor::DType dtype, const model::S
     const std::string owner = head ? "head " : "linears ";
     const model::LinearScheme* found = scheme.find(module);
     if (part == "weight_packed" && found != nullptr) return owner + format::name(found->weight);
-    if (dtype == tensor::DType::I8) return owner + "int8";
+    if (header.dtype == tensor::DType::I8) return owner + "int8";
     return owner + word;
   }
   if (ends_with(module, "embed_tokens")) return "embedding " + word;
@@ -86,18 +86,18 @@ Contents read_contents(const checkpoint::ModelFiles& files, const model::ModelCo
   for (const std::string& module : modules) contents.linear_weights += weights_of(module, config);
   contents.parameters = contents.linear_weights;
   for (const std::string& name : files.tensor_names()) {
-    const tensor::TensorView view = files.tensor(name);
+    const checkpoint::TensorHeader view = files.header(name);
     const auto [module, part] = split_name(name);
     const bool linear = std::find(modules.begin(), modules.end(), module) != modules.end();
-    const int64_t bytes = static_cast<int64_t>(view.bytes.size());
-    Share& share = contents.kinds[kind_of(name, view.dtype, scheme, linear)];
+    const int64_t bytes = static_cast<int64_t>(view.bytes);
+    Share& share = contents.kinds[kind_of(name, view, scheme, linear)];
     ++share.tensors;
     share.bytes += bytes;
     contents.total_bytes += bytes;
     if (linear && part != "bias") contents.linear_bytes += bytes;
     if ((!linear && module != "lm_head" && module != model::kStreamBasis && part == "weight") ||
         part == "bias")
-      contents.parameters += view.elements();
+      contents.parameters += view.shape.elements();
   }
   const bool own_head =
       scheme.find("lm_head") != nullptr || (files.has("lm_head.weight") && !config.tied_embeddings);
@@ -165,11 +165,11 @@ int64_t kv_bytes_per_token(const model::ModelConfig& config, const model::Scheme
 
 // Of the tokenizer: ids and BOS, or why there is none.
 Json tokenizer_json(const checkpoint::ModelFiles& files) {
-  if (!text::Tokenizer::find_file(files.folder())) return nullptr;
   try {
-    const text::Tokenizer tokenizer = text::Tokenizer::from_folder(files.folder());
-    Json json = {{"ids", tokenizer.vocab_size()}, {"bos_id", nullptr}};
-    if (tokenizer.bos_id()) json["bos_id"] = *tokenizer.bos_id();
+    const std::optional<text::Tokenizer> tokenizer = find_tokenizer(files);
+    if (!tokenizer) return nullptr;
+    Json json = {{"ids", tokenizer->vocab_size()}, {"bos_id", nullptr}};
+    if (tokenizer->bos_id()) json["bos_id"] = *tokenizer->bos_id();
     return json;
   } catch (const Error& error) {
     return {{"error", error.what()}};
@@ -365,7 +365,7 @@ void add(Program& program) {
            "tokenizer {ids, bos_id}, provenance (atom_provenance.json)"});
   const auto options = std::make_shared<Options>();
   argument(verb, "MODEL", options->model,
-           "Model folder, plain or quantized, or org/name in the Hugging Face cache");
+           "Model folder, plain or quantized, GGUF file, or org/name in\nthe Hugging Face cache");
   add_output_options(verb, options->common);
   on_run(program, verb, [options] { return run(*options); });
 }

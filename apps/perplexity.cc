@@ -96,7 +96,7 @@ void add(Program& program, CLI::App& parent) {
            "peak_rss"});
   const auto options = std::make_shared<Options>();
   argument(verb, "MODEL", options->model,
-           "Model folder, plain or quantized, or org/name in the Hugging Face cache");
+           "Model folder, plain or quantized, GGUF file, or org/name in\nthe Hugging Face cache");
   text_option(verb, "--text", options->text, {"FILE", "UTF-8 text to score", "Options", true});
   whole_option(verb, "--context", options->context, {.min = 2, .max = 1 << 20},
                {"N", "Tokens per window [2048, or what the model takes]"});

@@ -278,7 +278,8 @@ void add(Program& program) {
            "tokens (of calibration that reached it)}], chosen [{kept, transform, by_error}\n"
            "of every layer, with --search-kept]"});
   const auto options = std::make_shared<Options>();
-  argument(verb, "IN", options->input, "Hugging Face model folder with safetensors weights");
+  argument(verb, "IN", options->input,
+           "Hugging Face model folder with safetensors weights,\nor a GGUF file");
   argument(verb, "OUT", options->output, "Folder to make; must not exist");
   flag_option(verb, "--resume", options->resume,
               {"", "Go on where a run that did not end stopped; without one,\nbegin", "Run"});

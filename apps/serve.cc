@@ -166,7 +166,7 @@ int run(const ServeOptions& options, const std::function<void()>& before_step) {
   const model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const checkpoint::ChatTemplateFile chat_file =
-      checkpoint::read_chat_template(files.folder(), options.chat_template);
+      checkpoint::read_chat_template(files, options.chat_template);
   const std::optional<text::ChatTemplate> chat_template = load_chat_template(chat_file);
   if (!chat_template)
     console().notice("the model folder has no chat template: /v1/chat/completions is refused");
@@ -225,7 +225,7 @@ void add(Program& program, std::function<void()> before_step) {
            "models"});
   const auto options = std::make_shared<ServeOptions>();
   argument(verb, "MODEL", options->model,
-           "Model folder, plain or quantized, or org/name in the Hugging Face cache");
+           "Model folder, plain or quantized, GGUF file, or org/name in\nthe Hugging Face cache");
   add_serve_options(verb, *options);
   on_run(program, verb,
          [options, before_step = std::move(before_step)] { return run(*options, before_step); });

@@ -18,6 +18,7 @@
 #include "console.h"
 #include "embedded_text.h"
 #include "model/open_files.h"
+#include "text/tokenizer_files.h"
 #include "text/unicode.h"
 
 namespace atom::app {
@@ -46,7 +47,7 @@ std::string joined(const std::set<std::string>& words) {
 std::string source_word(const checkpoint::ModelFiles& files, const std::string& module) {
   const std::string name = module + ".weight";
   if (!files.has(name)) return "16 bits";
-  const std::string_view word = tensor::dtype_name(files.tensor(name).dtype);
+  const std::string_view word = tensor::dtype_name(files.header(name).dtype);
   if (word == "F32") return "f32";
   return word == "F16" ? "f16" : "bf16";
 }
@@ -198,8 +199,7 @@ checkpoint::ModelFiles open_model(const std::string& name) {
 }
 
 model::ModelConfig load_config(const checkpoint::ModelFiles& files) {
-  model::ModelConfig config =
-      model::parse_config(files.config(), (files.folder() / "config.json").string());
+  model::ModelConfig config = model::parse_config(files.config(), files.source_of("config.json"));
   if (config.max_positions < config.stated_positions)
     console().notice(
         fmt::format("texts of up to {} tokens, not {}: beyond its original length, longrope turns "
@@ -210,12 +210,34 @@ model::ModelConfig load_config(const checkpoint::ModelFiles& files) {
 
 model::Scheme load_scheme(const checkpoint::ModelFiles& files, const model::ModelConfig& config) {
   return model::parse_scheme(files.config(), config, format::KvKind::kF32,
-                             (files.folder() / "config.json").string());
+                             files.source_of("config.json"));
+}
+
+std::optional<text::Tokenizer> find_tokenizer(const checkpoint::ModelFiles& files) {
+  if (!files.is_gguf()) {
+    if (!text::Tokenizer::find_file(files.folder())) return std::nullopt;
+    return text::Tokenizer::from_folder(files.folder());
+  }
+  const std::string source = files.folder().string();
+  if (const auto json = files.small_file("tokenizer.json", UINT64_MAX))
+    return text::Tokenizer::from_json(*json, source);
+  const auto pieces = files.small_file("tokenizer.model", UINT64_MAX);
+  if (!pieces) return std::nullopt;
+  const auto config = files.small_file("tokenizer_config.json", UINT64_MAX);
+  const text::TokenizerSettings settings{.config = parse_json(config.value(), {.source = source}),
+                                         .added_tokens = nullptr,
+                                         .model_config = files.config()};
+  return text::tokenizer_from_sentencepiece(*pieces, source, settings);
 }
 
 text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
                                const model::ModelConfig& config) {
-  text::Tokenizer tokenizer = text::Tokenizer::from_folder(files.folder());
+  std::optional<text::Tokenizer> found = find_tokenizer(files);
+  if (!found && files.is_gguf())
+    fail("{}: the file has no tokenizer: the key \"tokenizer.ggml.model\" is missing",
+         files.folder().string());
+  text::Tokenizer tokenizer =
+      found ? *std::move(found) : text::Tokenizer::from_folder(files.folder());
   const int64_t ids = static_cast<int64_t>(tokenizer.vocab_size());
   if (ids > config.vocabulary)
     fail("{}: the tokenizer has {} ids, but the model's vocab_size is {}", files.folder().string(),

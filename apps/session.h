@@ -92,11 +92,12 @@ class Runtime {
   std::unique_ptr<backend::Backend> backend_;
 };
 
-// Tokenizer of a model folder. Error: no file of one, or one with more ids than the model has
-// rows. Fewer are a notice.
+// Tokenizer of a model folder or a GGUF file; nothing when it has none. Error: one that cannot be read.
+std::optional<text::Tokenizer> find_tokenizer(const checkpoint::ModelFiles& files);
+// The same. Error: there is none, or one with more ids than the model has rows. Fewer are a notice.
 text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
                                const model::ModelConfig& config);
-// A folder, or a name of the Hugging Face Hub that the local cache has (checkpoint/hub_cache.h).
+// A folder, a GGUF file, or a name of the Hugging Face Hub that the local cache has (checkpoint/hub_cache.h).
 checkpoint::ModelFiles open_model(const std::string& name);
 model::ModelConfig load_config(const checkpoint::ModelFiles& files);
 model::Scheme load_scheme(const checkpoint::ModelFiles& files, const model::ModelConfig& config);

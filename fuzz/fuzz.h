@@ -17,6 +17,7 @@ namespace atom::fuzz {
 
 void run_config(std::string_view bytes);
 void run_conversation(std::string_view bytes);
+void run_gguf(std::string_view bytes);
 void run_http(std::string_view bytes);
 void run_json(std::string_view bytes);
 void run_model_folder(std::string_view bytes);

@@ -27,5 +27,9 @@ struct ChatTemplateFile {
 // templates of the name "default".
 ChatTemplateFile read_chat_template(const std::filesystem::path& folder,
                                     const std::filesystem::path& file = {});
+// The same of a folder or of a GGUF file, whose template lies in its metadata.
+class ModelFiles;
+ChatTemplateFile read_chat_template(const ModelFiles& model,
+                                    const std::filesystem::path& file = {});
 
 }  // namespace atom::checkpoint

@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "base/log.h"
 #include "checkpoint/file_name.h"
+#include "checkpoint/gguf_model.h"
 
 namespace atom::checkpoint {
 namespace {
@@ -55,11 +56,28 @@ std::optional<Json> read_json_if_present(const fs::path& path) {
 
 }  // namespace
 
+ModelFiles::ModelFiles() = default;
+ModelFiles::~ModelFiles() = default;
+ModelFiles::ModelFiles(ModelFiles&& other) noexcept = default;
+ModelFiles& ModelFiles::operator=(ModelFiles&& other) noexcept = default;
+
+ModelFiles ModelFiles::open_gguf(const fs::path& path) {
+  ModelFiles model;
+  model.folder_ = path;
+  model.gguf_ = std::make_unique<const GgufModel>(path);
+  model.config_ = model.gguf_->config();
+  model.names_ = model.gguf_->names();
+  model.total_bytes_ = model.gguf_->total_bytes();
+  return model;
+}
+
 ModelFiles ModelFiles::open(const fs::path& folder) {
   std::error_code code;
+  if (fs::is_regular_file(folder, code) && folder.extension() == ".gguf") return open_gguf(folder);
   if (!fs::is_directory(folder, code))
     fail("{}: not a model folder: {}", folder.string(),
-         fs::exists(folder, code) ? "it is a file" : "it does not exist");
+         fs::exists(folder, code) ? "it is a file, and its name does not end in .gguf"
+                                  : "it does not exist");
   ModelFiles model;
   model.folder_ = folder;
   model.config_ = read_json_object(folder / "config.json", kMaxConfigBytes);
@@ -145,12 +163,23 @@ void ModelFiles::split_rows(const std::string& name, const std::vector<RowPart>&
   for (const auto& entry : shard_of_) names_.push_back(entry.first);
 }
 
+bool ModelFiles::has(std::string_view name) const {
+  return gguf_ != nullptr ? gguf_->has(name) : shard_of_.contains(name);
+}
+
+TensorHeader ModelFiles::header(std::string_view name) const {
+  if (gguf_ != nullptr && gguf_->has(name)) return gguf_->header(name);
+  const tensor::TensorView view = tensor(name);  // nothing is read
+  return {view.dtype, view.shape, tensor::dtype_name(view.dtype), view.bytes.size()};
+}
+
 tensor::TensorView ModelFiles::tensor(std::string_view name) const {
-  const auto found = shard_of_.find(name);
-  if (found == shard_of_.end()) fail("{}: the model has no tensor \"{}\"", folder_.string(), name);
+  if (!has(name)) fail("{}: the model has no tensor \"{}\"", folder_.string(), name);
+  if (gguf_ != nullptr) return gguf_->tensor(name);
+  const SafetensorsFile& file = files_[shard_of_.find(name)->second];
   const auto rows = rows_of_.find(name);
-  if (rows == rows_of_.end()) return files_[found->second].find(name).value();
-  tensor::TensorView view = files_[found->second].find(rows->second.of).value();
+  if (rows == rows_of_.end()) return file.find(name).value();
+  tensor::TensorView view = file.find(rows->second.of).value();
   const size_t row = view.bytes.size() / static_cast<size_t>(view.shape[0]);
   view.bytes = view.bytes.subspan(static_cast<size_t>(rows->second.first) * row,
                                   static_cast<size_t>(rows->second.count) * row);
@@ -159,10 +188,34 @@ tensor::TensorView ModelFiles::tensor(std::string_view name) const {
 }
 
 void ModelFiles::release(std::string_view name) const {
-  const auto found = shard_of_.find(name);
-  if (found == shard_of_.end()) return;
+  if (!has(name)) return;
+  if (gguf_ != nullptr) return gguf_->release(name);
   const auto rows = rows_of_.find(name);
-  files_[found->second].release(rows == rows_of_.end() ? name : rows->second.of);
+  files_[shard_of_.find(name)->second].release(rows == rows_of_.end() ? name : rows->second.of);
+}
+
+void ModelFiles::release_below(std::string_view prefix) const {
+  for (auto it = std::lower_bound(names_.begin(), names_.end(), prefix);
+       it != names_.end() && it->starts_with(prefix); ++it)
+    release(*it);
+}
+
+std::string ModelFiles::source_of(std::string_view name) const {
+  return (gguf_ != nullptr ? folder_ : folder_ / name).string();
+}
+
+std::optional<std::string> ModelFiles::small_file(std::string_view name, uint64_t max_bytes) const {
+  if (gguf_ != nullptr) return gguf_->small_file(name);
+  const fs::path path = folder_ / name;
+  if (!is_present(path)) return std::nullopt;
+  return read_file(path, max_bytes);
+}
+
+std::vector<fs::path> ModelFiles::weight_paths() const {
+  if (gguf_ != nullptr) return {folder_};
+  std::vector<fs::path> paths;
+  for (const SafetensorsFile& file : files_) paths.push_back(file.path());
+  return paths;
 }
 
 }  // namespace atom::checkpoint

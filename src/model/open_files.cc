@@ -42,7 +42,7 @@ bool is_fused(const Json& config) {
 ModelFiles open_files(const std::filesystem::path& folder) {
   ModelFiles files = ModelFiles::open(folder);
   if (!is_fused(files.config())) return files;
-  const ModelConfig config = parse_config(files.config(), (folder / "config.json").string());
+  const ModelConfig config = parse_config(files.config(), files.source_of("config.json"));
   const int queries = config.attention_size(), keys = config.kv_heads * config.head_dim;
   for (int i = 0; i < config.layers; ++i) {
     split(files, i, "self_attn.qkv_proj",

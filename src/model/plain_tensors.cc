@@ -14,7 +14,7 @@ class Headers {
   explicit Headers(const checkpoint::ModelFiles& files) : files_(files) {}
 
   void require(const std::string& name, const tensor::Shape& shape) const {
-    const tensor::TensorView view = files_.tensor(name);
+    const checkpoint::TensorHeader view = files_.header(name);
     if (!(view.shape == shape))
       fail("{}: tensor '{}' must have shape {} by config.json and has {}", files_.folder().string(),
            name, shape.to_string(), view.shape.to_string());

@@ -197,12 +197,14 @@ std::unique_ptr<Ends> load_ends(const ModelFiles& files, const ModelConfig& conf
   tensors.head = read_head(files, config, scheme);
   if (scheme.stream_basis)
     tensors.basis = plain.linear(std::string(kStreamBasis), config.hidden, config.hidden);
+  for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"})
+    if (files.is_gguf()) files.release(name);
   return bind_ends(backend, tensors);
 }
 
 std::unique_ptr<Model> load_model(const ModelFiles& files, backend::Backend& backend,
                                   const LoadOptions& options) {
-  const std::string source = (files.folder() / "config.json").string();
+  const std::string source = files.source_of("config.json");
   auto model = std::make_unique<Model>();
   model->backend = &backend;
   model->config = parse_config(files.config(), source);
@@ -212,6 +214,8 @@ std::unique_ptr<Model> load_model(const ModelFiles& files, backend::Backend& bac
   for (int i = 0; i < model->config.layers; ++i) {
     model->layers.push_back(
         bind_layer(backend, read_layer(files, model->config, model->scheme, i)));
+    // What a GGUF file stores in other types is in memory twice now.
+    if (files.is_gguf()) files.release_below(module_name(i, ""));
     if (options.progress) options.progress(i + 1, model->config.layers);
   }
   return model;

@@ -38,11 +38,7 @@ MemoryEstimate estimate_memory(const Recipe& recipe, const model::ModelConfig& c
 }
 
 void release_layer(const checkpoint::ModelFiles& files, int layer) {
-  const std::string prefix = model::module_name(layer, "");
-  const auto& names = files.tensor_names();
-  for (auto it = std::lower_bound(names.begin(), names.end(), prefix);
-       it != names.end() && it->starts_with(prefix); ++it)
-    files.release(*it);
+  files.release_below(model::module_name(layer, ""));
 }
 
 void log_memory(const Recipe& recipe, const model::ModelConfig& config, int64_t tokens) {

@@ -1,5 +1,9 @@
 #include "quantizer/provenance.h"
 
+#include <cstdint>
+#include <span>
+
+#include "base/sha256.h"
 #include "checkpoint/manifest.h"
 
 namespace atom::quantizer {
@@ -17,10 +21,11 @@ Json provenance(const QuantizeOptions& options) {
                          {"samples", options.samples},
                          {"sequence", options.sequence},
                          {"seed", options.seed}};
-  json["source"]["config_sha256"] = hash(files.folder() / "config.json");
+  const std::string config = files.small_file("config.json", UINT64_MAX).value();
+  json["source"]["config_sha256"] = sha256_hex(std::as_bytes(std::span(config)));
   json["source"]["weights_sha256"] = Json::array();
-  for (const checkpoint::SafetensorsFile& file : files.files())
-    json["source"]["weights_sha256"].push_back(hash(file.path()));
+  for (const std::filesystem::path& path : files.weight_paths())
+    json["source"]["weights_sha256"].push_back(hash(path));
   return json;
 }
 

@@ -35,7 +35,7 @@ class Run {
         observing_(backend),
         solver_(make_cpu_solver(executor)),
         files_(*options.input),
-        source_((files_.folder() / "config.json").string()),
+        source_(files_.source_of("config.json")),
         config_(model::parse_config(files_.config(), source_)),
         meter_(std::make_unique<Meter>(config_.layers, options.progress)) {
     meter_->expect_calibration(measures());

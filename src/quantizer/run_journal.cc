@@ -31,17 +31,18 @@ std::string sha256_of_text(const std::string& text) {
 // What decides the bytes of the output.
 Json identity(const QuantizeOptions& options, const std::string& backend) {
   const checkpoint::ModelFiles& files = *options.input;
-  Json json = {{"version", ATOM_VERSION},
-               {"backend", backend},
-               {"recipe", to_json(options.recipe)},
-               {"calibration", options.calibration_sha256},
-               {"samples", options.samples},
-               {"sequence", options.sequence},
-               {"seed", options.seed},
-               {"config.json", sha256_of_text(read_file(files.folder() / "config.json"))}};
+  Json json = {
+      {"version", ATOM_VERSION},
+      {"backend", backend},
+      {"recipe", to_json(options.recipe)},
+      {"calibration", options.calibration_sha256},
+      {"samples", options.samples},
+      {"sequence", options.sequence},
+      {"seed", options.seed},
+      {"config.json", sha256_of_text(files.small_file("config.json", UINT64_MAX).value())}};
   json["source"] = Json::array();
-  for (const checkpoint::SafetensorsFile& file : files.files())
-    json["source"].push_back(file_state(file.path()));
+  for (const std::filesystem::path& path : files.weight_paths())
+    json["source"].push_back(file_state(path));
   return json;
 }
 

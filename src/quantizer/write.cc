@@ -91,7 +91,7 @@ void CheckpointWriter::plan_linear(const std::string& module, std::vector<Stored
   std::string source = module + ".weight";
   if (module == "lm_head" && !model::has_own_head(*plan_.files, *plan_.config))
     source = model::embedding_tensor(*plan_.files, *plan_.config);
-  const tensor::TensorView weight = plan_.files->tensor(source);
+  const checkpoint::TensorHeader weight = plan_.files->header(source);
   if (weight.shape.rank() != 2 || !tensor::is_floating(weight.dtype))
     fail("{}: tensor '{}' must be a floating-point matrix, but is {} {}",
          plan_.files->folder().string(), source, tensor::dtype_name(weight.dtype),
@@ -163,7 +163,7 @@ std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_layer(int index) co
       plan_linear(module, out);
       continue;
     }
-    const tensor::TensorView view = plan_.files->tensor(name);
+    const checkpoint::TensorHeader view = plan_.files->header(name);
     const bool bias = name.ends_with(".bias");
     // A folded order moves the biases of gate and up with their rows.
     if (bias && (quantized || is_changed(index, module)))
@@ -197,7 +197,7 @@ std::vector<CheckpointWriter::Stored> CheckpointWriter::plan_ends() const {
   for (const std::string& name : plan_.files->tensor_names()) {
     const int layer = layer_of(name);
     if (layer >= 0 && layer < plan_.config->layers) continue;
-    const tensor::TensorView view = plan_.files->tensor(name);
+    const checkpoint::TensorHeader view = plan_.files->header(name);
     if (plan_.head) {
       if (name == kEmbedding || name == kHead) continue;
       if (name == "model.norm.weight") {
@@ -231,7 +231,7 @@ void CheckpointWriter::plan_tables(bool new_head, std::vector<Stored>& out) cons
   const std::string head =
       model::has_own_head(*plan_.files, *plan_.config) ? std::string(kHead) : table;
   const auto add = [&](std::string_view name, Origin origin, const std::string& from) {
-    const tensor::TensorView view = plan_.files->tensor(from);
+    const checkpoint::TensorHeader view = plan_.files->header(from);
     out.push_back({{std::string(name), changed_dtype(view.dtype), view.shape}, origin, from});
   };
   add(kEmbedding, Origin::kEmbedding, table);
@@ -341,7 +341,7 @@ void CheckpointWriter::write_text(const std::string& name, const std::string& te
 
 void CheckpointWriter::write_config() {
   if (!plan_.scheme->quantized) {
-    write_text("config.json", read_file(plan_.files->folder() / "config.json"));
+    write_text("config.json", plan_.files->small_file("config.json", UINT64_MAX).value());
     return;
   }
   Json config = plan_.files->config();
@@ -354,9 +354,11 @@ void CheckpointWriter::write_config() {
 
 void CheckpointWriter::copy_small_files() {
   for (const char* name : kSmallFiles) {
-    const std::filesystem::path path = plan_.files->folder() / name;
     std::error_code ignored;
-    if (std::filesystem::is_regular_file(path, ignored)) write_text(name, read_file(path));
+    const bool is_file = plan_.files->is_gguf() ||
+                         std::filesystem::is_regular_file(plan_.files->folder() / name, ignored);
+    if (!is_file) continue;
+    if (const auto bytes = plan_.files->small_file(name, UINT64_MAX)) write_text(name, *bytes);
   }
 }
 

@@ -65,7 +65,7 @@ double layer_bytes(const model::ModelConfig& config, const model::Scheme& scheme
 
 double float_bytes_of(const checkpoint::ModelFiles& files, const model::ModelConfig& config) {
   const std::string name = model::embedding_tensor(files, config);
-  return static_cast<double>(tensor::dtype_size(files.tensor(name).dtype));
+  return static_cast<double>(tensor::dtype_size(files.header(name).dtype));
 }
 
 model::WeightBytes weight_bytes(const model::ModelConfig& config, const model::Scheme& scheme,

@@ -67,7 +67,7 @@ TEST_F(ModelFilesTest, OpensAThousandShards) {
   }
   put_index(map + "}");
   const ModelFiles model = ModelFiles::open(folder_.path());
-  EXPECT_EQ(model.files().size(), 1000U);
+  EXPECT_EQ(model.weight_paths().size(), 1000U);
   EXPECT_EQ(model.tensor("t999").as<float>()[0], 1.0f);
   EXPECT_EQ(model.total_bytes(), 4000U);
 }
@@ -121,7 +121,7 @@ TEST_F(ModelFilesTest, OpensShardsInAFolderWithBlanksAndNonAscii) {
   std::filesystem::rename(folder_.path(), folder);
   const ModelFiles model = ModelFiles::open(folder);
   EXPECT_EQ(model.tensor_names().size(), 3u);
-  EXPECT_EQ(model.files().size(), 2u);
+  EXPECT_EQ(model.weight_paths().size(), 2u);
   EXPECT_EQ(model.total_bytes(), 12u);
   EXPECT_EQ(model.tokenizer_path(), folder / "tokenizer.json");
   EXPECT_EQ(model.tensor("c").as<float>()[0], 1.0f);

@@ -23,6 +23,7 @@ struct Target {
 
 constexpr Target kTargets[] = {{"config", run_config, 800},
                                {"conversation", run_conversation, 300},
+                               {"gguf", run_gguf, 300},
                                {"http", run_http, 4000},
                                {"json", run_json, 2000},
                                {"model_folder", run_model_folder, 60},

@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "checkpoint/model_files.h"
 #include "model/forward.h"
+#include "model/gguf_of_folder.h"
 #include "model/open_files.h"
 #include "model/weights.h"
 #include "testing/sanitized.h"
@@ -117,6 +118,35 @@ TEST_P(Logits, EqualTransformers) {
           read_expected(folder / "expected.json", folder / "logits.f32"));
 }
 
+// A GGUF file and the folder of the same weights (tools/make_gguf_fixtures.py) give the same bits.
+TEST(GgufLogits, EqualThoseOfTheFolder) {
+  Executor executor({.threads = 2});
+  const std::filesystem::path data = std::filesystem::path(ATOM_TEST_DATA) / "gguf";
+  const std::vector<int32_t> ids = {1, 7, 39, 12, 12, 3, 25, 0, 18};
+  for (const char* name : {"reference", "cpu"}) {
+    const auto backend = backend::open_backend(name, {.executor = &executor});
+    const auto logits = [&](const char* model, int chunk) {
+      return run(*load_model(checkpoint::ModelFiles::open(data / model), *backend, {}), ids, chunk);
+    };
+    const std::vector<float> want = logits("llama", 9);
+    EXPECT_EQ(logits("llama-bf16.gguf", 9), want) << name;
+    EXPECT_NE(logits("llama-q8_0.gguf", 9), want) << name;
+  }
+}
+
+// The same fixtures as GGUF files.
+class GgufFamilies : public Logits {};
+
+TEST_P(GgufFamilies, EqualTransformers) {
+  const std::filesystem::path folder =
+      std::filesystem::path(ATOM_TEST_DATA) / "model" / GetParam().model;
+  const atom::testing::TempFolder scratch(atom::testing::TempFolder::memory());
+  const std::filesystem::path file = scratch / "model.gguf";
+  write_file_atomically(file, atom::testing::gguf_of_folder(
+                                  atom::testing::fixture_checkpoint(folder, scratch.path())));
+  compare(file, read_expected(folder / "expected.json", folder / "logits.f32"));
+}
+
 std::vector<Case> cases() {
   std::vector<Case> out;
   for (const char* model :
@@ -136,6 +166,18 @@ std::string case_name(const ::testing::TestParamInfo<Case>& info) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures, Logits, ::testing::ValuesIn(cases()), case_name);
+
+std::vector<Case> gguf_cases() {
+  std::vector<Case> out;
+  for (const char* model :
+       {"llama-gqa", "llama-tied", "llama-bias", "llama-wide-bias", "llama-sharded", "llama3-rope",
+        "llama-linear", "llama-yarn", "mixtral-4of2", "mixtral-6of3", "qwen2", "qwen3", "qwen3-moe",
+        "phi3", "phi3-longrope"})
+    out.push_back({model, "cpu"});
+  return out;
+}
+
+INSTANTIATE_TEST_SUITE_P(Fixtures, GgufFamilies, ::testing::ValuesIn(gguf_cases()), case_name);
 
 // The trained reference models: the shipped one always, the others where ATOM_SHARED_DATA points at
 // them.

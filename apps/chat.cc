@@ -250,8 +250,7 @@ void add(Program& program) {
            "  atom chat out/llama-w4a4 --prompt \"What is a KV-cache?\""});
   const auto options = std::make_shared<Options>();
   argument(verb, "URL|MODEL", options->serve.model,
-           "http(s)://HOST:PORT of a server with the OpenAI API, a model folder or
-a GGUF file");
+           "http(s)://HOST:PORT of a server with the OpenAI API, a model folder or\na GGUF file");
   CLI::Option* prompt = text_option(verb, "-p,--prompt", options->prompt,
                                     {"TEXT", "Say this, show the answer, and end"});
   note_source(verb, prompt, options->prompt_given);
@@ -266,8 +265,7 @@ a GGUF file");
   add_model_options(verb, options->serve);
   add_compute_options(verb, options->serve.common);
   add_look_options(verb, options->serve.common);
-  on_run(program, verb, [options] {
-    return run(*options); });
+  on_run(program, verb, [options] { return run(*options); });
 }
 
 }  // namespace atom::app::chat

@@ -132,7 +132,7 @@ LocalServer::LocalServer(const ServeOptions& options, Stopped stopped)
       name_(model_names(options).front()),
       stopped_(std::move(stopped)),
       files_(open_model(options.model)),
-      config_(load_config(files_)),
+      config_(load_config(files_, options.max_model_len.value_or(0))),
       tokenizer_(load_tokenizer(files_, config_)),
       runtime_(options.common) {
   const checkpoint::ChatTemplateFile chat_file =
@@ -144,7 +144,7 @@ LocalServer::LocalServer(const ServeOptions& options, Stopped stopped)
         "atom generate continues a text",
         options.model);
   model::GenerationConfig generation = load_generation_config(options, files_, config_);
-  model_ = load_weights(files_, runtime_, cache_kind(options));
+  model_ = load_weights(files_, runtime_, cache_kind(options), options.max_model_len.value_or(0));
   model::add_eos_ids(model_->config.eos_ids, generation.eos_ids);
   runtime_.show_fallbacks();
   engine_.emplace(*model_, engine_plan(options, *model_).options);

@@ -125,17 +125,19 @@ int run(const Options& options) {
   catch_signals();
   const std::string prompt = read_prompt(options);
   const checkpoint::ModelFiles files = open_model(options.model);
-  const model::ModelConfig config = load_config(files);
+  model::ModelConfig config = load_config(files);
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const std::vector<int32_t> ids = tokenizer.encode(prompt);
   engine::GenerateOptions settings = sampling(options, files, config.vocabulary);
+  const auto length = static_cast<int64_t>(ids.size()) + options.max_tokens.value_or(1);
+  extend_config(config, length);
   const int room = config.max_positions - static_cast<int>(std::min<size_t>(ids.size(), INT32_MAX));
   settings.max_tokens = options.max_tokens.value_or(std::clamp(room, 1, kMaxTokens));
 
   Runtime runtime(options.common);
   std::optional<format::KvKind> kv;
   if (!options.kv.empty()) kv = format::parse_kv(options.kv);
-  const std::unique_ptr<model::Model> model = load_weights(files, runtime, kv);
+  const std::unique_ptr<model::Model> model = load_weights(files, runtime, kv, length);
   if (console().out_is_terminal() && !options.common.json)
     fmt::print("{}", console().paint_out(Style::kDim, printable_lines(prompt)));
   const Outcome outcome = stream_text(options, *model, tokenizer, ids, settings);

@@ -21,8 +21,8 @@ struct Options {
 
 // One of the two models.
 struct Side {
-  explicit Side(const std::string& folder)
-      : files(open_model(folder)), config(load_config(files)) {}
+  Side(const std::string& folder, int64_t positions)
+      : files(open_model(folder)), config(load_config(files, positions)) {}
   std::string name() const { return files.folder().string(); }
 
   checkpoint::ModelFiles files;
@@ -171,15 +171,18 @@ eval::DivergenceResult compare(const model::Model& a, const model::Model& b,
 int run(const Options& options) {
   start(options.common);
   catch_signals();
-  const Side a(options.a), b(options.b);
+  const int64_t positions = options.context.value_or(0);
+  const Side a(options.a, positions), b(options.b, positions);
   require_same_vocabulary(a, b);
   const int context = context_of(options, a, b);
   const TokenizedText text = tokenize(options, a, b);
   require_window(text, context);
 
   Runtime runtime(options.common);
-  const std::unique_ptr<model::Model> model_a = load_weights(a.files, runtime, std::nullopt);
-  const std::unique_ptr<model::Model> model_b = load_weights(b.files, runtime, std::nullopt);
+  const std::unique_ptr<model::Model> model_a =
+      load_weights(a.files, runtime, std::nullopt, positions);
+  const std::unique_ptr<model::Model> model_b =
+      load_weights(b.files, runtime, std::nullopt, positions);
   const eval::DivergenceResult result = compare(
       *model_a, *model_b, text.ids,
       {.executor = &runtime.executor(), .context = context, .max_windows = options.windows});

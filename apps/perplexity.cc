@@ -52,7 +52,7 @@ int run(const Options& options) {
   start(options.common);
   catch_signals();
   const checkpoint::ModelFiles files = open_model(options.model);
-  const model::ModelConfig config = load_config(files);
+  const model::ModelConfig config = load_config(files, options.context.value_or(0));
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const TokenizedText text = tokenize_file(options.text, tokenizer);
   const int context = window_length("--context", options.context, config);
@@ -61,7 +61,7 @@ int run(const Options& options) {
   Runtime runtime(options.common);
   std::optional<format::KvKind> kv;
   if (!options.kv.empty()) kv = format::parse_kv(options.kv);
-  const std::unique_ptr<model::Model> model = load_weights(files, runtime, kv);
+  const std::unique_ptr<model::Model> model = load_weights(files, runtime, kv, context);
   const Stopwatch clock;
   const auto progress = [&](int done, int windows, double so_far) {
     check_interrupted();

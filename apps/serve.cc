@@ -163,7 +163,7 @@ int run(const ServeOptions& options, const std::function<void()>& before_step) {
   const serving::HttpOptions http = http_options(options);
   serving::Access access = make_access(options);
   const checkpoint::ModelFiles files = open_model(options.model);
-  const model::ModelConfig config = load_config(files);
+  const model::ModelConfig config = load_config(files, options.max_model_len.value_or(0));
   const text::Tokenizer tokenizer = load_tokenizer(files, config);
   const checkpoint::ChatTemplateFile chat_file =
       checkpoint::read_chat_template(files, options.chat_template);
@@ -176,7 +176,8 @@ int run(const ServeOptions& options, const std::function<void()>& before_step) {
   Runtime runtime(options.common);
   Serving serving;
   serving::HttpServer server(http, handlers(access, serving));
-  serving.model = load_weights(files, runtime, cache_kind(options));
+  serving.model =
+      load_weights(files, runtime, cache_kind(options), options.max_model_len.value_or(0));
   model::add_eos_ids(serving.model->config.eos_ids, generation.eos_ids);
   runtime.show_fallbacks();
   const EnginePlan plan = engine_plan(options, *serving.model);

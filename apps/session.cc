@@ -18,6 +18,7 @@
 #include "console.h"
 #include "embedded_text.h"
 #include "model/open_files.h"
+#include "model/rope_config.h"
 #include "text/tokenizer_files.h"
 #include "text/unicode.h"
 
@@ -198,14 +199,23 @@ checkpoint::ModelFiles open_model(const std::string& name) {
   return model::open_files(checkpoint::find_model(name, checkpoint::hub_cache_folder(std::getenv)));
 }
 
-model::ModelConfig load_config(const checkpoint::ModelFiles& files) {
+model::ModelConfig load_config(const checkpoint::ModelFiles& files, int64_t positions) {
   model::ModelConfig config = model::parse_config(files.config(), files.source_of("config.json"));
+  extend_config(config, positions);
   if (config.max_positions < config.stated_positions)
     console().notice(
-        fmt::format("texts of up to {} tokens, not {}: beyond its original length, longrope turns "
-                    "all keys anew",
+        fmt::format("texts of up to {} tokens, its original length: longrope has other frequencies "
+                    "for up to {}, which --max-model-len or --context beyond it asks for",
                     config.max_positions, config.stated_positions));
   return config;
+}
+
+void extend_config(model::ModelConfig& config, int64_t positions) {
+  if (model::extend_positions(config, positions))
+    console().notice(
+        fmt::format("texts of up to {} tokens: the frequencies that longrope has for "
+                    "long texts, for short ones, too",
+                    config.max_positions));
 }
 
 model::Scheme load_scheme(const checkpoint::ModelFiles& files, const model::ModelConfig& config) {
@@ -249,13 +259,14 @@ text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
 }
 
 std::unique_ptr<model::Model> load_weights(const checkpoint::ModelFiles& files, Runtime& runtime,
-                                           std::optional<format::KvKind> kv) {
+                                           std::optional<format::KvKind> kv, int64_t positions) {
   const auto progress = [](int done, int layers) {
     check_interrupted();
     console().progress(fmt::format("load      {} layer {}/{}",
                                    progress_bar(static_cast<double>(done) / layers), done, layers));
   };
-  auto model = model::load_model(files, runtime.backend(), {.kv = kv, .progress = progress});
+  auto model = model::load_model(files, runtime.backend(),
+                                 {.kv = kv, .positions = positions, .progress = progress});
   console().end_progress();
   return model;
 }

@@ -99,10 +99,12 @@ text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
                                const model::ModelConfig& config);
 // A folder, a GGUF file, or a name of the Hugging Face Hub that the local cache has (checkpoint/hub_cache.h).
 checkpoint::ModelFiles open_model(const std::string& name);
-model::ModelConfig load_config(const checkpoint::ModelFiles& files);
+// `positions`: of the longest text, where that is known (model::extend_positions, which is told).
+model::ModelConfig load_config(const checkpoint::ModelFiles& files, int64_t positions = 0);
+void extend_config(model::ModelConfig& config, int64_t positions);
 model::Scheme load_scheme(const checkpoint::ModelFiles& files, const model::ModelConfig& config);
 std::unique_ptr<model::Model> load_weights(const checkpoint::ModelFiles& files, Runtime& runtime,
-                                           std::optional<format::KvKind> kv);
+                                           std::optional<format::KvKind> kv, int64_t positions = 0);
 
 // A text and its ids, special tokens included.
 struct TokenizedText {

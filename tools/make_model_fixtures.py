@@ -165,6 +165,9 @@ FIXTURES = {
                           theta=10000.0, spelling="new"),
     "phi3-longrope": seeded(PHI3, change=dict(original_max_position_embeddings=64), theta=10000.0, rope=LONG_ROPE,
                             spelling="old"),
+    # Beyond the original length, where the long factors hold for every position.
+    "phi3-long": seeded(PHI3, change=dict(original_max_position_embeddings=64), theta=10000.0, rope=LONG_ROPE,
+                        spelling="new", ids=LONG),
 }
 
 

@@ -62,7 +62,8 @@ struct RopeScaling {
   double beta_fast = 32, beta_slow = 1;                        // yarn
   bool truncate = true;              // yarn: the bounds of the ramp are whole pairs
   std::vector<double> pair_factors;  // longrope: pair i turns 1 / pair_factors[i] times as fast
-  double attention_factor = 1;       // yarn, longrope: multiplies cosines and sines
+  std::vector<double> long_pair_factors;  // the same of texts beyond the original length
+  double attention_factor = 1;            // yarn, longrope: multiplies cosines and sines
   bool operator==(const RopeScaling&) const = default;
 };
 
@@ -75,8 +76,9 @@ struct ModelConfig {
   int heads = 0;
   int kv_heads = 0;
   int head_dim = 0;
-  int max_positions = 0;     // a longer text is refused
-  int stated_positions = 0;  // max_position_embeddings: more than max_positions with longrope
+  int max_positions = 0;  // a longer text is refused
+  int stated_positions =
+      0;  // max_position_embeddings: more than max_positions with longrope (extend_positions)
   float norm_epsilon = 0;
   double rope_theta = 0;
   RopeScaling rope_scaling;

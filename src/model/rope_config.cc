@@ -76,8 +76,7 @@ void read_yarn(const Json& rope, std::string_view source, RopeScaling& out) {
   out.attention_factor = get_number_or(rope, "attention_factor", usual, positive);
 }
 
-// The factors of every pair, of texts up to the original length. Of longer ones the frequencies are others (long_factor):
-// keys that are stored already would have to turn again, so those are refused.
+// The factors of every pair, of texts up to the original length. Those of longer ones wait for extend_positions().
 void read_longrope(const Json& rope, std::string_view source, ModelConfig& config,
                    RopeScaling& out) {
   for (const char* key : {"short_factor", "long_factor"}) {
@@ -93,6 +92,7 @@ void read_longrope(const Json& rope, std::string_view source, ModelConfig& confi
              factor.dump().substr(0, 60));
   }
   out.pair_factors = rope["short_factor"].get<std::vector<double>>();
+  out.long_pair_factors = rope["long_factor"].get<std::vector<double>>();
   const double stated = config.stated_positions, original = out.original_positions;
   const double factor = get_number_or(rope, "factor", stated / original,
                                       {.source = source, .min = 1e-6, .max = kMostFactor});
@@ -162,6 +162,16 @@ void read_rope(const Json& config, std::string_view source, ModelConfig& out) {
       fail("{}: rope_theta {} must be greater than 1 beside {} of type 'yarn'", source,
            out.rope_theta, key);
   }
+}
+
+bool extend_positions(ModelConfig& config, int64_t positions) {
+  RopeScaling& rope = config.rope_scaling;
+  if (rope.kind != RopeScaling::Kind::kLongrope || positions <= config.max_positions ||
+      config.max_positions == config.stated_positions)
+    return false;
+  rope.pair_factors = rope.long_pair_factors;
+  config.max_positions = config.stated_positions;
+  return true;
 }
 
 }  // namespace atom::model

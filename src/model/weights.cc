@@ -4,6 +4,7 @@
 
 #include "base/error.h"
 #include "model/plain_tensors.h"
+#include "model/rope_config.h"
 #include "model/tensor_reader.h"
 
 namespace atom::model {
@@ -208,6 +209,7 @@ std::unique_ptr<Model> load_model(const ModelFiles& files, backend::Backend& bac
   auto model = std::make_unique<Model>();
   model->backend = &backend;
   model->config = parse_config(files.config(), source);
+  extend_positions(model->config, options.positions);
   model->scheme = parse_scheme(files.config(), model->config, format::KvKind::kF32, source);
   if (options.kv) model->scheme.kv.assign(model->config.layers, *options.kv);
   model->ends = load_ends(files, model->config, model->scheme, backend);

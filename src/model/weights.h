@@ -81,6 +81,7 @@ struct Model {
 
 struct LoadOptions {
   std::optional<format::KvKind> kv;                    // instead of the checkpoint's
+  int64_t positions = 0;                               // of extend_positions()
   std::function<void(int done, int layers)> progress;  // may be empty
 };
 std::unique_ptr<Model> load_model(const checkpoint::ModelFiles& files, backend::Backend& backend,

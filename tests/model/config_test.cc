@@ -1,4 +1,5 @@
 #include "model/config.h"
+#include "model/rope_config.h"
 
 #include <gtest/gtest.h>
 
@@ -131,17 +132,22 @@ Json longrope() {
           {"long_factor", {1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0}}};
 }
 
-TEST(Config, LongropeServesTheOriginalLength) {
+TEST(Config, LongropeHasOneLengthOrTheOther) {
   Json json = llama();
   json["max_position_embeddings"] = 131072;
   json["original_max_position_embeddings"] = 4096;
   json["rope_scaling"] = longrope();
   for (const char* type : {"longrope", "su"}) {
     json["rope_scaling"]["type"] = type;
-    const ModelConfig config = parse_config(json, "config.json");
+    ModelConfig config = parse_config(json, "config.json");
     EXPECT_EQ(config.max_positions, 4096);
     EXPECT_EQ(config.stated_positions, 131072);
+    EXPECT_FALSE(extend_positions(config, 4096));
     EXPECT_EQ(config.rope_scaling.pair_factors[7], 1.7);
+    EXPECT_TRUE(extend_positions(config, 4097));
+    EXPECT_EQ(config.max_positions, 131072);
+    EXPECT_EQ(config.rope_scaling.pair_factors[7], 8.0);
+    EXPECT_FALSE(extend_positions(config, 200000));
     EXPECT_DOUBLE_EQ(config.rope_scaling.attention_factor, std::sqrt(1 + 5.0 / 12));  // 2^5, 2^12
   }
   json["rope_scaling"]["short_factor"].erase(0);

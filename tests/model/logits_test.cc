@@ -99,8 +99,8 @@ class Logits : public ::testing::TestWithParam<Case> {
     Executor executor({.threads = 2});
     const auto backend = backend::open_backend(GetParam().backend, {.executor = &executor});
     const auto files = open_files(folder);
-    const auto model = load_model(files, *backend, {});
     const int total = static_cast<int>(expected.ids.size());
+    const auto model = load_model(files, *backend, {.kv = {}, .positions = total, .progress = {}});
     const std::vector<float> whole = run(*model, expected.ids, total);
     EXPECT_LT(relative_difference(whole, expected, model->config.vocabulary), 1e-4);
     if (atom::testing::kSanitized && total > 100 && GetParam().backend == "reference") return;
@@ -154,7 +154,7 @@ std::vector<Case> cases() {
         "mixtral-4of2", "mixtral-6of3",    "llama3-rope",    "llama-linear",  "llama-dynamic",
         "llama-yarn",   "llama-wide-bias", "mistral-window", "mistral-pages", "mixtral-window",
         "qwen2",        "qwen2-window",    "qwen3",          "qwen3-moe",     "phi3",
-        "phi3-window",  "phi3-longrope"})
+        "phi3-window",  "phi3-longrope",   "phi3-long"})
     for (const char* backend : {"reference", "cpu"}) out.push_back({model, backend});
   return out;
 }
@@ -172,7 +172,7 @@ std::vector<Case> gguf_cases() {
   for (const char* model :
        {"llama-gqa", "llama-tied", "llama-bias", "llama-wide-bias", "llama-sharded", "llama3-rope",
         "llama-linear", "llama-yarn", "mixtral-4of2", "mixtral-6of3", "qwen2", "qwen3", "qwen3-moe",
-        "phi3", "phi3-longrope"})
+        "phi3", "phi3-longrope", "phi3-long"})
     out.push_back({model, "cpu"});
   return out;
 }

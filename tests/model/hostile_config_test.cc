@@ -205,12 +205,12 @@ Json scheme_document(int layers = 2) {
   return json;
 }
 
-Scheme scheme_of(const Json& json) {
+Scheme parsed_scheme(const Json& json) {
   return parse_scheme(json, parse_config(json, "file.json"), format::KvKind::kF16, "file.json");
 }
 
 TEST(HostileConfig, EveryNumberOfQuantizationIsChecked) {
-  const auto read = [](const Json& json) { scheme_of(json); };
+  const auto read = [](const Json& json) { parsed_scheme(json); };
   const std::string group = "/quantization_config/config_groups/g";
   std::vector<std::string> paths;
   for (const char* side :
@@ -245,10 +245,10 @@ TEST(HostileConfig, EveryNumberOfQuantizationIsChecked) {
   expect_only_right(scheme_document(), cases, read);
   Json json = scheme_document();
   json[Json::json_pointer(size)] = 48;
-  expect_error([&] { scheme_of(json); }, {"file.json", "weights", "group_size 48"});
+  expect_error([&] { parsed_scheme(json); }, {"file.json", "weights", "group_size 48"});
   json = scheme_document();
   json["quantization_config"]["kv_cache_layers"] = {"int4", "int3"};
-  expect_error([&] { scheme_of(json); }, {"file.json", "kv_cache_layers", "int3"});
+  expect_error([&] { parsed_scheme(json); }, {"file.json", "kv_cache_layers", "int3"});
 }
 
 // The names of all linears were made anew for each group.
@@ -262,17 +262,17 @@ TEST(HostileConfig, ManyGroupsNeedTimeInProportion) {
   text.pop_back();
   for (int i = 0; i < 1000; ++i) text += fmt::format(",\"{}\":{}", i, empty.dump());
   groups = parse_json(text + "}");
-  EXPECT_EQ(scheme_of(json).linears.size(), 14000U);
+  EXPECT_EQ(parsed_scheme(json).linears.size(), 14000U);
   json = scheme_document();
   json["quantization_config"]["config_groups"]["g"]["targets"] = {"Linear", "Linear"};
-  expect_error([&] { scheme_of(json); }, {"file.json", "'Linear' twice"});
+  expect_error([&] { parsed_scheme(json); }, {"file.json", "'Linear' twice"});
 }
 
 // The largest model that a config may ask for, in a file of 1 KB.
 TEST(HostileConfig, SmallFilesTakeLittleMemory) {
   const testing::MemoryLimit limit(rlim_t{192} << 20);
-  EXPECT_EQ(scheme_of(scheme_document(37'449)).linears.size(), 262'143U);
-  expect_error([] { scheme_of(scheme_document(37'450)); }, {"num_hidden_layers", "262150"});
+  EXPECT_EQ(parsed_scheme(scheme_document(37'449)).linears.size(), 262'143U);
+  expect_error([] { parsed_scheme(scheme_document(37'450)); }, {"num_hidden_layers", "262150"});
   Json json = mixture_json();
   json["vocab_size"] = 1 << 24;
   json["max_position_embeddings"] = 1 << 27;

@@ -36,7 +36,8 @@ std::string read_prompt(const Options& options) {
     if (!text::is_valid_utf8(options.prompt)) usage_fail("--prompt: the prompt is not UTF-8");
     return options.prompt;
   }
-  std::string prompt = read_file(options.prompt_file, 1 << 30);
+  constexpr uint64_t kMostPromptBytes = 64 << 20;  // the longest context takes a tenth
+  std::string prompt = read_file(options.prompt_file, kMostPromptBytes);
   if (!text::is_valid_utf8(prompt)) fail("{}: the prompt is not UTF-8", options.prompt_file);
   if (prompt.empty()) fail("{}: the prompt is empty", options.prompt_file);
   return prompt;

@@ -1,12 +1,16 @@
-// config.json: the model's dimensions and the formats of a quantized one, which are written and read back the same.
+// config.json: the model's dimensions and the formats of a quantized one, which are written and read back the same; and the
+// same text as a generation_config.json.
 #include "model/config.h"
 
 #include "fuzz/fuzz.h"
+#include "model/generation_config.h"
 #include "model/scheme.h"
 
 namespace atom::fuzz {
 
 void run_config(std::string_view bytes) {
+  accepts(
+      [&] { model::parse_generation_config(parse_json(bytes, {.source = "fuzz"}), 100, "fuzz"); });
   accepts([&] {
     const Json json = parse_json(bytes, {.source = "fuzz"});
     const model::ModelConfig config = model::parse_config(json, "fuzz");

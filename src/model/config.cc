@@ -13,7 +13,7 @@ namespace {
 // s32, and 2^17 * 127 * 127 < 2^31.
 constexpr int64_t kMaxSize = int64_t{1} << 17;
 constexpr int64_t kMaxCount = int64_t{1} << 16;    // layers, heads, experts
-constexpr int64_t kMaxLinears = int64_t{1} << 20;  // of a whole model
+constexpr int64_t kMaxLinears = int64_t{1} << 18;  // of a whole model: 100 MB of names
 
 int size_field(const Json& config, std::string_view key, std::string_view source, int64_t max) {
   return static_cast<int>(get_int(config, key, {.source = source, .min = 1, .max = max}));

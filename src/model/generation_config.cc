@@ -9,6 +9,8 @@
 namespace atom::model {
 namespace {
 
+constexpr size_t kMostEosIds = 1024;  // models have up to five, and each sampled id is looked for
+
 bool has(const Json& json, const char* key) {
   const auto found = json.find(key);
   return found != json.end() && !found->is_null();
@@ -33,6 +35,9 @@ std::vector<int> parse_eos_ids(const Json& json, int vocabulary, std::string_vie
   if (!has(json, "eos_token_id")) return ids;
   const Json& value = json["eos_token_id"];
   const Json list = value.is_array() ? value : Json::array({value});
+  if (list.size() > kMostEosIds)
+    fail("{}: 'eos_token_id' must hold at most {} ids and holds {}", source, kMostEosIds,
+         list.size());
   for (const Json& id : list) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocabulary)
       fail("{}: 'eos_token_id' must be ids below vocab_size {} and holds {}", source, vocabulary,

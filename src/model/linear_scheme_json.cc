@@ -93,10 +93,14 @@ Format parse_number(const Json& group, std::string_view key, std::string_view pe
     const bool progressive = get_bool_or(*it, "progressive", false, source);
     if (bits == 8 && strategy == per_row && !progressive) return format::kInt8;
     if (bits == 4 && strategy == per_row && !progressive) return format::int4(0);
-    if (bits == 4 && strategy == "group")
-      return format::parse_format(fmt::format(
-          "int4.g{}{}", get_int(*it, "group_size", {.source = source, .min = 1, .max = 4096}),
-          progressive ? ".p" : ""));
+    if (bits == 4 && strategy == "group") {
+      const int64_t size = get_int(*it, "group_size", {.source = source, .min = 1, .max = 4096});
+      try {
+        return format::parse_format(fmt::format("int4.g{}{}", size, progressive ? ".p" : ""));
+      } catch (const Error& error) {
+        fail("{}: {} has the group_size {}: {}", source, key, size, error.what());
+      }
+    }
   }
   fail("{}: quantization_config '{}' holds {}, which no supported format expresses", source, key,
        it->dump().substr(0, 120));

@@ -50,7 +50,11 @@ std::vector<KvKind> parse_kv(const Json& q, const ModelConfig& config, std::stri
            config.layers);
     for (int i = 0; i < config.layers; ++i) {
       if (!(*it)[i].is_string()) fail("{}: kv_cache_layers[{}] must be a word", source, i);
-      kv[i] = format::parse_kv((*it)[i].get<std::string>());
+      try {
+        kv[i] = format::parse_kv((*it)[i].get<std::string>());
+      } catch (const Error& error) {
+        fail("{}: kv_cache_layers[{}]: {}", source, i, error.what());
+      }
     }
   }
   return kv;
@@ -90,19 +94,26 @@ void check_top_level(const Json& q, std::string_view method, std::string_view so
     fail("{}: order_partitions {} is not supported (only 1)", source, q["order_partitions"].dump());
 }
 
-void assign_targets(const Json& group, const LinearScheme& linear, const ModelConfig& config,
-                    const std::set<std::string>& ignored, std::string_view source, Scheme& out) {
-  const std::vector<std::string> modules = linear_modules(config);
-  const std::set<std::string> known(modules.begin(), modules.end());
+// What a group's "targets" may name.
+struct Targets {
+  std::set<std::string> linears;  // of the model
+  std::set<std::string> ignored;
+  bool has_rest = false;  // a group has named all the others: "Linear"
+};
+
+void assign_targets(const Json& group, const LinearScheme& linear, std::string_view source,
+                    Targets& known, Scheme& out) {
   const auto targets = group.find("targets");
   if (targets == group.end() || !targets->is_array())
     fail("{}: a group of quantization_config has no list 'targets'", source);
   for (const Json& target : *targets) {
     const std::string word = target.is_string() ? target.get<std::string>() : target.dump();
     if (word == "Linear") {
-      for (const std::string& module : modules)
-        if (!ignored.contains(module)) out.linears.emplace(module, linear);
-    } else if (known.contains(word) || word == "lm_head") {
+      if (known.has_rest) fail("{}: quantization_config targets 'Linear' twice", source);
+      known.has_rest = true;
+      for (const std::string& module : known.linears)
+        if (!known.ignored.contains(module)) out.linears.emplace(module, linear);
+    } else if (known.linears.contains(word) || word == "lm_head") {
       if (word == "lm_head" &&
           (linear.hadamard != 0 || linear.kept != 0 || format::is_integer(linear.input)))
         fail(
@@ -188,12 +199,13 @@ Scheme parse_scheme(const Json& config_json, const ModelConfig& config, KvKind p
   check_top_level(*it, method, source);
   out.quantized = true;
   out.compressed_tensors_names = method == "compressed-tensors";
-  std::set<std::string> ignored;
+  Targets targets;
   if (const auto list = it->find("ignore"); list != it->end() && list->is_array())
     for (const Json& name : *list)
-      if (name.is_string()) ignored.insert(name.get<std::string>());
+      if (name.is_string()) targets.ignored.insert(name.get<std::string>());
   if (const auto groups = it->find("config_groups"); groups != it->end()) {
     if (!groups->is_object()) fail("{}: config_groups must be an object", source);
+    for (std::string& module : linear_modules(config)) targets.linears.insert(std::move(module));
     for (const auto& [name, group] : groups->items()) {
       if (!group.is_object()) fail("{}: config_groups '{}' must be an object", source, name);
       const LinearScheme linear = parse_group(group, source);
@@ -201,7 +213,7 @@ Scheme parse_scheme(const Json& config_json, const ModelConfig& config, KvKind p
       if (out.compressed_tensors_names && (fp4 || format::is_progressive(linear.weight)))
         fail("{}: config_groups '{}' holds {}, which only quant_method 'atom' has", source, name,
              fp4 ? "four-bit floats" : "'progressive'");
-      assign_targets(group, linear, config, ignored, source, out);
+      assign_targets(group, linear, source, targets, out);
     }
   }
   out.kv = parse_kv(*it, config, source);

@@ -3,6 +3,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <time.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -12,8 +14,14 @@ namespace atom::text {
 namespace {
 
 constexpr size_t kMaxPatternBytes = 1 << 16;
-constexpr uint32_t kMatchSteps =
-    10'000'000;  // backtracking steps of one match; plus 8 per subject byte
+// Backtracking steps of a match from one place. Few are enough for most places; the others get more
+// and more, up to kMatchSteps and 8 per byte. A step can be a whole run of characters, and PCRE2
+// counts for each place anew: so there is a limit of time too, looked at after a stretch of places.
+constexpr uint64_t kFewSteps = 64;
+constexpr uint64_t kMatchSteps = 10'000'000;
+constexpr std::chrono::nanoseconds kTimePerByte{2000};  // JIT needs 100
+constexpr size_t kUntimedBytes = 64;  // of a text; looking at clocks would cost more
+constexpr uint32_t kCallsPerLook = 64;
 constexpr uint32_t kMatchDepth = 100'000;
 constexpr uint32_t kHeapKib = 64 * 1024;
 constexpr size_t kJitStackBytes = 1 << 20;
@@ -59,7 +67,8 @@ Regex Regex::compile(std::string_view pattern, std::string_view source) {
   int error = 0;
   PCRE2_SIZE offset = 0;
   // Ruby's ^ and $ match at every line, hence PCRE2_MULTILINE.
-  const uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
+  const uint32_t options =
+      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_USE_OFFSET_LIMIT;
   auto compiled = std::make_shared<Code>();
   compiled->code =
       pcre2_compile(units(translated), translated.size(), options, &error, &offset, context.get());
@@ -74,12 +83,31 @@ Regex Regex::compile(std::string_view pattern, std::string_view source) {
   return regex;
 }
 
+namespace {
+
+std::chrono::nanoseconds thread_time() {
+  timespec time{};
+  ::clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
+}
+
+}  // namespace
+
 struct RegexSearch::Scratch {
+  using Clock = std::chrono::steady_clock;
+
+  const Regex::Code& code;
   pcre2_match_data* match = nullptr;
   pcre2_match_context* context = nullptr;
   pcre2_jit_stack* stack = nullptr;
+  std::string_view text;
+  std::chrono::nanoseconds allowed, spent{0};
+  std::chrono::nanoseconds thread_begin = thread_time();
+  Clock::time_point since = Clock::now();
+  uint32_t calls = 0;
 
-  explicit Scratch(const Regex::Code& code) {
+  Scratch(const Regex::Code& compiled, std::chrono::nanoseconds most)
+      : code(compiled), allowed(most) {
     match = pcre2_match_data_create_from_pattern(code.code, nullptr);
     context = pcre2_match_context_create(nullptr);
     check(match != nullptr && context != nullptr, "pcre2 match context");
@@ -97,24 +125,84 @@ struct RegexSearch::Scratch {
     pcre2_match_context_free(context);
     pcre2_match_data_free(match);
   }
+
+  void begin() {
+    allowed += kTimePerByte * text.size();
+    since = Clock::now();
+    calls = 0;
+  }
+
+  // The wall clock is quick to read, and the thread's decides: other work may have held it up.
+  void look_at_time() {
+    const Clock::time_point now = Clock::now();
+    spent += now - since;
+    since = now;
+    if (spent > allowed && thread_time() - thread_begin > allowed)
+      fail("{}: the regular expression gives up on a text of {} bytes: it needs more than {} ms",
+           code.source, text.size(),
+           std::chrono::duration_cast<std::chrono::milliseconds>(allowed).count());
+  }
+
+  // A match that begins in [from, last], or PCRE2's code below 0.
+  int run(size_t from, size_t last, uint64_t steps) {
+    pcre2_set_match_limit(context, static_cast<uint32_t>(steps));
+    pcre2_set_offset_limit(context, last);
+    const auto call = [&](uint32_t options) {
+      return pcre2_match(code.code, units(text), text.size(), from, PCRE2_NO_UTF_CHECK | options,
+                         match, context);
+    };
+    const int result = call(0);
+    // The interpreter keeps its backtracking points on the heap, where more of them fit.
+    return result == PCRE2_ERROR_JIT_STACKLIMIT ? call(PCRE2_NO_JIT) : result;
+  }
+
+  // The same place by place, each with as many steps as it needs.
+  int run_places(size_t from, size_t last) {
+    if (text.size() < kUntimedBytes) since = Clock::now();
+    const uint64_t most = kMatchSteps + 8 * std::min<size_t>(text.size(), 100'000'000);
+    for (size_t at = from; at <= last; at = after(at)) {
+      int result = PCRE2_ERROR_MATCHLIMIT;
+      for (uint64_t steps = kFewSteps; result == PCRE2_ERROR_MATCHLIMIT && steps < most;) {
+        look_at_time();
+        steps = std::min(2 * steps, most);
+        result = run(at, at, steps);
+      }
+      if (result != PCRE2_ERROR_NOMATCH) return result;
+    }
+    return PCRE2_ERROR_NOMATCH;
+  }
+
+  // Where the first character behind the one at or around `last` begins.
+  size_t after(size_t last) const {
+    for (++last; last < text.size() && (text[last] & 0xC0) == 0x80;) ++last;
+    return last;
+  }
+
+  int search(size_t from) {
+    const size_t places = std::clamp<size_t>((size_t{1} << 22) / (text.size() + 1), 16, 256);
+    for (size_t at = from;;) {
+      const size_t last = std::min(at + places - 1, text.size());
+      int result = run(at, last, kFewSteps);
+      if (result == PCRE2_ERROR_MATCHLIMIT) result = run_places(at, last);
+      if (result != PCRE2_ERROR_NOMATCH || last == text.size()) return result;
+      at = after(last);
+      if (at > text.size()) return result;
+      look_at_time();
+    }
+  }
 };
 
-RegexSearch::RegexSearch(const Regex& regex)
-    : code_(regex.code_), scratch_(std::make_unique<Scratch>(*code_)) {}
+RegexSearch::RegexSearch(const Regex& regex, std::chrono::nanoseconds most)
+    : code_(regex.code_), scratch_(std::make_unique<Scratch>(*code_, most)) {}
 RegexSearch::~RegexSearch() = default;
 RegexSearch::RegexSearch(RegexSearch&&) noexcept = default;
 
 std::optional<Span> RegexSearch::next(std::string_view text, size_t from) {
   check(from <= text.size(), "regex search starts inside its text");
-  const size_t steps = kMatchSteps + 8 * std::min<size_t>(text.size(), 100'000'000);
-  pcre2_set_match_limit(scratch_->context, static_cast<uint32_t>(steps));
-  const auto run = [&](uint32_t options) {
-    return pcre2_match(code_->code, units(text), text.size(), from, PCRE2_NO_UTF_CHECK | options,
-                       scratch_->match, scratch_->context);
-  };
-  int result = run(0);
-  // The interpreter keeps its backtracking points on the heap, where more of them fit.
-  if (result == PCRE2_ERROR_JIT_STACKLIMIT) result = run(PCRE2_NO_JIT);
+  scratch_->text = text;
+  if (from == 0 && text.size() >= kUntimedBytes) scratch_->begin();
+  if (++scratch_->calls % kCallsPerLook == 0) scratch_->look_at_time();
+  const int result = scratch_->search(from);
   if (result == PCRE2_ERROR_NOMATCH) return std::nullopt;
   if (result < 0) {
     fail("{}: the regular expression gives up on a text of {} bytes: {}", code_->source,

@@ -4,11 +4,12 @@
 //   RegexSearch search(words);                 // scratch of one thread, cheap to keep
 //   std::optional<Span> hit = search.next(text, 0);
 //
-// Patterns are untrusted: pattern size, match steps, depth, heap and JIT stack are bounded, and a
-// limit that is hit is an Error. Subjects must be valid UTF-8. A Regex is immutable and shared by
+// Patterns are untrusted: pattern size, match steps, depth, heap, JIT stack and the time of a search
+// are bounded, and a limit that is hit is an Error. Subjects must be valid UTF-8. A Regex is immutable and shared by
 // threads; a RegexSearch belongs to one thread and must not outlive its Regex.
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 #include <memory>
 #include <optional>
@@ -36,7 +37,9 @@ class Regex {
 
 class RegexSearch {
  public:
-  explicit RegexSearch(const Regex& regex);
+  // most: the thread's time for all calls; 2 us more for each byte of their texts.
+  explicit RegexSearch(const Regex& regex,
+                       std::chrono::nanoseconds most = std::chrono::milliseconds(500));
   ~RegexSearch();
   RegexSearch(RegexSearch&&) noexcept;
 

@@ -108,6 +108,7 @@ class Translator {
         out_ += '}';
         at_ += 6;
         return;
+      case 'G':  // where a search begins, which is more than one place
       case 'V':
       case 'N':
       case 'O':

@@ -13,10 +13,19 @@ namespace atom::text {
 namespace {
 
 constexpr uint64_t kMaxFileBytes = uint64_t{1} << 28;
+constexpr size_t kMaxTextBytes = INT32_MAX;  // of one call: places in a word have 32 bits
 
 // A text may grow in the pipeline, but not without end: at most 18-fold by a normal form, 3-fold by
 // a mark.
-size_t growth_limit(size_t bytes) { return 64 * bytes + (1 << 16); }
+size_t growth_limit(size_t bytes) {
+  return std::min<size_t>(64 * bytes + (1 << 16), kMaxTextBytes);
+}
+
+void refuse_long_text(std::string_view text) {
+  if (text.size() > kMaxTextBytes)
+    fail("a text of {} bytes is too long to be encoded at once: at most {} are", text.size(),
+         kMaxTextBytes);
+}
 
 const Json& entry(const Json& json, const char* key) {
   static const Json null;
@@ -121,6 +130,7 @@ void Tokenizer::add_tokens(const Json& json, const std::string& source) {
 }
 
 std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions options) const {
+  refuse_long_text(text);
   const std::string clean = replace_invalid_utf8(text);
   std::vector<int32_t> ids;
   ids.reserve(clean.size() / 3 + 16);
@@ -134,8 +144,8 @@ std::vector<int32_t> Tokenizer::encode(std::string_view text, EncodeOptions opti
 }
 
 Encoding Tokenizer::encode_with_spans(std::string_view text, EncodeOptions options) const {
+  refuse_long_text(text);
   const std::string clean = replace_invalid_utf8(text);
-  if (clean.size() > UINT32_MAX) fail("a text of {} bytes is too long for spans", clean.size());
   Encoding out;
   const std::unique_ptr<Model::Scratch> scratch = model_->scratch(clean.size());
   encode_clean(clean, {*scratch, out.ids, &out.spans});

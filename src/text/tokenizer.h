@@ -73,13 +73,13 @@ class Tokenizer {
   Tokenizer(TokenizerParts parts, const std::string& source);
 
   // Bytes that are not UTF-8 are replaced by U+FFFD first. Special tokens written in the text are
-  // recognized. Error: a regular expression of the file hits its match limit, or a component makes
-  // the text more than 64 times longer.
+  // recognized. Error: a text of 2^31 bytes, a regular expression of the file hits its limits, or a
+  // component makes the text more than 64 times longer.
   std::vector<int32_t> encode(std::string_view text, EncodeOptions options = {}) const;
 
   // The same ids, and where they come from. Characters, not bytes; a stretch that is not UTF-8 counts as the
   // U+FFFD that replaces it. {0, 0} for tokens that the text does not hold. Slower than encode. Of a
-  // tokenizer.model the spans are those of `sentencepiece`. Error: as for encode, a text of 2^32 bytes.
+  // tokenizer.model the spans are those of `sentencepiece`. Error: as for encode.
   Encoding encode_with_spans(std::string_view text, EncodeOptions options = {}) const;
 
   // Ids without a token are skipped. Always valid UTF-8. Error: as for encode.

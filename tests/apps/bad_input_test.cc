@@ -195,6 +195,8 @@ TEST_F(BadInputTest, Recipes) {
   expect_refusal(quantize(path), 1, {"recipe.json"});
   write_text(path, "[1, 2]");
   expect_refusal(quantize(path), 1, {"recipe.json", "object"});
+  write_text(path, "{\"kept\": " + std::string(50'000, '['));
+  expect_refusal(quantize(path), 1, {"recipe.json", "nested deeper"});
   write_text(path, "{\"ketp\": 64}");
   expect_refusal(quantize(path), 1, {"recipe.json", "ketp"});
   write_text(path, "{\"clip_weights\": 1e99}");
@@ -240,6 +242,13 @@ TEST_F(BadInputTest, BytesThatAreNoText) {
 TEST_F(BadInputTest, NamesWithControlCharactersStayOnOneLine) {
   const Result result = run_program({"inspect", "a\nb\x1b[31m"});
   expect_refusal(result, 1, {"a\\x0ab\\x1b[31m"});
+}
+
+TEST_F(BadInputTest, PromptsOfGibibytesAreNotRead) {
+  std::filesystem::resize_file(folder_ / "text.txt",
+                               uint64_t{1} << 31);  // hardly any of it is on the disk
+  expect_refusal(run_program({"generate", model_, "--prompt-file", text()}), 1,
+                 {"text.txt", "2147483648 bytes", "limit"});
 }
 
 TEST_F(BadInputTest, MoreTokensThanPositions) {

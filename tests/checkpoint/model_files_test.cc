@@ -8,9 +8,12 @@
 
 #include "base/error.h"
 #include "base/log.h"
+#include "checkpoint/chat_template_file.h"
 #include "checkpoint/file_name.h"
+#include "checkpoint/manifest.h"
 #include "checkpoint/raw_safetensors.h"
 #include "testing/expect_error.h"
+#include "testing/memory_limit.h"
 #include "testing/temp_folder.h"
 
 namespace atom::checkpoint {
@@ -147,6 +150,47 @@ TEST_F(ModelFilesTest, RefusesConfigsThatAreMissingOrDefective) {
   put("config.json", "{}");
   put("generation_config.json", "{\"a\":1,\"a\":2}");
   expect_refused({"generation_config.json", "twice"});
+}
+
+// 50,000 levels in each JSON of a folder: a parser that calls itself for each would die of them.
+TEST_F(ModelFilesTest, RefusesDeepJsonEverywhere) {
+  const std::string good = "{}", single = one_element_tensors({"x"});
+  for (const std::string& level : {std::string("["), std::string("{\"a\":")}) {
+    std::string deep = "{\"a\":";
+    for (int i = 0; i < 50'000; ++i) deep += level;
+    put("model.safetensors", single);
+    for (const char* name : {"config.json", "generation_config.json", "tokenizer_config.json"}) {
+      put(name, deep);
+      expect_refused({name, "nested deeper than the limit of 64 levels"});
+      put(name, good);
+    }
+    put("model.safetensors", raw_safetensors(deep, ""));
+    expect_refused({"model.safetensors (header)", "nested deeper than the limit of 8 levels"});
+    std::filesystem::remove(folder_ / "model.safetensors");
+    put("model.safetensors.index.json", deep);
+    expect_refused({"index.json", "nested deeper"});
+    put(kManifestName, deep);
+    expect_error([&] { verify_manifest(folder_.path()); }, {kManifestName, "nested deeper"});
+    put("special_tokens_map.json", deep);
+    expect_error([&] { read_chat_template(folder_.path()); },
+                 {"special_tokens_map.json", "nested"});
+    std::filesystem::remove(folder_ / "special_tokens_map.json");
+  }
+}
+
+// What a file only claims is not allocated.
+TEST_F(ModelFilesTest, ClaimsTakeNoMemory) {
+  const atom::testing::MemoryLimit limit(rlim_t{64} << 20);
+  const auto tensor = [](std::string_view shape, std::string_view range) {
+    return raw_safetensors(
+        fmt::format(R"({{"a":{{"dtype":"F32","shape":{},"data_offsets":{}}}}})", shape, range), "");
+  };
+  put("model.safetensors", tensor("[1099511627776]", "[0,4398046511104]"));
+  expect_refused({"\"a\"", "4398046511104", "truncated"});
+  put("model.safetensors", tensor("[4611686018427387904]", "[0,4]"));
+  expect_refused({"\"a\"", "64 bits"});
+  put("model.safetensors", raw_safetensors("{}", "", 99'999'999));
+  expect_refused({"header length of 99999999 bytes", "exceeds"});
 }
 
 TEST_F(ModelFilesTest, RefusesPickles) {

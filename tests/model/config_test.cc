@@ -87,10 +87,10 @@ TEST(Config, RefusesProductsBeyondReason) {
   EXPECT_NE(message(json).find("num_hidden_layers 65536 with 65536 experts each give 12885164032"),
             std::string::npos)
       << message(json);
-  json["num_hidden_layers"] = 5;  // 5 * (4 + 3 * 65536) = 983060 < 2^20
-  EXPECT_EQ(parse_config(json, "config.json").layers, 5);
-  json["num_hidden_layers"] = 6;
-  EXPECT_NE(message(json).find("1179672"), std::string::npos) << message(json);
+  json["num_hidden_layers"] = 1;  // 4 + 3 * 65536 = 196612 < 2^18
+  EXPECT_EQ(parse_config(json, "config.json").layers, 1);
+  json["num_hidden_layers"] = 2;
+  EXPECT_NE(message(json).find("393224"), std::string::npos) << message(json);
 }
 
 TEST(Config, ReadsMixture) {

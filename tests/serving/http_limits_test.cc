@@ -37,6 +37,39 @@ TEST(RequestParserTest, CountsTheBytesOfAHeadHoweverItComes) {
   }
 }
 
+// Chunks of a byte, each with as much around it as there may be, are read in proportion; headers are counted together.
+TEST(RequestParserTest, StormsOfChunksAndHeaders) {
+  const auto state_of = [](const std::string& bytes, RequestParser& parser) {
+    for (std::string_view rest = bytes; !rest.empty();) {
+      const size_t used = parser.feed(rest.substr(0, 4096));
+      if (used == 0) break;
+      rest.remove_prefix(used);
+    }
+    return parser.state();
+  };
+  const RequestParser::Limits limits = {
+      .target_bytes = 64, .head_bytes = 512, .body_bytes = 10'000};
+  const std::string head = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+  for (const int chunks : {10'000, 10'001}) {
+    std::string bytes = head;
+    for (int i = 0; i < chunks; ++i) bytes += "1;x=y\r\nz\r\n";
+    RequestParser parser(limits, "");
+    EXPECT_EQ(state_of(bytes + "0\r\n\r\n", parser),
+              chunks > 10'000 ? RequestParser::State::kRefused : RequestParser::State::kDone)
+        << chunks;
+    if (chunks > 10'000) EXPECT_EQ(parser.status(), 413);
+  }
+  std::string trailers = head + "0\r\n", headers = "GET / HTTP/1.1\r\nHost: a\r\n";
+  for (int i = 0; i < 1000; ++i) {
+    trailers += "A: b\r\n";
+    headers += "A: b\r\n";
+  }
+  RequestParser ends(limits, ""), begins(limits, "");
+  EXPECT_EQ(state_of(trailers + "\r\n", ends), RequestParser::State::kRefused);
+  EXPECT_EQ(state_of(headers + "\r\n", begins), RequestParser::State::kRefused);
+  EXPECT_EQ(begins.status(), 431);
+}
+
 TEST_F(HttpLimitsTest, RefusesWhatIsTooLarge) {
   HttpOptions options = quick_options();
   options.target_bytes = 64;

@@ -194,6 +194,49 @@ TEST(ChatTemplateTest, NothingHangs) {
   }
 }
 
+// What templates in the wild tried to reach through Python's objects: nothing of it is there.
+TEST(ChatTemplateTest, AttackStringsReachNothing) {
+  for (const char* source : {
+           "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+           "{{ ().__class__.__base__.__subclasses__()[40]('/etc/passwd').read() }}",
+           "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+           "{{ lipsum.__globals__['os'].popen('id').read() }}",
+           "{{ self.__init__.__globals__.__builtins__.__import__('os').system('id') }}",
+           "{{ namespace.__init__.__globals__ }}",
+           "{{ raise_exception.__globals__.os }}",
+           "{{ messages|attr('__class__')|attr('__mro__') }}",
+           "{{ ''|attr('\\x5f\\x5fclass\\x5f\\x5f') }}",
+           "{{ ''['__class__']['__mro__'] }}",
+           "{{ messages|map(attribute='__class__.__mro__')|list }}",
+           "{{ messages|map('attr', '__class__')|list }}",
+           "{{ '{0.__class__.__mro__}'.format(messages) }}",
+           "{{ '%s'|format(messages.__class__.__mro__) }}",
+           "{{ config.items() }}",
+           "{{ request.application.__globals__ }}",
+           "{{ get_flashed_messages.__globals__ }}",
+           "{% import 'os' as os %}{{ os.system('id') }}",
+           "{% from 'os' import system %}",
+           "{% include '/etc/passwd' %}",
+           "{% extends '/etc/passwd' %}",
+           "{% macro m() %}{% endmacro %}{{ m.__globals__.os }}",
+           "{{ open('/etc/passwd').read() }}",
+           "{{ eval('1') }}",
+           "{{ __import__('os') }}",
+           "{{ range(10**9)|list }}",
+           "{{ range(1000000000) }}",
+           "{{ range(-9223372036854775807, 9223372036854775807)|list }}",
+           "{% for i in range(10**9) %}{% endfor %}",
+           "{{ 'a'.center(10**9) }}",
+           "{{ '%1000000000d' % 1 }}",
+           "{{ 10**10**10 }}",
+       }) {
+    const Json text = rendered(source, {{"messages", {{{"role", "user"}}}}});
+    // Undefined is empty, and a list of it; all else is an error.
+    EXPECT_TRUE(text.is_null() || text == "" || text == "[Undefined]" || text == "[]")
+        << source << ": " << text;
+  }
+}
+
 // A parser that moved all tokens for each tag took 20 s here.
 TEST(ChatTemplateTest, ManyFilterTagsAreParsed) {
   const std::string tag = "{% filter trim|upper %} a{% endfilter %}";

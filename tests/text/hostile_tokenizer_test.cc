@@ -1,9 +1,11 @@
 // Files that break a rule: each is refused with a sentence that names file, field and value.
 #include <gtest/gtest.h>
+#include <sys/mman.h>
 
 #include <functional>
 
 #include "base/error.h"
+#include "testing/expect_error.h"
 #include "text/fixture.h"
 
 namespace atom::text {
@@ -206,6 +208,7 @@ const Rule kRegexRules[] = {
     regex_rule("OpenClass", "[a", "without its end"),
     regex_rule("Interval", "a{2}+", "an interval"),
     regex_rule("Option", "(?x: a)", "a group that begins with (?x"),
+    regex_rule("SearchBegin", "\\Ga", "\\G"),
     regex_rule("Backslash", "a\\", "a backslash at its end"),
     regex_rule("Size", "(?:(?:(?:a{1000}){1000}){1000}){1000}", "is not supported"),
     regex_rule("Property", "\\p{NoSuchScript}", "is not supported"),
@@ -223,6 +226,36 @@ TEST(HostileTest, NotJson) {
   EXPECT_THROW(Tokenizer::from_json("[]", "test.json"), Error);
   EXPECT_THROW(Tokenizer::from_json("{\"model\": \"\xFF\"}", "test.json"), Error);
   EXPECT_THROW(Tokenizer::from_file("no/such/tokenizer.json"), Error);
+}
+
+// The pages behind the text cannot be read: it is refused for its length alone.
+TEST(HostileTest, TextsOfTwoGibibytesAreRefusedUnread) {
+  constexpr size_t kBytes = size_t{1} << 31;
+  void* pages =
+      ::mmap(nullptr, kBytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  ASSERT_NE(pages, MAP_FAILED);
+  const std::string_view text(static_cast<const char*>(pages), kBytes);
+  const Tokenizer tokenizer = test::tokenizer_of(good());
+  testing::expect_error([&] { tokenizer.encode(text); },
+                        {"2147483648 bytes", "at most 2147483647"});
+  testing::expect_error([&] { tokenizer.encode_with_spans(text); }, {"2147483648 bytes"});
+  ::munmap(pages, kBytes);
+}
+
+// Tokens that look like bytes but are none: their text stays what it is.
+TEST(HostileTest, OnlyTwoHexadecimalDigitsAreAByte) {
+  Json json = good();
+  json["decoder"] = {{"type", "ByteFallback"}};
+  std::vector<std::string> odd = {"<0x-1>",  "<0x+1>", "<0x 1>", "<0x1>",
+                                  "<0x041>", "<0xG0>", "<0X41>", "<0x4\xC3\xA9>",
+                                  "<0x-80>", "0x41>",  "<0x41",  "<0x>"};
+  int64_t id = 10;
+  for (const std::string& token : odd) json["model"]["vocab"][token] = id++;
+  json["model"]["vocab"]["<0x41>"] = id;
+  const Tokenizer tokenizer = test::tokenizer_of(json);
+  for (size_t i = 0; i < odd.size(); ++i)
+    EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{static_cast<int32_t>(10 + i)}), odd[i]);
+  EXPECT_EQ(tokenizer.decode(std::vector<int32_t>{static_cast<int32_t>(id)}), "A");
 }
 
 TEST(HostileTest, NestedSequencesEndAtTheDepthLimit) {

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include "base/error.h"
+#include "base/random.h"
 #include "text/pattern.h"
 
 namespace atom::text {
@@ -25,6 +27,30 @@ TEST(RegexTest, TranslationOfRubySyntax) {
   EXPECT_EQ(translated("\\u4e00\\Qa\\v"), "\\x{4e00}Qa\\x{0B}");
   EXPECT_EQ(translated("a(?#remark)b"), "ab");
   EXPECT_EQ(translated("[\\h-]"), "[0-9A-Fa-f-]");
+}
+
+// Each place of the text stays below the limit of steps; together they took half a minute.
+TEST(RegexTest, ASearchHasALimitOfTime) {
+  const std::string text(4400, 'a');
+  for (const char* pattern : {"(?=a*a*[bc])", "a*?a*?(?=[bc])", "(?:a|aa)+(?<=[bc])"}) {
+    const Regex regex = Regex::compile(pattern, "test");
+    RegexSearch search(regex, std::chrono::milliseconds(5));
+    EXPECT_THROW(search.next(text, 0), Error) << pattern;
+  }
+}
+
+// What needs many steps at one place is found as what needs few is.
+TEST(RegexTest, LongRunsAreFoundAtTheirPlaces) {
+  const Regex regex = Regex::compile("x*[yz]|\\s+$", "test");
+  RegexSearch search(regex);
+  for (const size_t size : {10U, 100U, 1000U, 100'000U}) {
+    const std::string text = "\xc3\xa9w " + std::string(size, 'x') + "y  v";
+    const auto hit = search.next(text, 0);
+    ASSERT_TRUE(hit.has_value());
+    EXPECT_EQ(hit->begin, 4U);
+    EXPECT_EQ(hit->end, size + 5);
+    EXPECT_FALSE(search.next(text, size + 5).has_value());
+  }
 }
 
 TEST(RegexTest, SplitCoversTheText) {

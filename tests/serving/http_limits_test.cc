@@ -57,7 +57,9 @@ TEST(RequestParserTest, StormsOfChunksAndHeaders) {
     EXPECT_EQ(state_of(bytes + "0\r\n\r\n", parser),
               chunks > 10'000 ? RequestParser::State::kRefused : RequestParser::State::kDone)
         << chunks;
-    if (chunks > 10'000) EXPECT_EQ(parser.status(), 413);
+    if (chunks > 10'000) {
+      EXPECT_EQ(parser.status(), 413);
+    }
   }
   std::string trailers = head + "0\r\n", headers = "GET / HTTP/1.1\r\nHost: a\r\n";
   for (int i = 0; i < 1000; ++i) {

@@ -9,7 +9,7 @@
 namespace atom::model {
 namespace {
 
-constexpr size_t kMostEosIds = 1024;  // models have up to five, and each sampled id is looked for
+constexpr size_t kMostEosIds = 4096;  // models have up to five, and each sampled id is looked for
 
 bool has(const Json& json, const char* key) {
   const auto found = json.find(key);

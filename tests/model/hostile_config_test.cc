@@ -178,8 +178,8 @@ TEST(HostileConfig, ListsOfEosIdsAreShort) {
     return parse_generation_config({{"eos_token_id", std::vector<int>(count, 7)}}, 100,
                                    "file.json");
   };
-  EXPECT_EQ(read(1024).eos_ids.size(), 1024U);
-  expect_error([&] { read(1025); }, {"file.json", "eos_token_id", "at most 1024", "1025"});
+  EXPECT_EQ(read(4096).eos_ids.size(), 4096U);
+  expect_error([&] { read(4097); }, {"file.json", "eos_token_id", "at most 4096", "4097"});
 }
 
 Json scheme_document(int layers = 2) {

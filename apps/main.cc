@@ -37,6 +37,7 @@ int run(int argc, char** argv) {
   generate::add(program);
   serve::add(program);
   chat::add(program);
+  convert::add(program);
   inspect::add(program);
   verify::add(program);
   doctor::add(program);

@@ -34,6 +34,9 @@ void add(Program& program);
 namespace inspect {
 void add(Program& program);
 }
+namespace convert {
+void add(Program& program);
+}
 namespace verify {
 void add(Program& program);
 }

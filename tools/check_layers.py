@@ -32,6 +32,7 @@ LEVELS = {
     "backend/cuda": 4,
     "kv": 4,
     "model": 5,
+    "convert": 6,
     "quantizer": 6,
     "engine": 6,
     "eval": 6,

@@ -85,6 +85,13 @@ size_t bytes_of(GgufKind kind) { return kKindBytes.at(static_cast<size_t>(kind))
 
 std::string_view gguf_kind_name(GgufKind kind) { return kKindNames.at(static_cast<size_t>(kind)); }
 
+const GgufType& gguf_type(std::string_view name) {
+  const auto found = std::find_if(kTypes.begin(), kTypes.end(),
+                                  [&](const GgufType& type) { return type.name == name; });
+  check(found != kTypes.end(), "a type of the format");
+  return *found;
+}
+
 std::string gguf_quoted(std::string_view name) {
   return Json(std::string(name.substr(0, 80))).dump(-1, ' ', true, Json::error_handler_t::replace);
 }

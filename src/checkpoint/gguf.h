@@ -52,6 +52,9 @@ struct GgufType {
   bool packed = false;  // its bytes are not those of `dtype`
 };
 
+// The row of a name ("Q8_0") of the format's table. InvariantError: there is none.
+const GgufType& gguf_type(std::string_view name);
+
 struct GgufTensor {
   std::string_view name;
   const GgufType* type = nullptr;

@@ -39,18 +39,17 @@ constexpr std::array kArchitectures = {
     GgufArchitecture{
         .name = "phi3", .model_type = "phi3", .dense = "Phi3ForCausalLM", .fused = true}};
 
-constexpr std::array<std::pair<std::string_view, std::string_view>, 11> kModules = {
-    {{"attn_norm", "input_layernorm"},
-     {"ffn_norm", "post_attention_layernorm"},
-     {"attn_q", "self_attn.q_proj"},
-     {"attn_k", "self_attn.k_proj"},
-     {"attn_v", "self_attn.v_proj"},
-     {"attn_output", "self_attn.o_proj"},
-     {"attn_q_norm", "self_attn.q_norm"},
-     {"attn_k_norm", "self_attn.k_norm"},
-     {"ffn_gate", "mlp.gate_proj"},
-     {"ffn_up", "mlp.up_proj"},
-     {"ffn_down", "mlp.down_proj"}}};
+constexpr std::array kModules = {GgufModule{"attn_norm", "input_layernorm"},
+                                 GgufModule{"attn_q", "self_attn.q_proj"},
+                                 GgufModule{"attn_k", "self_attn.k_proj"},
+                                 GgufModule{"attn_v", "self_attn.v_proj"},
+                                 GgufModule{"attn_output", "self_attn.o_proj"},
+                                 GgufModule{"attn_q_norm", "self_attn.q_norm"},
+                                 GgufModule{"attn_k_norm", "self_attn.k_norm"},
+                                 GgufModule{"ffn_norm", "post_attention_layernorm"},
+                                 GgufModule{"ffn_gate", "mlp.gate_proj"},
+                                 GgufModule{"ffn_up", "mlp.up_proj"},
+                                 GgufModule{"ffn_down", "mlp.down_proj"}};
 
 // Keys of a model's computation that nothing here reads: with another value than these the results
 // would be others than the file's.
@@ -82,6 +81,15 @@ const GgufArchitecture* find_gguf_architecture(std::string_view name) {
     if (row.name == name) return &row;
   return nullptr;
 }
+
+const GgufArchitecture* gguf_architecture_of(std::string_view family) {
+  if (family == "MistralForCausalLM") family = "LlamaForCausalLM";
+  for (const GgufArchitecture& row : kArchitectures)
+    if (row.dense == family || row.mixture == family) return &row;
+  return nullptr;
+}
+
+std::span<const GgufModule> gguf_modules() { return kModules; }
 
 std::string_view module_of_gguf(std::string_view name) {
   for (const auto& [gguf, module] : kModules)

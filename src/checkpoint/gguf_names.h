@@ -1,6 +1,7 @@
 // GGUF's architectures and names of tensors beside those of Hugging Face, as rows of data.
 #pragma once
 
+#include <span>
 #include <string_view>
 
 namespace atom::checkpoint {
@@ -24,6 +25,15 @@ struct GgufName {
 
 // Null where no row fits.
 const GgufArchitecture* find_gguf_architecture(std::string_view name);
+
+// The row of a name of config.json's "architectures"; Mistral's files are those of llama. Null where none fits.
+const GgufArchitecture* gguf_architecture_of(std::string_view family);
+
+// Modules of a layer in both spellings: {"attn_q", "self_attn.q_proj"}.
+struct GgufModule {
+  std::string_view gguf, module;
+};
+std::span<const GgufModule> gguf_modules();
 
 // "attn_q" -> "self_attn.q_proj"; empty where no row fits.
 std::string_view module_of_gguf(std::string_view name);

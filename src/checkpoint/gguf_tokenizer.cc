@@ -10,6 +10,7 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "checkpoint/gguf_split.h"
 
 namespace atom::checkpoint {
 namespace {
@@ -23,36 +24,6 @@ constexpr std::string_view kMergesKey = "tokenizer.ggml.merges";
 
 // Types of tokens; 2 is the unknown and 3 a control token.
 constexpr uint8_t kNormal = 1, kUserDefined = 4, kUnused = 5, kByte = 6;
-
-// How text is cut into words before the merges: patterns, each of which cuts what the one before left.
-struct SplitRule {
-  std::string_view name;  // tokenizer.ggml.pre
-  std::vector<std::string_view> patterns;
-  bool gpt2 = false;           // then GPT-2's pattern
-  bool nfc = false;            // Unicode's composed form first
-  bool ignore_merges = false;  // a word that is a token is that token
-  bool adds_bos = false;       // where tokenizer.ggml.add_bos_token is missing
-};
-
-const std::vector<SplitRule>& split_rules() {
-  static const std::vector<SplitRule> rules = {
-      {.name = "llama-bpe",
-       .patterns = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|)"
-                    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
-       .ignore_merges = true,
-       .adds_bos = true},
-      {.name = "qwen2",
-       .patterns = {R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|)"
-                    R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)"},
-       .nfc = true},
-      {.name = "gpt-2", .patterns = {}, .gpt2 = true},
-      {.name = "smollm", .patterns = {R"(\p{N})"}, .gpt2 = true},
-      {.name = "default",
-       .patterns = {R"([\p{P}\$\+<=>\^~\|]+)",
-                    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S))",
-                    R"(\p{N}+)", R"([0-9][0-9][0-9])"}}};
-  return rules;
-}
 
 struct Tokens {
   std::vector<std::string_view> texts;
@@ -189,13 +160,6 @@ std::string sentencepiece_file(const GgufFile& file) {
   normalizer.integer(5, 1);
   out.bytes(3, normalizer.text());
   return out.text();
-}
-
-Json split_part(std::string_view pattern) {
-  return {{"type", "Split"},
-          {"pattern", {{"Regex", pattern}}},
-          {"behavior", "Isolated"},
-          {"invert", false}};
 }
 
 Json around_text(const GgufFile& file, const Tokens& tokens) {

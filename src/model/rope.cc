@@ -53,21 +53,29 @@ float scaled(float frequency, int pair, const ModelConfig& config) {
 
 }  // namespace
 
-RopeTables make_rope_tables(const ModelConfig& config, int positions) {
-  const int half = config.head_dim / 2;
-  const auto factor = static_cast<float>(config.rope_scaling.attention_factor);
-  RopeTables out;
-  out.cos.resize(static_cast<size_t>(positions) * half);
-  out.sin.resize(out.cos.size());
-  for (int i = 0; i < half; ++i) {
+std::vector<float> rope_frequencies(const ModelConfig& config) {
+  std::vector<float> out(static_cast<size_t>(config.head_dim / 2));
+  for (int i = 0; i < config.head_dim / 2; ++i) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.head_dim);
     const float period = static_cast<float>(std::pow(config.rope_theta, double{exponent}));
     const float slower = config.rope_scaling.kind == RopeScaling::Kind::kLongrope
                              ? static_cast<float>(config.rope_scaling.pair_factors[i])
                              : 1.0f;
-    const float frequency = scaled(1.0f / (slower * period), i, config);
+    out[static_cast<size_t>(i)] = scaled(1.0f / (slower * period), i, config);
+  }
+  return out;
+}
+
+RopeTables make_rope_tables(const ModelConfig& config, int positions) {
+  const int half = config.head_dim / 2;
+  const auto factor = static_cast<float>(config.rope_scaling.attention_factor);
+  const std::vector<float> frequencies = rope_frequencies(config);
+  RopeTables out;
+  out.cos.resize(static_cast<size_t>(positions) * half);
+  out.sin.resize(out.cos.size());
+  for (int i = 0; i < half; ++i) {
     for (int p = 0; p < positions; ++p) {
-      const float angle = static_cast<float>(p) * frequency;
+      const float angle = static_cast<float>(p) * frequencies[static_cast<size_t>(i)];
       const size_t at = static_cast<size_t>(p) * half + i;
       out.cos[at] = static_cast<float>(std::cos(double{angle})) * factor;
       out.sin[at] = static_cast<float>(std::sin(double{angle})) * factor;

@@ -69,7 +69,7 @@ class Ablation {
  public:
   explicit Ablation(const Options& options)
       : options_(options),
-        files_(open_model(options.model)),
+        files_(open_model(options.model, model::Weights::kFloats)),
         config_(load_config(files_)),
         steps_(ablation_steps(options.steps)),
         context_(window_length("--context", options.context, config_)),

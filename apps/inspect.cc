@@ -231,6 +231,7 @@ std::vector<Fact> provenance_facts(const Json& provenance) {
 
 struct Inspection {
   std::string folder;
+  std::string packed_note;  // of linears that another program quantized
   model::ModelConfig config;
   model::Scheme scheme;
   Contents contents;
@@ -258,6 +259,7 @@ void print_inspection(const Inspection& it) {
   if (config.mixture())
     facts.push_back(
         {"experts", fmt::format("{}, {} a token", config.experts, config.experts_per_token)});
+  if (!it.packed_note.empty()) facts.push_back({"stored as", it.packed_note});
   facts.push_back({"parameters", human_count(it.contents.parameters)});
   facts.push_back(
       {"size", fmt::format("{} of tensors, {:.3f} bits per weight in linears",
@@ -319,6 +321,7 @@ Json inspection_json(const Inspection& it) {
           {"experts_per_token", config.experts_per_token},
           {"parameters", it.contents.parameters},
           {"quantized", it.scheme.quantized},
+          {"stored_as", it.packed_note.empty() ? Json(nullptr) : Json(it.packed_note)},
           {"bytes", it.contents.total_bytes},
           {"bits_per_weight", it.bits_per_weight()},
           {"tensors", std::move(kinds)},
@@ -331,7 +334,8 @@ Json inspection_json(const Inspection& it) {
 int run(const Options& options) {
   start(options.common);
   const checkpoint::ModelFiles files = open_model(options.model);
-  Inspection it = {.folder = options.model, .config = load_config(files)};
+  Inspection it = {
+      .folder = options.model, .packed_note = files.packed_note(), .config = load_config(files)};
   it.scheme = load_scheme(files, it.config);
   it.contents = read_contents(files, it.config, it.scheme);
   it.ranges = layer_ranges(files, it.config, it.scheme);

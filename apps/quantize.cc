@@ -181,7 +181,7 @@ int run(const Options& options) {
   if (options.resume && options.no_journal)
     usage_fail("--no-journal: --resume continues a journal");
   const quantizer::Recipe recipe = make_recipe(options);
-  const checkpoint::ModelFiles files = open_model(options.input);
+  const checkpoint::ModelFiles files = open_model(options.input, model::Weights::kFloats);
   const model::ModelConfig config = load_config(files);
   const int sequence = window_length("--sequence", options.sequence, config);
   if (reads_calibration(recipe)) require_memory(options.samples, sequence, config);

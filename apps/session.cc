@@ -195,8 +195,9 @@ void Runtime::show_fallbacks() const {
   for (const std::string& line : backend_->fallbacks()) console().notice(line);
 }
 
-checkpoint::ModelFiles open_model(const std::string& name) {
-  return model::open_files(checkpoint::find_model(name, checkpoint::hub_cache_folder(std::getenv)));
+checkpoint::ModelFiles open_model(const std::string& name, model::Weights weights) {
+  return model::open_files(checkpoint::find_model(name, checkpoint::hub_cache_folder(std::getenv)),
+                           weights);
 }
 
 model::ModelConfig load_config(const checkpoint::ModelFiles& files, int64_t positions) {

@@ -15,6 +15,7 @@
 #include "base/json.h"
 #include "checkpoint/model_files.h"
 #include "command_line.h"
+#include "model/open_files.h"
 #include "model/weights.h"
 #include "text/tokenizer.h"
 
@@ -98,7 +99,8 @@ std::optional<text::Tokenizer> find_tokenizer(const checkpoint::ModelFiles& file
 text::Tokenizer load_tokenizer(const checkpoint::ModelFiles& files,
                                const model::ModelConfig& config);
 // A folder, a GGUF file, or a name of the Hugging Face Hub that the local cache has (checkpoint/hub_cache.h).
-checkpoint::ModelFiles open_model(const std::string& name);
+checkpoint::ModelFiles open_model(const std::string& name,
+                                  model::Weights weights = model::Weights::kAsStored);
 // `positions`: of the longest text, where that is known (model::extend_positions, which is told).
 model::ModelConfig load_config(const checkpoint::ModelFiles& files, int64_t positions = 0);
 void extend_config(model::ModelConfig& config, int64_t positions);

@@ -14,17 +14,12 @@
 namespace atom::fuzz {
 namespace {
 
-constexpr std::string_view kFolderFiles[] = {"config.json",
-                                             "generation_config.json",
-                                             "tokenizer_config.json",
-                                             "model.safetensors",
-                                             "model.safetensors.index.json",
-                                             "model-1.safetensors",
-                                             "model-2.safetensors",
-                                             "special_tokens_map.json",
-                                             "atom_manifest.json",
-                                             "chat_template.jinja",
-                                             "pytorch_model.bin"};
+constexpr std::string_view kFolderFiles[] = {
+    "config.json",         "generation_config.json",       "tokenizer_config.json",
+    "model.safetensors",   "model.safetensors.index.json", "model-1.safetensors",
+    "model-2.safetensors", "special_tokens_map.json",      "quantize_config.json",
+    "quant_config.json",   "atom_manifest.json",           "chat_template.jinja",
+    "pytorch_model.bin"};
 
 // A section without its @.
 void write_section(const std::filesystem::path& folder, std::string_view section) {
@@ -53,10 +48,11 @@ void run_model_folder(std::string_view bytes) {
     write_section(folder, bytes.substr(1, end - 1));
     bytes.remove_prefix(std::min(end + 1, bytes.size()));
   }
-  accepts([&] {
-    const auto files = model::open_files(folder);
-    for (const std::string& name : files.tensor_names()) accepts([&] { files.tensor(name); });
-  });
+  for (const auto weights : {model::Weights::kAsStored, model::Weights::kFloats})
+    accepts([&] {
+      const auto files = model::open_files(folder, weights);
+      for (const std::string& name : files.tensor_names()) accepts([&] { files.tensor(name); });
+    });
   accepts([&] { checkpoint::read_chat_template(folder); });
   accepts([&] { checkpoint::verify_manifest(folder); });
   std::filesystem::remove_all(folder);

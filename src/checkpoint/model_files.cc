@@ -7,6 +7,7 @@
 #include "base/log.h"
 #include "checkpoint/file_name.h"
 #include "checkpoint/gguf_model.h"
+#include "checkpoint/packed_model.h"
 
 namespace atom::checkpoint {
 namespace {
@@ -135,13 +136,18 @@ void ModelFiles::open_shards(const fs::path& index_path) {
     }
 }
 
-void ModelFiles::finish() {
+void ModelFiles::list_names() {
+  names_.clear();
   for (const auto& [name, shard] : shard_of_) names_.push_back(name);
+}
+
+void ModelFiles::finish() {
+  list_names();
   for (const SafetensorsFile& file : files_) total_bytes_ += file.tensor_bytes();
 }
 
 void ModelFiles::split_rows(const std::string& name, const std::vector<RowPart>& parts) {
-  const tensor::TensorView whole = tensor(name);
+  const TensorHeader whole = header(name);
   int64_t rows = 0;
   for (const RowPart& part : parts) rows += part.rows;
   if (whole.shape.rank() != 2 || whole.shape[0] != rows)
@@ -159,8 +165,48 @@ void ModelFiles::split_rows(const std::string& name, const std::vector<RowPart>&
     first += part.rows;
   }
   shard_of_.erase(name);
-  names_.clear();
-  for (const auto& entry : shard_of_) names_.push_back(entry.first);
+  list_names();
+}
+
+std::unique_ptr<PackedModel> ModelFiles::read_packed() const {
+  if (gguf_ != nullptr) return nullptr;
+  Json quantization = config_.value("quantization_config", Json(nullptr));
+  const char* name = "config.json";
+  // Older programs wrote a file of their own, which says nothing of plain weights.
+  const bool any_packed = std::any_of(names_.begin(), names_.end(), [](const std::string& part) {
+    return part.ends_with(".qweight");
+  });
+  for (const auto& [file, method] :
+       {std::pair("quantize_config.json", "gptq"), std::pair("quant_config.json", "awq")}) {
+    if (!quantization.is_null() || !any_packed) break;
+    const std::optional<Json> beside = read_json_if_present(folder_ / file);
+    if (!beside) continue;
+    name = file;
+    quantization = *beside;
+    if (!quantization.contains("quant_method")) quantization["quant_method"] = method;
+  }
+  if (quantization.is_null()) return nullptr;
+  const auto find = [this](const std::string& part) -> std::optional<tensor::TensorView> {
+    if (!has(part)) return std::nullopt;
+    return tensor(part);
+  };
+  auto packed = PackedModel::read(names_, find, quantization, source_of(name), folder_.string());
+  if (packed == nullptr) return packed;
+  for (const std::string& part : packed->parts()) release_pages(part);
+  return packed;
+}
+
+void ModelFiles::see_packed(std::unique_ptr<const PackedModel> packed, Json config,
+                            std::string note) {
+  for (const std::string& part : packed->parts()) shard_of_.erase(part);
+  for (const std::string& name : packed->names())
+    if (!shard_of_.emplace(name, kPacked).second)
+      fail("{}: tensor \"{}\" is there twice: under its name, and quantized", folder_.string(),
+           name);
+  packed_ = std::move(packed);
+  config_ = std::move(config);
+  packed_note_ = std::move(note);
+  list_names();
 }
 
 bool ModelFiles::has(std::string_view name) const {
@@ -169,17 +215,31 @@ bool ModelFiles::has(std::string_view name) const {
 
 TensorHeader ModelFiles::header(std::string_view name) const {
   if (gguf_ != nullptr && gguf_->has(name)) return gguf_->header(name);
-  const tensor::TensorView view = tensor(name);  // nothing is read
-  return {view.dtype, view.shape, tensor::dtype_name(view.dtype), view.bytes.size()};
+  const auto shard = shard_of_.find(name);
+  if (shard == shard_of_.end() || shard->second != kPacked) {
+    const tensor::TensorView view = tensor(name);  // nothing is read
+    return {view.dtype, view.shape, tensor::dtype_name(view.dtype), view.bytes.size()};
+  }
+  const auto rows = rows_of_.find(name);
+  if (rows == rows_of_.end()) return packed_->header(name);
+  TensorHeader header = packed_->header(rows->second.of);
+  const auto all = static_cast<uint64_t>(header.shape[0]);
+  header.bytes = header.bytes / all * static_cast<uint64_t>(rows->second.count);
+  header.shape = {rows->second.count, header.shape[1]};
+  return header;
+}
+
+tensor::TensorView ModelFiles::stored(std::string_view name, size_t shard) const {
+  return shard == kPacked ? packed_->tensor(name) : files_[shard].find(name).value();
 }
 
 tensor::TensorView ModelFiles::tensor(std::string_view name) const {
   if (!has(name)) fail("{}: the model has no tensor \"{}\"", folder_.string(), name);
   if (gguf_ != nullptr) return gguf_->tensor(name);
-  const SafetensorsFile& file = files_[shard_of_.find(name)->second];
+  const size_t shard = shard_of_.find(name)->second;
   const auto rows = rows_of_.find(name);
-  if (rows == rows_of_.end()) return file.find(name).value();
-  tensor::TensorView view = file.find(rows->second.of).value();
+  if (rows == rows_of_.end()) return stored(name, shard);
+  tensor::TensorView view = stored(rows->second.of, shard);
   const size_t row = view.bytes.size() / static_cast<size_t>(view.shape[0]);
   view.bytes = view.bytes.subspan(static_cast<size_t>(rows->second.first) * row,
                                   static_cast<size_t>(rows->second.count) * row);
@@ -187,11 +247,20 @@ tensor::TensorView ModelFiles::tensor(std::string_view name) const {
   return view;
 }
 
+void ModelFiles::release_pages(std::string_view name) const {
+  for (const SafetensorsFile& file : files_)
+    if (file.has(name)) file.release(name);
+}
+
 void ModelFiles::release(std::string_view name) const {
   if (!has(name)) return;
   if (gguf_ != nullptr) return gguf_->release(name);
   const auto rows = rows_of_.find(name);
-  files_[shard_of_.find(name)->second].release(rows == rows_of_.end() ? name : rows->second.of);
+  const std::string_view whole = rows == rows_of_.end() ? name : std::string_view(rows->second.of);
+  const size_t shard = shard_of_.find(name)->second;
+  if (shard != kPacked) return files_[shard].release(whole);
+  packed_->release(whole);
+  for (const std::string& part : packed_->weight_of(whole).parts()) release_pages(part);
 }
 
 void ModelFiles::release_below(std::string_view prefix) const {
@@ -206,6 +275,7 @@ std::string ModelFiles::source_of(std::string_view name) const {
 
 std::optional<std::string> ModelFiles::small_file(std::string_view name, uint64_t max_bytes) const {
   if (gguf_ != nullptr) return gguf_->small_file(name);
+  if (packed_ != nullptr && name == "config.json") return config_.dump(2) + "\n";
   const fs::path path = folder_ / name;
   if (!is_present(path)) return std::nullopt;
   return read_file(path, max_bytes);

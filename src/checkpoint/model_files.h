@@ -1,6 +1,7 @@
 // A model folder as Hugging Face lays it out: config.json, tokenizer files, and weights in
 // model.safetensors or in shards listed by model.safetensors.index.json; or a GGUF file, which is seen
-// as the folder that it was made from (gguf_model.h).
+// as the folder that it was made from (gguf_model.h). Linears that other programs quantized can be seen as
+// plain ones (packed_model.h).
 //
 //   const ModelFiles model = ModelFiles::open("models/llama");          // checks every header
 //   const int64_t layers = get_int(model.config(), "num_hidden_layers", {.source = ...});
@@ -27,6 +28,7 @@
 namespace atom::checkpoint {
 
 class GgufModel;
+class PackedModel;
 
 class ModelFiles {
  public:
@@ -59,8 +61,8 @@ class ModelFiles {
   // Error: no such tensor (names tensor and folder), or a dtype that Atom does not read.
   TensorHeader header(std::string_view name) const;
   tensor::TensorView tensor(std::string_view name) const;
-  // Drops its pages, whose bytes stay readable. What a GGUF file stores otherwise (Q8_0, LLaMA's q and k)
-  // is converted by tensor() and freed here: such views end.
+  // Drops its pages, whose bytes stay readable. What is stored otherwise (Q8_0 and LLaMA's q and k of a GGUF file, packed
+  // weights) is converted by tensor() and freed here: such views end.
   void release(std::string_view name) const;
   void release_below(std::string_view prefix) const;  // tensors whose names begin with it
 
@@ -73,6 +75,14 @@ class ModelFiles {
   };
   void split_rows(const std::string& name, const std::vector<RowPart>& parts);
 
+  // Linears quantized by GPTQ, AWQ or compressed-tensors, whose tensors `packed` names; read with read_packed(). From now on
+  // its tensors are seen instead, and `config` is what config.json says. `note` says in words what became of them.
+  std::unique_ptr<PackedModel> read_packed() const;  // null: there are none. Error: as PackedModel
+  void see_packed(std::unique_ptr<const PackedModel> packed, Json config, std::string note);
+  const std::string& packed_note() const { return packed_note_; }  // empty: nothing is packed
+  // tensor() may allocate what release() frees.
+  bool converts() const { return gguf_ != nullptr || packed_ != nullptr; }
+
   uint64_t total_bytes() const { return total_bytes_; }  // of all weight files' tensors
   std::vector<std::filesystem::path> weight_paths() const;
 
@@ -82,6 +92,9 @@ class ModelFiles {
   void open_single(const std::filesystem::path& path);
   void open_shards(const std::filesystem::path& index_path);
   void finish();
+  void list_names();
+  tensor::TensorView stored(std::string_view name, size_t shard) const;
+  void release_pages(std::string_view name) const;
 
   std::filesystem::path folder_;
   Json config_;
@@ -90,6 +103,9 @@ class ModelFiles {
   std::optional<std::filesystem::path> tokenizer_path_;
   std::unique_ptr<const GgufModel> gguf_;  // null: a folder
   std::vector<SafetensorsFile> files_;
+  std::unique_ptr<const PackedModel> packed_;  // or null; its bytes are those of files_
+  std::string packed_note_;
+  static constexpr size_t kPacked = SIZE_MAX;            // instead of a shard: a tensor of packed_
   std::map<std::string, size_t, std::less<>> shard_of_;  // tensor -> index into files_
   struct Rows {
     std::string of;  // the stored matrix

@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "model/config.h"
+#include "model/packed_files.h"
 #include "model/scheme.h"
 
 namespace atom::model {
@@ -39,8 +40,9 @@ bool is_fused(const Json& config) {
 
 }  // namespace
 
-ModelFiles open_files(const std::filesystem::path& folder) {
+ModelFiles open_files(const std::filesystem::path& folder, Weights weights) {
   ModelFiles files = ModelFiles::open(folder);
+  see_packed(files, weights);
   if (!is_fused(files.config())) return files;
   const ModelConfig config = parse_config(files.config(), files.source_of("config.json"));
   const int queries = config.attention_size(), keys = config.kv_heads * config.head_dim;

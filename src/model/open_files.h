@@ -5,14 +5,22 @@
 //   files.tensor("model.layers.0.self_attn.q_proj.weight");   // the first rows of qkv_proj.weight
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 
 #include "checkpoint/model_files.h"
 
 namespace atom::model {
 
-// Error: as ModelFiles::open and, for a folder with fused tensors, as parse_config, or one that has other rows than
-// config.json asks for.
-checkpoint::ModelFiles open_files(const std::filesystem::path& folder);
+// How linears that other programs quantized are seen (packed_files.h).
+enum class Weights : uint8_t {
+  kAsStored,  // to compute with: in few bits where Atom computes with them, else F32
+  kFloats,    // to quantize: F32
+};
+
+// Error: as ModelFiles::open and see_packed and, for a folder with fused tensors, as parse_config, or one that has other rows
+// than config.json asks for.
+checkpoint::ModelFiles open_files(const std::filesystem::path& folder,
+                                  Weights weights = Weights::kAsStored);
 
 }  // namespace atom::model

@@ -194,8 +194,8 @@ Scheme parse_scheme(const Json& config_json, const ModelConfig& config, KvKind p
   if (!it->is_object()) fail("{}: quantization_config must be an object", source);
   const std::string method = get_string_or(*it, "quant_method", "", source);
   if (method != "atom" && method != "compressed-tensors")
-    fail("{}: quant_method '{}' is not supported (supported: atom, compressed-tensors)", source,
-         method);
+    fail("{}: quant_method '{}' is not supported (supported: atom, compressed-tensors, gptq, awq)",
+         source, method);
   check_top_level(*it, method, source);
   out.quantized = true;
   out.compressed_tensors_names = method == "compressed-tensors";

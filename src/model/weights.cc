@@ -199,7 +199,7 @@ std::unique_ptr<Ends> load_ends(const ModelFiles& files, const ModelConfig& conf
   if (scheme.stream_basis)
     tensors.basis = plain.linear(std::string(kStreamBasis), config.hidden, config.hidden);
   for (const char* name : {"model.embed_tokens.weight", "lm_head.weight"})
-    if (files.is_gguf()) files.release(name);
+    if (files.converts()) files.release(name);
   return bind_ends(backend, tensors);
 }
 
@@ -216,8 +216,8 @@ std::unique_ptr<Model> load_model(const ModelFiles& files, backend::Backend& bac
   for (int i = 0; i < model->config.layers; ++i) {
     model->layers.push_back(
         bind_layer(backend, read_layer(files, model->config, model->scheme, i)));
-    // What a GGUF file stores in other types is in memory twice now.
-    if (files.is_gguf()) files.release_below(module_name(i, ""));
+    // What is stored in other types is in memory twice now.
+    if (files.converts()) files.release_below(module_name(i, ""));
     if (options.progress) options.progress(i + 1, model->config.layers);
   }
   return model;

@@ -15,11 +15,10 @@
 namespace atom::testing {
 
 // Logits of one sequence, in one step.
-inline std::vector<float> logits(const std::filesystem::path& folder,
+inline std::vector<float> logits(const checkpoint::ModelFiles& files,
                                  const std::vector<int32_t>& ids, const char* name = "cpu") {
   Executor executor({.threads = 2});
   const auto backend = backend::open_backend(name, {.executor = &executor});
-  const auto files = checkpoint::ModelFiles::open(folder);
   const auto model = model::load_model(files, *backend, {.kv = format::KvKind::kF32});
   const model::ModelConfig& config = model->config;
   const int rows = static_cast<int>(ids.size());
@@ -39,6 +38,10 @@ inline std::vector<float> logits(const std::filesystem::path& folder,
   std::vector<float> out(static_cast<size_t>(rows) * config.vocabulary);
   backend->download(out.data(), y.data(), out.size() * sizeof(float));
   return out;
+}
+inline std::vector<float> logits(const std::filesystem::path& folder,
+                                 const std::vector<int32_t>& ids, const char* name = "cpu") {
+  return logits(checkpoint::ModelFiles::open(folder), ids, name);
 }
 
 inline double squared_distance(const std::vector<float>& a, const std::vector<float>& b) {

@@ -39,7 +39,10 @@ struct Job {
 
   quantizer::QuantizeReport run(const std::filesystem::path& in,
                                 const std::filesystem::path& out) const {
-    const auto files = checkpoint::ModelFiles::open(in);
+    return run(checkpoint::ModelFiles::open(in), out);
+  }
+  quantizer::QuantizeReport run(const checkpoint::ModelFiles& files,
+                                const std::filesystem::path& out) const {
     Executor executor({.threads = threads});
     const auto backend = backend::make_cpu_backend({.executor = &executor, .isa = ""});
     return quantizer::quantize({.input = &files,

@@ -44,15 +44,15 @@ class Warnings {
   std::string text;
 };
 
-struct Case {
+struct PackedCase {
   const char* name;
   const char* stored;  // weights that are computed with as stored, or nullptr: F32
   const char* note;    // what is said of it
 };
 
-void PrintTo(const Case& it, std::ostream* out) { *out << it.name; }
+void PrintTo(const PackedCase& it, std::ostream* out) { *out << it.name; }
 
-class PackedFiles : public ::testing::TestWithParam<Case> {};
+class PackedFiles : public ::testing::TestWithParam<PackedCase> {};
 
 // Every tensor of the files, as a plain folder.
 void write_plain(const ModelFiles& files, const std::filesystem::path& folder) {
@@ -116,18 +116,18 @@ TEST_P(PackedFiles, GiveTheLogitsOfAPlainFolder) {
 INSTANTIATE_TEST_SUITE_P(
     Fixtures, PackedFiles,
     ::testing::Values(
-        Case{"gptq4", "int4.g32", "GPTQ, gptq4 in groups of 32; computed with as stored"},
-        Case{"gptq4-order", nullptr, "follow an order of the inputs"},
-        Case{"gptq8-row", nullptr, "zeros other than the middle"},
-        Case{"gptq3", nullptr, "zeros other than the middle"},
-        Case{"awq", nullptr, "AWQ, awq4 in groups of 16; read as F32"},
-        Case{"awq-middle", "int4.g32", "AWQ, awq4 in groups of 32; computed with as stored"},
-        Case{"pack", "int4.g32", "int4 in groups of 32; computed with as stored"},
-        Case{"pack-zeros", nullptr, "zeros other than the middle"},
-        Case{"pack-order", nullptr, "follow an order of the inputs"},
-        Case{"int8", "int8", "int8 in rows; computed with as stored"},
-        Case{"fp8-rows", nullptr, "weights in f8_e4m3 are not computed with"},
-        Case{"mixed", nullptr, "f8_e4m3 in blocks of 24 x 20"}),
+        PackedCase{"gptq4", "int4.g32", "GPTQ, gptq4 in groups of 32; computed with as stored"},
+        PackedCase{"gptq4-order", nullptr, "follow an order of the inputs"},
+        PackedCase{"gptq8-row", nullptr, "zeros other than the middle"},
+        PackedCase{"gptq3", nullptr, "zeros other than the middle"},
+        PackedCase{"awq", nullptr, "AWQ, awq4 in groups of 16; read as F32"},
+        PackedCase{"awq-middle", "int4.g32", "AWQ, awq4 in groups of 32; computed with as stored"},
+        PackedCase{"pack", "int4.g32", "int4 in groups of 32; computed with as stored"},
+        PackedCase{"pack-zeros", nullptr, "zeros other than the middle"},
+        PackedCase{"pack-order", nullptr, "follow an order of the inputs"},
+        PackedCase{"int8", "int8", "int8 in rows; computed with as stored"},
+        PackedCase{"fp8-rows", nullptr, "weights in f8_e4m3 are not computed with"},
+        PackedCase{"mixed", nullptr, "f8_e4m3 in blocks of 24 x 20"}),
     [](const auto& info) {
       std::string name = info.param.name;
       std::replace(name.begin(), name.end(), '-', '_');

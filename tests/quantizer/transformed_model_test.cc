@@ -21,7 +21,7 @@ using atom::testing::TempFolder;
 using atom::testing::write_random_checkpoint;
 
 // [40, vocabulary], of the first 40 ids.
-std::vector<float> logits(const checkpoint::ModelFiles& files, std::span<const int32_t> ids) {
+std::vector<float> first_logits(const checkpoint::ModelFiles& files, std::span<const int32_t> ids) {
   Executor executor({.threads = 1});
   const auto backend = backend::make_cpu_backend({.executor = &executor, .isa = ""});
   const auto model = model::load_model(files, *backend, {.kv = {}, .progress = {}});
@@ -75,8 +75,8 @@ TEST(TransformedModel, TransformedModelsHaveTheSameBytesForAnyThreadCount) {
 
 // |a - b|^2 / |a|^2 of the logits of a quantized model, b, and its source, a.
 double logits_error(const fs::path& source, const fs::path& quantized, const Job& job) {
-  const std::vector<float> a = logits(checkpoint::ModelFiles::open(source), job.ids);
-  const std::vector<float> b = logits(checkpoint::ModelFiles::open(quantized), job.ids);
+  const std::vector<float> a = first_logits(checkpoint::ModelFiles::open(source), job.ids);
+  const std::vector<float> b = first_logits(checkpoint::ModelFiles::open(quantized), job.ids);
   double error = 0, size = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     error += (a[i] - b[i]) * (a[i] - b[i]);
@@ -172,7 +172,7 @@ TEST(TransformedModel, HeadsOfA16BitModelAreTurnedForTheCache) {
   EXPECT_EQ(out.tensor("model.layers.1.self_attn.key_offset").dtype, tensor::DType::F32);
   EXPECT_FALSE(std::ranges::equal(in.tensor(v).bytes, out.tensor(v).bytes));
   EXPECT_TRUE(std::ranges::equal(in.tensor(up).bytes, out.tensor(up).bytes));
-  const std::vector<float> a = logits(in, job.ids), b = logits(out, job.ids);
+  const std::vector<float> a = first_logits(in, job.ids), b = first_logits(out, job.ids);
   double error = 0, size = 0;
   for (size_t i = 0; i < a.size(); ++i) {
     error += (a[i] - b[i]) * (a[i] - b[i]);

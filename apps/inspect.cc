@@ -364,7 +364,8 @@ void add(Program& program) {
            "JSON keys: model, architecture, layers, hidden, intermediate, heads, kv_heads, "
            "head_dim,\n"
            "vocabulary, max_positions, rope_theta, tied_embeddings, experts, experts_per_token,\n"
-           "parameters, quantized, bytes, bits_per_weight, tensors [{kind, tensors, bytes}],\n"
+           "parameters, quantized, stored_as, bytes, bits_per_weight, tensors [{kind, tensors, "
+           "bytes}],\n"
            "kv_bytes_per_token, layer_formats [{first, last, formats [{modules, formats}], kv}],\n"
            "tokenizer {ids, bos_id}, provenance (atom_provenance.json)"});
   const auto options = std::make_shared<Options>();

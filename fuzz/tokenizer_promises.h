@@ -9,6 +9,7 @@ namespace atom::fuzz {
 // Ids exist; spans lie in the text and are of the same ids; streamed parts are whole characters, final, and together the
 // decoded text.
 inline void check_promises(const text::Tokenizer& tokenizer) {
+  constexpr size_t kMostPrefixes = 256;  // each is decoded from its beginning
   constexpr std::string_view kTexts[] = {
       "ab ab",
       "  Hello, world's 1234\r\n\tok <s> \xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80 "
@@ -30,6 +31,7 @@ inline void check_promises(const text::Tokenizer& tokenizer) {
         const std::string part = stream.push(id);
         check(text::is_valid_utf8(part), "half a character is streamed");
         streamed += part;
+        if (seen.size() == kMostPrefixes) continue;
         seen.push_back(id);
         check(tokenizer.decode(seen).starts_with(streamed), "what is streamed changes later");
       }

@@ -132,12 +132,16 @@ struct RegexSearch::Scratch {
     calls = 0;
   }
 
-  // The wall clock is quick to read, and the thread's decides: other work may have held it up.
-  void look_at_time() {
+  // The wall clock is quick to read, and the thread's decides: other work may have held it up. Double the time is left to
+  // what is `ahead`.
+  void look_at_time(std::chrono::nanoseconds ahead = {}) {
     const Clock::time_point now = Clock::now();
     spent += now - since;
     since = now;
-    if (spent > allowed && thread_time() - thread_begin > allowed)
+    const auto beyond = [&](std::chrono::nanoseconds used) {
+      return used > allowed || used + ahead > 2 * allowed;
+    };
+    if (beyond(spent) && beyond(thread_time() - thread_begin))
       fail("{}: the regular expression gives up on a text of {} bytes: it needs more than {} ms",
            code.source, text.size(),
            std::chrono::duration_cast<std::chrono::milliseconds>(allowed).count());
@@ -162,8 +166,11 @@ struct RegexSearch::Scratch {
     const uint64_t most = kMatchSteps + 8 * std::min<size_t>(text.size(), 100'000'000);
     for (size_t at = from; at <= last; at = after(at)) {
       int result = PCRE2_ERROR_MATCHLIMIT;
+      look_at_time();
       for (uint64_t steps = kFewSteps; result == PCRE2_ERROR_MATCHLIMIT && steps < most;) {
+        const std::chrono::nanoseconds before = spent;
         look_at_time();
+        look_at_time(2 * (spent - before));
         steps = std::min(2 * steps, most);
         result = run(at, at, steps);
       }

@@ -68,20 +68,7 @@ CheckpointWriter::CheckpointWriter(const WritePlan& plan, const checkpoint::Outp
     }
   output_bytes_ = static_cast<int64_t>(total);
   folder_.require_space(total);
-  uint64_t filled = 0;
-  for (TensorInfo& info : all) {
-    const uint64_t bytes = tensor::byte_size(info.dtype, info.shape);
-    if (shards_.empty() || (filled + bytes > plan_.shard_bytes && filled > 0)) {
-      shards_.emplace_back();
-      filled = 0;
-    }
-    filled += bytes;
-    shards_.back().tensors.push_back(std::move(info));
-  }
-  for (size_t i = 0; i < shards_.size(); ++i)
-    shards_[i].name = shards_.size() == 1
-                          ? "model.safetensors"
-                          : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, shards_.size());
+  file_.emplace(folder_.path(), std::move(all), plan_.shard_bytes);
 }
 
 CheckpointWriter::~CheckpointWriter() = default;
@@ -238,24 +225,8 @@ void CheckpointWriter::plan_tables(bool new_head, std::vector<Stored>& out) cons
   if (!new_head) add(kHead, Origin::kHead, head);
 }
 
-void CheckpointWriter::open_shard() {
-  check(shard_ < shards_.size(), "more tensors written than planned");
-  file_.emplace(folder_.path() / shards_[shard_].name, shards_[shard_].tensors,
-                checkpoint::Metadata{{"format", "pt"}});
-  in_shard_ = 0;
-}
-
-void CheckpointWriter::close_shard() {
-  file_->commit();
-  entries_.push_back({shards_[shard_].name, file_->size(), file_->sha256()});
-  file_.reset();
-  ++shard_;
-}
-
 void CheckpointWriter::append(const Stored& stored, std::span<const std::byte> bytes) {
-  if (!file_) open_shard();
   file_->write(stored.info.name, bytes);
-  if (++in_shard_ == shards_[shard_].tensors.size()) close_shard();
 }
 
 void CheckpointWriter::copy(const Stored& stored) {
@@ -363,18 +334,10 @@ void CheckpointWriter::copy_small_files() {
 }
 
 void CheckpointWriter::finish(const Json& provenance) {
-  check(!file_ && shard_ == shards_.size(), "tensors are missing in the output");
+  entries_ = file_->finish();
   write_config();
   copy_small_files();
   write_text("atom_provenance.json", provenance.dump(2) + "\n");
-  if (shards_.size() > 1) {
-    Json index;
-    index["metadata"]["total_size"] = output_bytes_;
-    index["weight_map"] = Json::object();
-    for (const Shard& shard : shards_)
-      for (const TensorInfo& info : shard.tensors) index["weight_map"][info.name] = shard.name;
-    write_text("model.safetensors.index.json", index.dump(2) + "\n");
-  }
   checkpoint::write_manifest(folder_.path(), entries_);
 }
 

@@ -25,6 +25,7 @@
 #include "checkpoint/model_files.h"
 #include "checkpoint/output_folder.h"
 #include "checkpoint/safetensors.h"
+#include "checkpoint/shard_writer.h"
 #include "model/layer_tensors.h"
 #include "model/scheme.h"
 #include "quantizer/order.h"
@@ -37,7 +38,7 @@ struct WritePlan {
   const model::ModelConfig* config = nullptr;
   const model::Scheme* scheme = nullptr;
   std::span<const LayerOrders> orders;  // one per layer, or none at all
-  uint64_t shard_bytes = uint64_t{4} << 30;
+  uint64_t shard_bytes = checkpoint::kShardBytes;
   // What transforms changed in the layers outside the quantized linears: nothing; q, k, v and o of a 16-bit model; or
   // the residual stream: norm gains become 1 and the router is written anew.
   enum class Changed { kNothing, kHeads, kStream };
@@ -102,8 +103,6 @@ class CheckpointWriter {
              std::span<const model::Site* const> sites);
   void copy(const Stored& stored);
   void append(const Stored& stored, std::span<const std::byte> bytes);
-  void open_shard();
-  void close_shard();
   void write_config();
   void copy_small_files();
   void write_text(const std::string& name, const std::string& text);
@@ -111,14 +110,7 @@ class CheckpointWriter {
   WritePlan plan_;
   const checkpoint::OutputFolder& folder_;
   std::vector<std::vector<Stored>> groups_;  // per layer, then the ends
-  struct Shard {
-    std::string name;
-    std::vector<checkpoint::TensorInfo> tensors;
-  };
-  std::vector<Shard> shards_;
-  size_t shard_ = 0;     // being written
-  size_t in_shard_ = 0;  // tensors of it already written
-  std::optional<checkpoint::SafetensorsWriter> file_;
+  std::optional<checkpoint::ShardWriter> file_;
   std::vector<checkpoint::ManifestEntry> entries_;
   int64_t output_bytes_ = 0;
   std::span<const float> key_offset_;  // of the layer that is being written

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #include "base/error.h"
@@ -18,6 +19,35 @@ T element_at(std::span<const std::byte> bytes, size_t index) {
   T value;
   std::memcpy(&value, bytes.data() + index * sizeof value, sizeof value);
   return value;
+}
+
+// Calls take(number) with element `index` in its own type. False: the kind is no number.
+template <typename Take>
+bool take_number(GgufKind kind, std::span<const std::byte> bytes, size_t index, Take take) {
+  switch (kind) {
+    case GgufKind::kU8:
+      return take(element_at<uint8_t>(bytes, index)), true;
+    case GgufKind::kI8:
+      return take(element_at<int8_t>(bytes, index)), true;
+    case GgufKind::kU16:
+      return take(element_at<uint16_t>(bytes, index)), true;
+    case GgufKind::kI16:
+      return take(element_at<int16_t>(bytes, index)), true;
+    case GgufKind::kU32:
+      return take(element_at<uint32_t>(bytes, index)), true;
+    case GgufKind::kI32:
+      return take(element_at<int32_t>(bytes, index)), true;
+    case GgufKind::kF32:
+      return take(element_at<float>(bytes, index)), true;
+    case GgufKind::kU64:
+      return take(element_at<uint64_t>(bytes, index)), true;
+    case GgufKind::kI64:
+      return take(element_at<int64_t>(bytes, index)), true;
+    case GgufKind::kF64:
+      return take(element_at<double>(bytes, index)), true;
+    default:
+      return false;
+  }
 }
 
 // 1e-05 as f32 is 9.99999974737875e-06; files in text say the former.
@@ -42,40 +72,18 @@ std::optional<int64_t> GgufFile::integer(std::string_view key, GgufRange range) 
   const Value* found = value(key);
   if (found == nullptr) return std::nullopt;
   int64_t out = 0;
-  const auto take = [&](auto number) {
-    if (!std::in_range<int64_t>(number))
-      refuse_key(key, fmt::format("it must be below 2^63, but is {}", number));
-    out = static_cast<int64_t>(number);
-  };
-  switch (found->kind) {
-    case GgufKind::kU8:
-      take(element_at<uint8_t>(found->bytes, 0));
-      break;
-    case GgufKind::kI8:
-      take(element_at<int8_t>(found->bytes, 0));
-      break;
-    case GgufKind::kU16:
-      take(element_at<uint16_t>(found->bytes, 0));
-      break;
-    case GgufKind::kI16:
-      take(element_at<int16_t>(found->bytes, 0));
-      break;
-    case GgufKind::kU32:
-      take(element_at<uint32_t>(found->bytes, 0));
-      break;
-    case GgufKind::kI32:
-      take(element_at<int32_t>(found->bytes, 0));
-      break;
-    case GgufKind::kU64:
-      take(element_at<uint64_t>(found->bytes, 0));
-      break;
-    case GgufKind::kI64:
-      take(element_at<int64_t>(found->bytes, 0));
-      break;
-    default:
-      refuse_key(key, fmt::format("it must be an integer, but is of the kind {}",
-                                  gguf_kind_name(found->kind)));
-  }
+  bool whole = false;
+  take_number(found->kind, found->bytes, 0, [&]<typename T>(T number) {
+    if constexpr (std::is_integral_v<T>) {
+      whole = true;
+      if (!std::in_range<int64_t>(number))
+        refuse_key(key, fmt::format("it must be below 2^63, but is {}", number));
+      out = static_cast<int64_t>(number);
+    }
+  });
+  if (!whole)
+    refuse_key(key, fmt::format("it must be an integer, but is of the kind {}",
+                                gguf_kind_name(found->kind)));
   if (out < range.min || out > range.max)
     refuse_key(key, fmt::format("it must be in [{}, {}], but is {}", range.min, range.max, out));
   return out;
@@ -85,40 +93,9 @@ std::optional<double> GgufFile::plain(std::string_view key, const Value& found,
                                       size_t index) const {
   const GgufKind kind = found.kind == GgufKind::kArray ? found.element : found.kind;
   double out = 0;
-  switch (kind) {
-    case GgufKind::kU8:
-      out = element_at<uint8_t>(found.bytes, index);
-      break;
-    case GgufKind::kI8:
-      out = element_at<int8_t>(found.bytes, index);
-      break;
-    case GgufKind::kU16:
-      out = element_at<uint16_t>(found.bytes, index);
-      break;
-    case GgufKind::kI16:
-      out = element_at<int16_t>(found.bytes, index);
-      break;
-    case GgufKind::kU32:
-      out = element_at<uint32_t>(found.bytes, index);
-      break;
-    case GgufKind::kI32:
-      out = element_at<int32_t>(found.bytes, index);
-      break;
-    case GgufKind::kF32:
-      out = element_at<float>(found.bytes, index);
-      break;
-    case GgufKind::kU64:
-      out = static_cast<double>(element_at<uint64_t>(found.bytes, index));
-      break;
-    case GgufKind::kI64:
-      out = static_cast<double>(element_at<int64_t>(found.bytes, index));
-      break;
-    case GgufKind::kF64:
-      out = element_at<double>(found.bytes, index);
-      break;
-    default:
-      return std::nullopt;
-  }
+  if (!take_number(kind, found.bytes, index,
+                   [&](auto number) { out = static_cast<double>(number); }))
+    return std::nullopt;
   if (!std::isfinite(out)) refuse_key(key, fmt::format("it must be finite, but is {}", out));
   return kind == GgufKind::kF32 ? shortest(static_cast<float>(out)) : out;
 }

@@ -69,7 +69,7 @@ TEST(HopperProducers, QuickGateFitsItsMultiprocessor) {
           EXPECT_LE(plan.blocks * plan.crews, rows > 128 ? 2 : 1);
           EXPECT_TRUE(value_bytes == 2 ? plan.blocks == 1 : plan.crews == 1);
         }
-        const int blocks = few_gate_blocks(y, kMultiprocessors);
+        const int blocks = few_gate_blocks(y, row_cut(y).any_wide(), kMultiprocessors);
         EXPECT_TRUE(blocks == 0 || rows <= kMultiprocessors) << rows;
         if (blocks == 0) continue;
         const int tiles = (row_cut(y).count() + blocks - 1) / blocks;
@@ -94,6 +94,29 @@ TEST(HopperProducers, GatesFromF16AreQuickByATable) {
   gate.silu_offsets = offsets;
   gate.x_f16 = x + 4;
   EXPECT_FALSE(can_produce(gate));
+}
+
+// Beside f32, few rows for the next linear: of one segment in floating point.
+TEST(HopperProducers, WriteHalvesOfFewRowsInFloatingPoint) {
+  constexpr int kMultiprocessors = 132;
+  const auto halves = [](Source source, int size, int rows, InputSegment kept = {}) {
+    ProduceTask t = task(source, segment(Scaling::kInt8, size, 0), kept);
+    t.y.rows = rows;
+    return can_produce_half(t, kMultiprocessors);
+  };
+  for (const Source source : {Source::kNorm, Source::kRows, Source::kGate}) {
+    EXPECT_TRUE(halves(source, 4096, 1));
+    EXPECT_TRUE(halves(source, 4096, 64));
+    EXPECT_FALSE(halves(source, 4096, 129));
+    EXPECT_FALSE(halves(source, 4096, 8, kKept));
+  }
+  EXPECT_TRUE(halves(Source::kNorm, 4100, 8));
+  EXPECT_FALSE(halves(Source::kGate, 11012, 8));
+  EXPECT_TRUE(halves(Source::kGate, 11008, 64));
+  EXPECT_FALSE(halves(Source::kGate, 11008, 128));  // a cluster of two would not find room for all
+  ProduceTask codes = task(Source::kNorm, segment(Scaling::kInt8, 4096, 4096));
+  codes.y.rows = 8;
+  EXPECT_FALSE(can_produce_half(codes, kMultiprocessors));
 }
 
 TEST(HopperProducers, LeaveOddOnesToThePlainKernels) {

@@ -56,6 +56,7 @@ std::string CudaBackend::description() const {
 }
 
 void CudaBackend::upload(void* device, const void* host, size_t bytes) {
+  forget_halves();
   staging_.copy(device, host, bytes, stream_);
 }
 
@@ -197,6 +198,14 @@ void CudaBackend::fast_linear(const LinearArgs& args, const hopper::Plan* chosen
   }
 }
 
+hopper::HalfRows CudaBackend::reserve_halves(int rows, int k) {
+  forget_halves();
+  const auto count = static_cast<size_t>(rows);
+  halves_.reserve(count * static_cast<size_t>(hopper::HalfRows::pitch(k)) * sizeof(uint16_t));
+  half_factors_.reserve(count * sizeof(float));
+  return {halves_.as<uint16_t>(), half_factors_.as<float>(), rows, k};
+}
+
 // The inputs become f16 once, in the order of the experts; all experts' weights are packed alike.
 void CudaBackend::half_linear(const LinearArgs& args, const hopper::Plan* chosen) {
   if (args.weights.empty()) return;
@@ -204,19 +213,22 @@ void CudaBackend::half_linear(const LinearArgs& args, const hopper::Plan* chosen
   const int experts = static_cast<int>(args.weights.size());
   hopper::HalfRowsTask inputs{
       .x = input_view(args.x), .segment = first.half_segment(), .dependent = 1};
-  inputs.to = {.rows = args.x.rows, .k = first.half().k};
+  const int k = first.half().k;
+  int rows = args.x.rows;
   if (args.row_index != nullptr) {
     inputs.row_index = args.row_index;
     inputs.count = args.row_ends + experts - 1;
-    inputs.to.rows *= experts;
+    rows *= experts;
   }
-  const auto rows = static_cast<size_t>(inputs.to.rows);
-  const auto pitch = static_cast<size_t>(hopper::HalfRows::pitch(inputs.to.k));
-  halves_.reserve(rows * pitch * sizeof(uint16_t));
-  half_factors_.reserve(rows * sizeof(float));
-  inputs.to.values = halves_.as<uint16_t>();
-  inputs.to.factors = half_factors_.as<float>();
-  require(hopper::launch_half_rows(inputs, stream_), "inputs of a linear");
+  const bool is_there = args.row_index == nullptr && args.x.data != nullptr &&
+                        halved_.data == args.x.data && halved_.rows == rows && halved_.k == k;
+  if (is_there) {
+    inputs.to = {halves_.as<uint16_t>(), half_factors_.as<float>(), rows, k};
+  } else {
+    inputs.to = reserve_halves(rows, k);
+    require(hopper::launch_half_rows(inputs, stream_), "inputs of a linear");
+    if (args.row_index == nullptr) halved_ = {args.x.data, rows, k};
+  }
   hopper::HalfTask task{.x = inputs.to,
                         .row_ends = args.row_ends,
                         .add = args.then == Then::kAdd ? 1 : 0,

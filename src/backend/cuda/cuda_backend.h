@@ -79,12 +79,17 @@ class CudaBackend final : public Backend {
 
  protected:
   void* allocate_bytes(size_t bytes) override { return allocate_device(bytes); }
-  void free_bytes(void* data, size_t) override { free_device(data); }
+  void free_bytes(void* data, size_t) override {
+    forget_halves();
+    free_device(data);
+  }
 
  private:
   friend class CudaRecording;
   friend class CudaTuner;
   void quantize_rows(const float* x, const Activation& y);
+  hopper::HalfRows reserve_halves(int rows, int k);
+  void forget_halves() { halved_ = {}; }
   // By the Hopper kernel; false: not. task has the source, name is its in a notice.
   bool produce(hopper::ProduceTask task, const Activation& y, std::string_view name);
   void read_plans();  // of PluginOptions::tuned
@@ -130,9 +135,14 @@ class CudaBackend final : public Backend {
   DeviceMemory places_;    // RowPlace [rows], then page tables that came from the host; of step_
   DeviceMemory gathered_;  // rows of a linear's input, expert by expert
   DeviceMemory halves_, half_factors_;  // HalfRows
-  DeviceMemory chosen_;                 // RouteTask::chosen
-  DeviceMemory queries_;                // of attention on Hopper
-  DeviceMemory silu_offsets_;           // hopper::ProduceTask::silu_offsets; never changes
+  // The input whose rows are there: a producer has written them beside its f32, or a linear that came before.
+  struct {
+    const void* data = nullptr;
+    int rows = 0, k = 0;
+  } halved_;
+  DeviceMemory chosen_;        // RouteTask::chosen
+  DeviceMemory queries_;       // of attention on Hopper
+  DeviceMemory silu_offsets_;  // hopper::ProduceTask::silu_offsets; never changes
 
   // The attention calls of a step share what follows from its sequences.
   struct {

@@ -2,6 +2,7 @@
 // team. Blocks tell each other what a row with one scale has.
 #include "backend/cuda/hopper.cuh"
 #include "backend/cuda/hopper_gate_values.cuh"
+#include "backend/cuda/hopper_half_values.cuh"
 #include "backend/cuda/hopper_launch.h"
 #include "backend/cuda/hopper_warp.cuh"
 
@@ -124,6 +125,62 @@ __global__ void __launch_bounds__(kFewThreads, 1)
                  warps, record);
 }
 
+// The row in floating point, of one segment and whole tiles, and its halves.
+template <typename T>
+__global__ void __launch_bounds__(kFewThreads, 1)
+    half_gate_kernel(const __grid_constant__ ProduceTask t, const __grid_constant__ RowCut cut,
+                     int blocks, int block_tiles) {
+  constexpr int kRun = RowOf<T>::kRun, kQuads = RowOf<T>::kQuads;
+  __shared__ FewShared shared;
+  launch_dependents();
+  const int warps = static_cast<int>(blockDim.x) / kWarp * blocks;
+  prepare_cluster(shared, warps);
+  const int k = t.y.at[0].size, row = static_cast<int>(blockIdx.x) / blocks,
+            rank = static_cast<int>(blockIdx.x) % blocks,
+            team = static_cast<int>(threadIdx.x) / kTeam,
+            place = rank * (warps / blocks) + warp_of_block();
+  Part p = part_at<kRun>(t, cut, 0.0f, rank * block_tiles + team);
+  if (team >= block_tiles) p.exists = false;
+  const T* from = RowOf<T>::of(t) + (int64_t{row} * 2 * k + first_in_row<kRun>(p));
+  wait_for_previous_grid();
+  Values v;
+  uint4 gate[kQuads], up[kQuads];
+#pragma unroll
+  for (int quad = 0; quad < kQuads; ++quad) {
+    const T* at = from + quad * kTeam * kRun;
+    gate[quad] = __ldcg(reinterpret_cast<const uint4*>(at));
+    up[quad] = __ldcg(reinterpret_cast<const uint4*>(at + k));
+  }
+  gate_values<T, false>(v, gate, up, nullptr, p.exists,
+                        [&](int i) { return defined_gate(from, k, i); });
+  quick_transform<kRun>(v, p, t.hadamard, t.y, nullptr);
+  uint32_t most = 0;
+  if (p.exists)
+#pragma unroll
+    for (int i = 0; i < 4 * kChunks; ++i) most = larger_finite(most, v.at[i / 4][i % 4]);
+  const HalfFactor factor(cluster_keys(shared, {most, 0u}, place, blocks, warps).x);
+  if (p.exists) {
+    auto* values = reinterpret_cast<float*>(t.y.data + row * t.y.row_bytes + t.y.at[0].values_at);
+    uint16_t* halves = t.half.values + int64_t{row} * half_pitch(k);
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c) {
+      const int at = first_in_row<kRun>(p) + chunk_at<kRun>(c);
+      store_four(values + at, v.at[c]);
+      *reinterpret_cast<uint2*>(halves + at) = scaled_halves(v.at[c], factor.inverse());
+    }
+  }
+  if (rank == 0 && threadIdx.x == 0) t.half.factors[row] = factor.value();
+}
+template <typename T>
+Status launch_half(const ProduceTask& t, int blocks, Stream stream) {
+  const RowCut cut = row_cut(t.y);
+  const int tiles = (cut.count() + blocks - 1) / blocks;
+  const int threads = (tiles * kTeam + kWarp - 1) / kWarp * kWarp;
+  return launch_kernel(half_gate_kernel<T>,
+                       {dim3(t.y.rows * blocks), threads, 0, blocks, t.dependent != 0}, stream, t,
+                       cut, blocks, tiles);
+}
+
 template <typename T, bool kWide>
 Status launch_few(const ProduceTask& t, const RowCut& cut, int blocks, Stream stream) {
   const int tiles = (cut.count() + blocks - 1) / blocks;
@@ -147,6 +204,13 @@ Status launch_rows(const ProduceTask& t, int blocks, Stream stream) {
 Status launch_few_gate(const ProduceTask& t, int blocks, Stream stream) {
   return t.x_f16 != nullptr ? launch_rows<uint16_t>(t, blocks, stream)
                             : launch_rows<float>(t, blocks, stream);
+}
+
+// With `half`: can_produce_half().
+Status launch_half_gate(const ProduceTask& t, int multiprocessors, Stream stream) {
+  const int blocks = few_gate_blocks(t.y, true, multiprocessors);
+  return t.x_f16 != nullptr ? launch_half<uint16_t>(t, blocks, stream)
+                            : launch_half<float>(t, blocks, stream);
 }
 
 }  // namespace atom::backend::cuda::hopper

@@ -1,8 +1,7 @@
 // Inputs of hopper_half_linear.h: rows of f32 to f16 with a power of two each. A block takes a row: its largest finite
 // magnitude, then its values, the first of which have stayed in registers.
-#include <cuda_fp16.h>
-
 #include "backend/cuda/hopper_half_linear.cuh"
+#include "backend/cuda/hopper_half_values.cuh"
 #include "backend/cuda/hopper_launch.h"
 
 namespace atom::backend::cuda::hopper {
@@ -10,7 +9,6 @@ namespace {
 
 constexpr int kThreads = 512, kWarps = kThreads / 32;
 constexpr int kHeld = 4;  // quads of a thread in registers
-constexpr uint32_t kInfinity = 0x7f800000u;
 
 // Values 4 quad .. of a row; zeros behind its end.
 __device__ __forceinline__ float4 quad_of(const float* x, int k, int quad) {
@@ -23,13 +21,8 @@ __device__ __forceinline__ float4 quad_of(const float* x, int k, int quad) {
   return v;
 }
 
-// Bits of the largest finite magnitude.
-__device__ __forceinline__ uint32_t larger(uint32_t most, float x) {
-  const uint32_t bits = __float_as_uint(x) & 0x7fffffffu;
-  return bits < kInfinity ? max(most, bits) : most;
-}
 __device__ __forceinline__ uint32_t largest(uint32_t most, const float4& v) {
-  return larger(larger(larger(larger(most, v.x), v.y), v.z), v.w);
+  return larger_finite(larger_finite(larger_finite(larger_finite(most, v.x), v.y), v.z), v.w);
 }
 __device__ __forceinline__ uint32_t largest_of_block(uint32_t most, uint32_t* of_warps) {
   most = __reduce_max_sync(0xffffffffu, most);
@@ -39,12 +32,7 @@ __device__ __forceinline__ uint32_t largest_of_block(uint32_t most, uint32_t* of
 }
 
 __device__ __forceinline__ void store_quad(uint16_t* to, int quad, const float4& v, float scale) {
-  const __half2 a = __floats2half2_rn(v.x * scale, v.y * scale);
-  const __half2 b = __floats2half2_rn(v.z * scale, v.w * scale);
-  uint2 bits;
-  bits.x = *reinterpret_cast<const uint32_t*>(&a);
-  bits.y = *reinterpret_cast<const uint32_t*>(&b);
-  reinterpret_cast<uint2*>(to)[quad] = bits;
+  reinterpret_cast<uint2*>(to)[quad] = scaled_halves({v.x, v.y, v.z, v.w}, scale);
 }
 
 __global__ void __launch_bounds__(kThreads) half_rows_kernel(HalfRowsTask t) {
@@ -68,9 +56,8 @@ __global__ void __launch_bounds__(kThreads) half_rows_kernel(HalfRowsTask t) {
   for (int quad = thread + kHeld * kThreads; quad < quads; quad += kThreads)
     most = largest(most, quad_of(x, k, quad));
   most = largest_of_block(most, of_warps);
-  // The largest comes to [2^14, 2^15); both powers of two are normal.
-  const uint32_t exponent = most == 0 ? 127 + 14 : max(most >> 23, 15u);
-  const float scale = __uint_as_float((127 + 127 + 14 - exponent) << 23);
+  const HalfFactor factor(most);
+  const float scale = factor.inverse();
   uint16_t* to = t.to.values + int64_t{row} * pitch;
 #pragma unroll
   for (int i = 0; i < kHeld; ++i)
@@ -78,7 +65,7 @@ __global__ void __launch_bounds__(kThreads) half_rows_kernel(HalfRowsTask t) {
 #pragma unroll 4
   for (int quad = thread + kHeld * kThreads; quad < quads; quad += kThreads)
     store_quad(to, quad, quad_of(x, k, quad), scale);
-  if (thread == 0) t.to.factors[row] = __uint_as_float((exponent - 14) << 23);
+  if (thread == 0) t.to.factors[row] = factor.value();
 }
 
 }  // namespace

@@ -48,6 +48,13 @@ bool can_produce(const ProduceTask& t) {
   return t.order == nullptr && (!cut.any_wide() || waiting_bytes(cut) <= kMostShared);
 }
 
+bool can_produce_half(const ProduceTask& t, int multiprocessors) {
+  const InputSegment& s = t.y.at[0];
+  if (s.size == 0 || s.group != 0 || t.y.at[1].size != 0 || t.y.rows > kFewRows) return false;
+  if (t.source != Source::kGate) return true;
+  return s.size % kTile == 0 && few_gate_blocks(t.y, true, multiprocessors) > 0;
+}
+
 bool can_be_quick(const ProduceTask& t) {
   if (t.plain != nullptr || !can_produce(t)) return false;
   if (t.x_f16 != nullptr && (t.silu_offsets == nullptr || !is_aligned(t.silu_offsets)))
@@ -84,7 +91,7 @@ GatePlan quick_gate_plan(const InputView& y, int value_bytes) {
 
 // As many as there are multiprocessors for; where a row has one scale and its blocks would have to wait for each other in
 // turns, none.
-int few_gate_blocks(const InputView& y, int multiprocessors) {
+int few_gate_blocks(const InputView& y, bool meets, int multiprocessors) {
   constexpr int kMostBlocks = 8, kMostThreads = 512, kMostWarps = 64;  // the last of a cluster
   const RowCut cut = row_cut(y);
   const auto threads = [&](int blocks) { return (cut.count() + blocks - 1) / blocks * 8; };
@@ -94,7 +101,7 @@ int few_gate_blocks(const InputView& y, int multiprocessors) {
   if (threads(blocks) > kMostThreads || y.rows > multiprocessors) return 0;
   if ((threads(blocks) + 31) / 32 * blocks > kMostWarps) return 0;
   // A lone block has nobody to send to, and st.async needs a cluster.
-  return cut.any_wide() && (blocks == 1 || y.rows * blocks > multiprocessors) ? 0 : blocks;
+  return meets && (blocks == 1 || y.rows * blocks > multiprocessors) ? 0 : blocks;
 }
 
 // As many blocks as shared memory and registers hold, up to four, and as many threads a multiprocessor as registers

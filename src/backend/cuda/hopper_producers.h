@@ -8,6 +8,7 @@
 
 #include <cstdint>
 
+#include "backend/cuda/hopper_half_linear.h"
 #include "backend/cuda/tasks.h"
 
 namespace atom::backend::cuda::hopper {
@@ -26,6 +27,8 @@ struct ProduceTask {
   int hadamard = 0;                      // of the first segment; 0: none
   float clip = 1;
   InputView y;
+  HalfRows
+      half;  // with values: the row as launch_half_rows() makes it, too; see can_produce_half()
   int dependent = 0;  // programmatic dependent launch: may begin while the kernel before it ends
 };
 
@@ -45,6 +48,10 @@ RowCut row_cut(const InputView& y);
 bool can_produce(const ProduceTask& task);
 Status launch_produce(const ProduceTask& task, Stream stream);
 
+// Whether the kernels also write `half`, of a task of can_produce(): the row is one segment in floating point, rows are few,
+// and a gate's are whole tiles.
+bool can_produce_half(const ProduceTask& task, int multiprocessors);
+
 // Whether the quick kernels take it: segments of whole tiles, the second of two at most, integer steps that follow from
 // 128 values or from the segment, no `plain`, a table of silu with rows in f16. The others serve every task of can_produce().
 bool can_be_quick(const ProduceTask& task);
@@ -61,8 +68,9 @@ struct GatePlan {
   int shared_bytes = 0;
 };
 GatePlan quick_gate_plan(const InputView& y, int value_bytes = 4);  // of x: 4 or 2
-// Blocks of a cluster that shares a row of the quick gate; 0: rows are many, or too wide.
-int few_gate_blocks(const InputView& y, int multiprocessors);
+// Blocks of a cluster that shares a row of the quick gate; 0: rows are many, or too wide. meets: they tell each other
+// something about the row.
+int few_gate_blocks(const InputView& y, bool meets, int multiprocessors);
 
 // Threads of a block of the gate. A multiprocessor has registers for the most.
 inline constexpr int kGateThreads = 896;

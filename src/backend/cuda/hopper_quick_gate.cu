@@ -212,7 +212,7 @@ Status launch_silu_offsets(int8_t* offsets, Stream stream) {
 }
 
 Status launch_quick_gate(const ProduceTask& t, int multiprocessors, Stream stream) {
-  if (const int blocks = few_gate_blocks(t.y, multiprocessors); blocks > 0)
+  if (const int blocks = few_gate_blocks(t.y, row_cut(t.y).any_wide(), multiprocessors); blocks > 0)
     return launch_few_gate(t, blocks, stream);
   return t.x_f16 != nullptr ? launch_rows<uint16_t>(t, multiprocessors, stream)
                             : launch_rows<float>(t, multiprocessors, stream);

@@ -1,6 +1,7 @@
 // Norm, and rows that exist in f32, to a linear's input (hopper_producers.h). A team of 8 threads has a tile of the
 // row, which stays in its registers; only an order sends the row through shared memory.
 #include "backend/cuda/hopper.cuh"
+#include "backend/cuda/hopper_half_values.cuh"
 #include "backend/cuda/hopper_launch.h"
 #include "backend/cuda/hopper_tile.cuh"
 #include "backend/cuda/shared_limit.cuh"
@@ -87,6 +88,28 @@ __device__ __forceinline__ void scale_tile(Values& v, const Values& gain, float 
   }
 }
 
+// The row in f16, zeros behind its end. of_warps: of RowShared.
+__device__ __forceinline__ void write_halves(const HalfRows& to, const Tile& tile, const Values& v,
+                                             uint32_t (&of_warps)[kWarp]) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarp;
+  uint32_t most = 0;
+#pragma unroll
+  for (int i = 0; i < 4 * kChunks; ++i) most = larger_finite(most, v.at[i / 4][i % 4]);
+  most = __reduce_max_sync(kAllLanes, most);
+  if (lane == 0) of_warps[threadIdx.x / kWarp] = most;
+  __syncthreads();
+  const bool exists = lane < static_cast<int>(blockDim.x) / kWarp;
+  const HalfFactor factor(__reduce_max_sync(kAllLanes, exists ? of_warps[lane] : 0u));
+  const int pitch = half_pitch(to.k);
+  if (tile.segment == 0) {
+    uint16_t* row = to.values + int64_t{blockIdx.x} * pitch + tile.first + 4 * tile.lane;
+#pragma unroll
+    for (int c = 0; c < kChunks; ++c)
+      *reinterpret_cast<uint2*>(row + c * kChunk) = scaled_halves(v.at[c], factor.inverse());
+  }
+  if (threadIdx.x == 0) to.factors[blockIdx.x] = factor.value();
+}
+
 template <bool kNorm>
 __global__ void __launch_bounds__(kMostThreads, 1)
     rows_kernel(const __grid_constant__ ProduceTask t, const __grid_constant__ RowCut cut,
@@ -111,6 +134,7 @@ __global__ void __launch_bounds__(kMostThreads, 1)
   if (t.order != nullptr) reorder(v, order, tile, begin, reinterpret_cast<float*>(memory));
   transform_tile(v, tile, t.hadamard);
   finish_row(t, cut, tile, v, shared);
+  if (t.half.values != nullptr) write_halves(t.half, tile, v, shared.most[0]);
 }
 
 template <bool kNorm>
@@ -130,16 +154,19 @@ Status launch(const ProduceTask& t, Stream stream) {
 Status launch_gate_rows(const ProduceTask& task, Stream stream);  // hopper_gate.cu
 Status launch_quick_rows(const ProduceTask& task, int multiprocessors, Stream stream);
 Status launch_quick_gate(const ProduceTask& task, int multiprocessors, Stream stream);
+Status launch_half_gate(const ProduceTask& task, int multiprocessors, Stream stream);
 
 Status launch_produce(const ProduceTask& task, Stream stream) {
   if (task.y.rows == 0) return cudaSuccess;
-  if (can_be_quick(task)) {
+  const bool halves_gate = task.half.values != nullptr && task.source == Source::kGate;
+  if (halves_gate || can_be_quick(task)) {
     int device = 0, multiprocessors = 0;
     if (const cudaError_t status = cudaGetDevice(&device); status != cudaSuccess) return status;
     if (const cudaError_t status =
             cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
         status != cudaSuccess)
       return status;
+    if (halves_gate) return launch_half_gate(task, multiprocessors, stream);
     return task.source == Source::kGate ? launch_quick_gate(task, multiprocessors, stream)
                                         : launch_quick_rows(task, multiprocessors, stream);
   }

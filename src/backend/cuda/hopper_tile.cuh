@@ -373,6 +373,10 @@ __device__ __forceinline__ void write_sums(const InputView& y, const RowCut& cut
 __device__ __forceinline__ void finish_row(const ProduceTask& t, const RowCut& cut,
                                            const Tile& tile, const Values& v, RowShared& shared) {
   uint8_t* row = t.y.data + int64_t{blockIdx.x} * t.y.row_bytes;
+  if (t.y.at[0].group == 0 && t.y.at[1].group == 0) {
+    if (tile.valid > 0) write_values(t.y.at[tile.segment], tile, v, row);
+    return;
+  }
   const bool wide = cut.wide[0] != 0 || cut.wide[1] != 0;
   uint2 keys = {0, 0};
   if (wide) {

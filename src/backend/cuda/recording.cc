@@ -19,6 +19,12 @@ void CudaRecording::forget() {
 }
 
 void CudaRecording::run(std::span<const SequenceStep> sequences) {
+  // A graph converts what it reads, and leaves other rows in the scratch.
+  struct Forget {
+    CudaBackend& backend;
+    ~Forget() { backend.forget_halves(); }
+  } forget_at_end{backend_};
+  backend_.forget_halves();
   if (by_calls_ || !CudaBackend::is_decoding(sequences)) return step_(sequences);
   int rows = 0;
   for (const SequenceStep& s : sequences) rows = std::max(rows, s.row_end);

@@ -92,6 +92,7 @@ void CudaBackend::gate(const GateArgs& args) {
 void CudaBackend::quantize(const QuantizeArgs& args) { quantize_rows(args.x, args.y); }
 
 bool CudaBackend::produce(hopper::ProduceTask task, const Activation& y, std::string_view name) {
+  if (y.data == halved_.data) forget_halves();
   if (!is_hopper()) return false;
   const InputSpec& spec = *y.spec;
   task.order = spec.order;
@@ -104,7 +105,10 @@ bool CudaBackend::produce(hopper::ProduceTask task, const Activation& y, std::st
     note(plain_notice(spec, name));
     return false;
   }
+  if (hopper::can_produce_half(task, device_.multiprocessors))
+    task.half = reserve_halves(y.rows, spec.k());
   require(hopper::launch_produce(task, stream_), name);
+  if (task.half.values != nullptr) halved_ = {y.data, y.rows, spec.k()};
   return true;
 }
 

@@ -57,10 +57,12 @@ void CudaTuner::linear(const LinearArgs& args, int choice) {
   check(args.weights.size() == 1 && args.row_ends == nullptr, "a dense linear has one weight");
   const CudaLinear& weight = cuda_linear(*args.weights[0]);
   const hopper::Plan plan = plans(weight, args.x.rows).at(static_cast<size_t>(choice));
-  if (weight.is_fast())
+  if (weight.is_fast()) {
     backend_.fast_linear(args, &plan);
-  else
+  } else {
+    backend_.forget_halves();  // a kernel for the rows before each, where a model has a producer
     backend_.half_linear(args, &plan);
+  }
 }
 
 void CudaTuner::keep(const PackedLinear& weight, int rows, int choice, double seconds) {

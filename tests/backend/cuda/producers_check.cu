@@ -7,6 +7,7 @@
 #include <cstring>
 #include <limits>
 
+#include "backend/cuda/hopper_half_linear.h"
 #include "backend/cuda/hopper_silu.cuh"
 #include "bench/cuda/producer_data.cuh"
 
@@ -17,7 +18,7 @@ using hopper::ProduceTask;
 using hopper::Source;
 
 constexpr uint8_t kSentinel = 0xee;
-int failures = 0, compared = 0, left_out = 0, asked = 0;
+int failures = 0, compared = 0, left_out = 0, asked = 0, with_halves = 0;
 int thinning = 1;  // one case of so many
 
 // Value i of row `row`, of `width`.
@@ -149,6 +150,47 @@ void compare_bytes(const Case& c, const char* what, const void* expected, const 
     if (a[i] != b[i]) return report(c, what, i, row_bytes);
 }
 
+int multiprocessors() {
+  int count = 0;
+  ATOM_REQUIRE(cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, 0));
+  return count;
+}
+
+// The row in f16 beside its record, as launch_half_rows() makes it from the record. t: as it made the record.
+void run_halves(const Case& c, const Buffers& b, ProduceTask t) {
+  if (!hopper::can_produce_half(t, multiprocessors())) return;
+  const size_t count = size_t{1} * c.rows * hopper::HalfRows::pitch(c.shape.k);
+  hopper::HalfRows rows[2];
+  for (hopper::HalfRows& r : rows) {
+    r.values = device_array<uint16_t>(count);
+    r.factors = device_array<float>(c.rows);
+    r.rows = c.rows, r.k = c.shape.k;
+    ATOM_REQUIRE(cudaMemset(r.values, kSentinel, count * sizeof(uint16_t)));
+    ATOM_REQUIRE(cudaMemset(r.factors, kSentinel, c.rows * sizeof(float)));
+  }
+  hopper::HalfRowsTask from;
+  from.x = t.y;
+  from.x.data = b.expected;
+  from.to = rows[0];
+  ATOM_REQUIRE(hopper::launch_half_rows(from, nullptr));
+  const size_t bytes = static_cast<size_t>(t.y.row_bytes) * c.rows;
+  ATOM_REQUIRE(cudaMemset(b.actual, kSentinel, bytes));
+  t.half = rows[1];
+  ATOM_REQUIRE(hopper::launch_produce(t, nullptr));
+  ATOM_REQUIRE(cudaDeviceSynchronize());
+  compare_bytes(c, "record beside halves", b.expected, b.actual, bytes,
+                static_cast<size_t>(t.y.row_bytes));
+  compare_bytes(c, "halves", rows[0].values, rows[1].values, count * sizeof(uint16_t),
+                2 * hopper::HalfRows::pitch(c.shape.k));
+  compare_bytes(c, "factors of halves", rows[0].factors, rows[1].factors, c.rows * sizeof(float),
+                sizeof(float));
+  for (const hopper::HalfRows& r : rows) {
+    ATOM_REQUIRE(cudaFree(r.values));
+    ATOM_REQUIRE(cudaFree(r.factors));
+  }
+  ++with_halves;
+}
+
 void run(const Case& c, const Buffers& b) {
   InputView view = row_layout(c.shape, c.rows);
   const size_t bytes = static_cast<size_t>(view.row_bytes) * c.rows, guarded = bytes + 256;
@@ -183,6 +225,8 @@ void run(const Case& c, const Buffers& b) {
     if (t.plain != nullptr)
       compare_bytes(c, "plain", b.scratch, b.plain, values * sizeof(float), 4 * c.shape.k);
   }
+  t.plain = nullptr;
+  run_halves(c, b, t);
   ++compared;
 }
 
@@ -332,7 +376,9 @@ int main(int count, char** words) {
             run_size(Source::kGate, k, k > 4096 ? rows / 3 + 100 * (rows > 100) : rows, in_f16);
   if (has("silu") || has("gate")) run_half_silu();
   if (has("silu")) run_silu(tiny ? 65537 : 1);
-  std::printf("producers_check: %d cases, %d left to the plain kernels, %d failures\n", compared,
-              left_out, failures);
+  std::printf(
+      "producers_check: %d cases, %d of them in f16 too, %d left to the plain kernels, %d "
+      "failures\n",
+      compared, with_halves, left_out, failures);
   return failures == 0 ? 0 : 1;
 }

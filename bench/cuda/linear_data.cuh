@@ -145,14 +145,17 @@ inline hopper::Task task_of(const cuda::InputView& x, const hopper::Weight& w, f
   return t;
 }
 
-// Every kernel for few rows that exists, without a cluster and with it.
-inline std::vector<hopper::Plan> few_rows_plans(bool grouped) {
+// Every kernel for few rows that exists, without a cluster and with it. only_int8: of weights without an int4 segment.
+inline std::vector<hopper::Plan> few_rows_plans(bool grouped, bool only_int8) {
+  hopper::Weight weight;
+  weight.grouped = grouped ? 1 : 0;
+  weight.slots4 = only_int8 ? 0 : 1;
   std::vector<hopper::Plan> plans;
   for (const int tile : {8, 16, 32, 64, 128})
     for (const int blocks : {1, 2})
       for (int groups = 1; groups <= 8; ++groups)
         for (const int cluster : {1, 2})
-          if (hopper::has_few_rows_kernel(grouped, tile, blocks, groups))
+          if (hopper::has_few_rows_kernel(weight, tile, blocks, groups))
             plans.push_back({tile, blocks, groups, cluster, false});
   return plans;
 }

@@ -22,7 +22,7 @@ Weight weight_of(int n, int slots4, int slots8, bool grouped = false) {
 void expect_launchable(const Plan& p, const Weight& w, bool by_expert) {
   if (!p.many) {
     EXPECT_FALSE(by_expert);
-    EXPECT_TRUE(has_few_rows_kernel(w.grouped != 0, p.rows, p.blocks, p.groups));
+    EXPECT_TRUE(has_few_rows_kernel(w, p.rows, p.blocks, p.groups));
     EXPECT_TRUE(p.cluster == 1 || p.cluster == 2);
     EXPECT_LE(p.cluster, w.slots4 + w.slots8);
     return;
@@ -56,22 +56,35 @@ TEST(HopperPlan, IsAKernelThatExists) {
             }
 }
 
+void expect_same(const Plan& p, const Plan& measured) {
+  EXPECT_EQ(p.rows, measured.rows);
+  EXPECT_EQ(p.blocks, measured.blocks);
+  EXPECT_EQ(p.groups, measured.groups);
+  EXPECT_EQ(p.cluster, measured.cluster);
+  EXPECT_EQ(p.many, measured.many);
+}
 void expect_measured(std::span<const Tuned> table, bool grouped) {
   for (const Tuned& t : table)
     for (int i = 0; i < kTunedClasses; ++i) {
       const Weight w = weight_of(t.blocks * kBlockOutputs, t.slots - 2, 2, grouped);
-      const Plan p = plan(kTunedRows[i], w, false, kTunedMultiprocessors);
-      EXPECT_EQ(p.rows, t.plan[i].rows);
-      EXPECT_EQ(p.blocks, t.plan[i].blocks);
-      EXPECT_EQ(p.groups, t.plan[i].groups);
-      EXPECT_EQ(p.cluster, t.plan[i].cluster);
-      EXPECT_EQ(p.many, t.plan[i].many);
+      expect_same(plan(kTunedRows[i], w, false, kTunedMultiprocessors), t.plan[i]);
     }
 }
 
 TEST(HopperPlan, OfAMeasuredShapeIsTheMeasuredOne) {
   expect_measured(kTuned, false);
   expect_measured(kTunedGrouped, true);
+}
+
+// w8a8 has plans of its own for some classes of rows, those of w4a8 for the others.
+TEST(HopperPlan, OfInt8IsItsOwnWhereItWasMeasured) {
+  for (const TunedInt8& t : kTunedInt8) {
+    const Weight w = weight_of(t.blocks * kBlockOutputs, 0, 2 * t.slots);
+    expect_same(plan(t.rows, w, false, kTunedMultiprocessors), t.plan);
+    for (const Tuned& of_int4 : kTuned)
+      if (of_int4.blocks == t.blocks && of_int4.slots == t.slots + 1)
+        expect_same(plan(8, w, false, kTunedMultiprocessors), of_int4.plan[0]);
+  }
 }
 
 TEST(HopperPlan, SaysWhereItComesFrom) {

@@ -5,9 +5,11 @@
 
 namespace atom::backend::cuda::hopper::few {
 
-// A kernel's shape. A stage is two slots of each block, and the inputs that they meet.
-template <int kRows_, int kBlocks_, int kGroups_, int kStages_, int kCtas_>
+// A kernel's shape. A stage is two slots of each block, and the inputs that they meet. kInt8: of weights without an int4
+// segment, where both slots meet one tile.
+template <int kRows_, int kBlocks_, int kGroups_, int kStages_, int kCtas_, bool kInt8_ = false>
 struct Shape {
+  static constexpr bool kInt8 = kInt8_;
   static constexpr int kRows = kRows_, kBlocks = kBlocks_, kGroups = kGroups_, kStages = kStages_;
   static constexpr int kCtas = kCtas_;  // of a multiprocessor
   static_assert(kStages % kGroups == 0, "a group meets the same stages in every turn");
@@ -17,11 +19,11 @@ struct Shape {
   static_assert(kStages >= 2 * kGroups, "a group waits for a stage while it holds another");
   // Planes of sums, one a segment, have a place of their own, or lie where the stages were and are cleared after the
   // walk. With their own place the int4 segment's sums leave the registers before the int8 segment's come.
-  static constexpr bool kApart4 = kRows != 32, kApart8 = kRows <= 16;
+  static constexpr bool kApart4 = !kInt8 && kRows != 32, kApart8 = kRows <= 16;
 
   // Shared memory: inputs of the stages, slots of the stages, sums of both segments, scales of the outputs,
   // tokens, barriers.
-  static constexpr int kTileBytes = kRows * 128, kInputBytes = 2 * kTileBytes;
+  static constexpr int kTileBytes = kRows * 128, kInputBytes = (kInt8 ? 1 : 2) * kTileBytes;
   static constexpr int kBlockBytes = 2 * kSlotBytes, kStageSlots = kBlocks * kBlockBytes;
   static constexpr int kSlotsAt = kStages * kInputBytes;
   static constexpr int kPitch = kOutputs + 4;    // ints from a row's sums to the next
@@ -30,7 +32,9 @@ struct Shape {
   static constexpr int kPlane4At = kApart4 ? kStagesEnd : 0;
   static constexpr int kApartEnd =
       kStagesEnd + ((kApart4 ? 1 : 0) + (kApart8 ? 1 : 0)) * kPlane * 4;
-  static constexpr int kPlane8At = kApart8 ? kPlane4At + kPlane * 4 : (kApart4 ? 0 : kPlane * 4);
+  static constexpr int kBefore8 = kInt8 ? 0 : kPlane * 4;  // the other segment's
+  static constexpr int kPlane8At =
+      kApart8 ? (kInt8 ? kStagesEnd : kPlane4At + kBefore8) : (kApart4 ? 0 : kBefore8);
   static_assert(kApart8 || kPlane8At + kPlane * 4 <= kStagesEnd, "sums fit where the stages were");
   static constexpr int kStepsAt = kApartEnd;  // step4, step8, bias: [3, kOutputs]
   static constexpr int kTokensAt = kStepsAt + 3 * kOutputs * 4;
@@ -53,11 +57,18 @@ struct Ring {
   __device__ __forceinline__ bool has_second(int i) const {
     return 2 * (first + i) + 1 < all_slots;
   }
+  // Both slots are int8 and meet the two halves of one tile of inputs.
+  __device__ __forceinline__ bool has_one_tile(int i) const {
+    if constexpr (S::kInt8) return has_second(i);
+    return slots4 % 2 == 0 && 2 * (first + i) >= slots4 && has_second(i);
+  }
 
   __device__ __forceinline__ void ask_slots(int i, int stage) const {
     const bool both = has_second(i);
     const uint32_t bytes = both ? kSlotBytes * 2 : kSlotBytes;
-    barrier_expect(full + 8 * stage, S::kBlocks * bytes + (both ? S::kInputBytes : S::kTileBytes));
+    const bool two_tiles = both && !has_one_tile(i);
+    barrier_expect(full + 8 * stage,
+                   S::kBlocks * bytes + (two_tiles ? S::kInputBytes : S::kTileBytes));
 #pragma unroll
     for (int b = 0; b < S::kBlocks; ++b)
       copy_bulk(shared_address(shared) + S::kSlotsAt + stage * S::kStageSlots + b * S::kBlockBytes,
@@ -69,7 +80,7 @@ struct Ring {
     const int slot = 2 * (first + i);
     const SlotInputs a = inputs_of(slot, slots4, map4, map8);
     copy_box(to, a.map, a.column, row, full + 8 * stage);
-    if (!has_second(i)) return;
+    if (!has_second(i) || has_one_tile(i)) return;
     const SlotInputs b = inputs_of(slot + 1, slots4, map4, map8);
     copy_box(to + S::kTileBytes, b.map, b.column, row, full + 8 * stage);
   }
@@ -136,6 +147,7 @@ class Walk {
   __device__ __forceinline__ bool run8(int (&sums)[S::kRows / 2]) {
     if (i_ >= ring_.count) return false;
     pin(sums);
+    run_pairs8(sums);
     while (i_ < ring_.count) {
       barrier_wait(ring_.full + 8 * stage_, phase_);
       Operand8 a;
@@ -178,6 +190,62 @@ class Walk {
       release(pending);
       refill();
     }
+  }
+  // Stages of two int8 slots that share a tile. A stage's products run while the next one's operand is loaded.
+  __device__ __forceinline__ bool is_pair8() const {
+    return i_ < ring_.count && ring_.has_one_tile(i_) && !half_done_;
+  }
+  __device__ __forceinline__ void run_pairs8(int (&sums)[S::kRows / 2]) {
+    int pending = -1;
+    if constexpr (S::kThreads <= 512) {
+      OperandPair8 a, b;
+      while (is_pair8()) {
+        start_pair(a, pending, sums);
+        if (!is_pair8()) break;
+        start_pair(b, pending, sums);
+      }
+    } else {  // registers are few: a slot's products run while the next one's operand is loaded
+      Operand8 a, b;
+      while (is_pair8()) {
+        barrier_wait(ring_.full + 8 * stage_, phase_);
+        start(a, 0, 0, sums);
+        if (pending >= 0) {
+          products_wait<1>();
+          release(pending);
+          refill();
+        }
+        start_second(b, sums);
+        products_wait<1>();
+        pending = stage_;
+        next();
+      }
+    }
+    products_wait<0>();
+    pin(sums);
+    if (pending >= 0) {
+      release(pending);
+      refill();
+    }
+  }
+  // The second slot of the stage, at the other half of its one tile.
+  __device__ __forceinline__ void start_second(Operand8& operand, int (&sums)[S::kRows / 2]) {
+    operand.load(block_ + stage_ * S::kStageSlots + kSlotBytes, lane_);
+    products_begin();
+    operand.template multiply<S::kRows>(
+        sums, tile_ + static_cast<uint32_t>(stage_ * (S::kInputBytes / 16) + 4));
+    products_commit();
+  }
+  __device__ __forceinline__ void start_pair(OperandPair8& operand, int& pending,
+                                             int (&sums)[S::kRows / 2]) {
+    barrier_wait(ring_.full + 8 * stage_, phase_);
+    start(operand, 0, 0, sums);
+    if (pending >= 0) {
+      products_wait<1>();
+      release(pending);
+      refill();
+    }
+    pending = stage_;
+    next();
   }
   __device__ __forceinline__ int slot() const { return 2 * (ring_.first + i_); }
 

@@ -95,6 +95,21 @@ struct Operand8 {
   }
 };
 
+// Two int8 slots, one behind the other, that meet one tile.
+struct OperandPair8 {
+  Operand8 of[2];
+
+  __device__ __forceinline__ void load(const uint8_t* slots, const Lane& lane) {
+    of[0].load(slots, lane);
+    of[1].load(slots + kSlotBytes, lane);
+  }
+  template <int kN>
+  __device__ __forceinline__ void multiply(int (&sums)[kN / 2], uint64_t tile) const {
+    of[0].multiply<kN>(sums, tile);
+    of[1].multiply<kN>(sums, tile + 4);
+  }
+};
+
 // The codes of an int4 slot of a grouped weight, as they lie there.
 struct GroupNibbles {
   uint32_t words[8];

@@ -88,7 +88,7 @@ struct Plan {
 };
 // Where plans come from, for people: "plans measured on an H200 and an H100" or "estimated plans".
 const char* origin_of_plans(int multiprocessors);
-bool has_few_rows_kernel(bool grouped, int rows, int blocks, int groups);
+bool has_few_rows_kernel(const Weight& weight, int rows, int blocks, int groups);
 bool has_many_rows_kernel(bool grouped, int rows, int cluster, int groups);
 // A pure function of the problem and the device: that of the nearest measured shape (hopper_tuned.h), or, on a device
 // with another number of multiprocessors, of the least estimated time. by_expert: the task has row_ends.

@@ -25,13 +25,16 @@ __device__ void finish(const Task& t, const uint8_t* shared, int rank, int clust
     const int row = i / kQuads, quad = i % kQuads;
     if (row % cluster != rank) continue;
     const int at = (row * S::kPitch + quad * 4) * 4;
-    int4 a = *reinterpret_cast<const int4*>(plane4 + at);
+    int4 a = {0, 0, 0, 0};
+    if constexpr (!S::kInt8) a = *reinterpret_cast<const int4*>(plane4 + at);
     int4 b = *reinterpret_cast<const int4*>(plane8 + at);
     if (cluster == 2) {
       const auto peer = static_cast<uint32_t>(rank ^ 1);
-      const int4 c = load_of_cluster(of_rank(shared_address(plane4 + at), peer));
       const int4 d = load_of_cluster(of_rank(shared_address(plane8 + at), peer));
-      a = {a.x + c.x, a.y + c.y, a.z + c.z, a.w + c.w};
+      if constexpr (!S::kInt8) {
+        const int4 c = load_of_cluster(of_rank(shared_address(plane4 + at), peer));
+        a = {a.x + c.x, a.y + c.y, a.z + c.z, a.w + c.w};
+      }
       b = {b.x + d.x, b.y + d.y, b.z + d.z, b.w + d.w};
     }
     const float4 step4 = steps[quad], step8 = steps[kQuads + quad], bias = steps[2 * kQuads + quad];
@@ -71,13 +74,14 @@ __device__ void sum_up(Walk<S> walk, uint8_t* shared, int valid) {
   auto *plane4 = reinterpret_cast<int*>(shared + S::kPlane4At),
        *plane8 = reinterpret_cast<int*>(shared + S::kPlane8At);
   int sums4[S::kRows / 2] = {};
-  const bool any4 = walk.run4(sums4);
+  bool any4 = false;
+  if constexpr (!S::kInt8) any4 = walk.run4(sums4);
   if (S::kApart4 && any4) add_sums<S>(sums4, plane4, valid);
   int sums8[S::kRows / 2] = {};
   const bool any8 = walk.run8(sums8);
   if constexpr (!S::kApart8) {
     __syncthreads();  // the stages are empty
-    if (!S::kApart4) clear_plane<S>(plane4);
+    if (!S::kApart4 && !S::kInt8) clear_plane<S>(plane4);
     clear_plane<S>(plane8);
     __syncthreads();
   }
@@ -166,9 +170,57 @@ Status launch(const Task& t, int cluster, Stream stream) {
                        maps.of4, maps.of8, t, cluster);
 }
 
+// Without an int4 segment: as many stages as shared memory holds.
+Status launch_int8(const Task& t, const Plan& p, Stream stream) {
+  constexpr bool kInt8 = true;
+  switch (p.rows * 1000 + p.blocks * 100 + p.groups) {
+    case 8101:
+      return launch<Shape<8, 1, 1, 7, 3, kInt8>>(t, p.cluster, stream);
+    case 8102:
+      return launch<Shape<8, 1, 2, 4, 4, kInt8>>(t, p.cluster, stream);
+    case 8104:
+      return launch<Shape<8, 1, 4, 12, 2, kInt8>>(t, p.cluster, stream);
+    case 8108:
+      return launch<Shape<8, 1, 8, 24, 1, kInt8>>(t, p.cluster, stream);
+    case 8202:
+      return launch<Shape<8, 2, 2, 6, 2, kInt8>>(t, p.cluster, stream);
+    case 16101:
+      return launch<Shape<16, 1, 1, 6, 3, kInt8>>(t, p.cluster, stream);
+    case 16103:
+      return launch<Shape<16, 1, 3, 9, 2, kInt8>>(t, p.cluster, stream);
+    case 16106:
+      return launch<Shape<16, 1, 6, 18, 1, kInt8>>(t, p.cluster, stream);
+    case 16201:
+      return launch<Shape<16, 2, 1, 5, 2, kInt8>>(t, p.cluster, stream);
+    case 32101:
+      return launch<Shape<32, 1, 1, 6, 3, kInt8>>(t, p.cluster, stream);
+    case 32102:
+      return launch<Shape<32, 1, 2, 8, 2, kInt8>>(t, p.cluster, stream);
+    case 32104:
+      return launch<Shape<32, 1, 4, 16, 1, kInt8>>(t, p.cluster, stream);
+    case 32106:
+      return launch<Shape<32, 1, 6, 18, 1, kInt8>>(t, p.cluster, stream);
+    case 32201:
+      return launch<Shape<32, 2, 1, 5, 2, kInt8>>(t, p.cluster, stream);
+    case 32202:
+      return launch<Shape<32, 2, 2, 10, 1, kInt8>>(t, p.cluster, stream);
+    case 64101:
+      return launch<Shape<64, 1, 1, 6, 2, kInt8>>(t, p.cluster, stream);
+    case 64102:
+      return launch<Shape<64, 1, 2, 12, 1, kInt8>>(t, p.cluster, stream);
+    case 64104:
+      return launch<Shape<64, 1, 4, 12, 1, kInt8>>(t, p.cluster, stream);
+    case 64202:
+      return launch<Shape<64, 2, 2, 8, 1, kInt8>>(t, p.cluster, stream);
+    default:
+      return cudaErrorInvalidValue;
+  }
+}
+
 }  // namespace few
 
 Status launch_few_rows(const Task& t, const Plan& p, Stream stream) {
+  if (t.w.slots4 == 0) return few::launch_int8(t, p, stream);
   const int wide = p.blocks * 100 + p.groups;
   switch (p.rows) {
     case 8:

@@ -67,9 +67,13 @@ bool has_kernel(Kernels kernels, const Plan& p) {
     return has_half_kernel(kernels == Kernels::kF16 ? HalfKind::kF16 : HalfKind::kInt4, p);
   }
   const bool grouped = kernels == Kernels::kW4A4;
-  if (!p.many)
+  if (!p.many) {
+    Weight weight;
+    weight.grouped = grouped ? 1 : 0;
+    weight.slots4 = kernels == Kernels::kW8A8 ? 0 : 1;
     return (p.cluster == 1 || p.cluster == 2) &&
-           has_few_rows_kernel(grouped, p.rows, p.blocks, p.groups);
+           has_few_rows_kernel(weight, p.rows, p.blocks, p.groups);
+  }
   if (kernels == Kernels::kW8A8 && p.rows > 128) return false;
   return p.blocks == 2 && has_many_rows_kernel(grouped, p.rows, p.cluster, p.groups);
 }

@@ -19,6 +19,13 @@ constexpr Candidate kCandidates[] = {
     {16, 1, 6, 1}, {16, 2, 1, 2}, {32, 1, 4, 1}, {32, 1, 6, 1}, {32, 2, 1, 2},
     {32, 2, 2, 1}, {64, 1, 2, 1}, {64, 1, 4, 1}, {64, 2, 2, 1},
 };
+// Of weights without an int4 segment.
+constexpr Candidate kInt8Candidates[] = {
+    {8, 1, 1, 3},  {8, 1, 2, 4},  {8, 1, 4, 2},  {8, 1, 8, 1},  {8, 2, 2, 2},
+    {16, 1, 1, 3}, {16, 1, 3, 2}, {16, 1, 6, 1}, {16, 2, 1, 2}, {32, 1, 1, 3},
+    {32, 1, 2, 2}, {32, 1, 4, 1}, {32, 1, 6, 1}, {32, 2, 1, 2}, {32, 2, 2, 1},
+    {64, 1, 1, 2}, {64, 1, 2, 1}, {64, 1, 4, 1}, {64, 2, 2, 1},
+};
 constexpr Candidate kGroupedCandidates[] = {
     {8, 1, 1, 4},  {8, 1, 2, 4},  {8, 1, 4, 2},  {8, 1, 8, 1},  {8, 2, 2, 2},
     {8, 2, 4, 1},  {16, 1, 3, 2}, {16, 1, 6, 1}, {16, 2, 1, 2}, {16, 2, 3, 1},
@@ -64,15 +71,15 @@ Plan many_rows(int tile) {
   return {.rows = tile, .blocks = 2, .groups = 1, .cluster = 1, .many = true};
 }
 
-std::span<const Candidate> candidates(bool grouped) {
-  if (grouped) return kGroupedCandidates;
+std::span<const Candidate> candidates(const Weight& weight) {
+  if (weight.grouped != 0) return kGroupedCandidates;
+  if (weight.slots4 == 0) return kInt8Candidates;
   return kCandidates;
 }
 
 Plan estimated(int rows, const Weight& weight, int multiprocessors) {
   constexpr int kMostFewRows = 64;
   const int blocks = weight.blocks(), slots = weight.slots4 + weight.slots8;
-  const bool grouped = weight.grouped != 0;
   if (rows > kMostFewRows) {
     const int pairs = (blocks + 1) / 2;
     for (const int tile : {256, 128})
@@ -83,7 +90,7 @@ Plan estimated(int rows, const Weight& weight, int multiprocessors) {
   while (tile < rows) tile *= 2;
   Plan best;
   double least = 1e30;
-  for (const Candidate& c : candidates(grouped))
+  for (const Candidate& c : candidates(weight))
     for (const int cluster : {1, 2}) {
       if (c.rows != tile || slots < 2 * cluster) continue;
       const double time = cost(c, cluster, blocks, slots, multiprocessors);
@@ -98,17 +105,26 @@ Plan estimated(int rows, const Weight& weight, int multiprocessors) {
   return best;
 }
 
-std::span<const Tuned> table(bool grouped) {
-  if (grouped) return kTunedGrouped;
+std::span<const Tuned> table(const Weight& weight) {
+  if (weight.grouped != 0) return kTunedGrouped;
   return kTuned;
 }
 
 Nearest nearest_built_in(int rows, const Weight& weight) {
   Nearest nearest;
-  for (const Tuned& t : table(weight.grouped != 0)) {
-    const double away =
-        distance(t.blocks, weight.blocks()) + distance(t.slots, weight.slots4 + weight.slots8);
-    if (away < nearest.distance) nearest = {&t.plan[rows_class(rows)], away};
+  const bool only_int8 = weight.slots4 == 0;
+  const int slots = only_int8 ? (weight.slots8 + 1) / 2 : weight.slots4 + weight.slots8;
+  const auto away_of = [&](const auto& t) {
+    return distance(t.blocks, weight.blocks()) + distance(t.slots, slots);
+  };
+  if (only_int8)
+    for (const TunedInt8& t : kTunedInt8)
+      if (rows_class(t.rows) == rows_class(rows) && away_of(t) < nearest.distance)
+        nearest = {&t.plan, away_of(t)};
+  constexpr double kAsNear = 0.1;  // tables of int4 count kept channels twice
+  for (const Tuned& t : table(weight)) {
+    const double away = away_of(t), handicap = only_int8 ? kAsNear : 0.0;
+    if (away + handicap < nearest.distance) nearest = {&t.plan[rows_class(rows)], away};
   }
   return nearest;
 }
@@ -121,11 +137,11 @@ const char* origin_of_plans(int multiprocessors) {
   return is_tuned(multiprocessors) ? kTunedOrigin : "estimated plans";
 }
 
-bool has_few_rows_kernel(bool grouped, int rows, int blocks, int groups) {
+bool has_few_rows_kernel(const Weight& weight, int rows, int blocks, int groups) {
   const auto is_it = [&](const Candidate& c) {
     return c.rows == rows && c.blocks == blocks && c.groups == groups;
   };
-  const std::span<const Candidate> all = candidates(grouped);
+  const std::span<const Candidate> all = candidates(weight);
   return std::any_of(all.begin(), all.end(), is_it);
 }
 

@@ -1,6 +1,7 @@
 // The fastest plan of every shape and class of rows, as bench/cuda/linear_bench measured it with its word "sweep":
 // w4a8 up to 32 rows alone, and from 64 to 1024 rows in chains of a layer's linears, on an NVIDIA H200; 4096 rows and w4a4
-// on an H100 80GB HBM3; CUDA 13.0, groups of 128 and 128 kept channels.
+// on an H100 80GB HBM3; CUDA 13.0, groups of 128 and 128 kept channels. In a decoding step of LLaMA-7B on an H200:
+// w8a8 of 32 rows, down of w4a8 at 64.
 #pragma once
 
 #include "backend/cuda/hopper_linear.h"
@@ -16,6 +17,18 @@ inline constexpr int kTunedClasses = 8;
 struct Tuned {
   int blocks, slots;         // of the weight
   Plan plan[kTunedClasses];  // of up to kTunedRows rows
+};
+// w8a8 where a plan of its own was measured; else those of w4a8 serve it.
+struct TunedInt8 {
+  int blocks, slots;  // of the weight; slots of 128 inputs
+  int rows;           // one of kTunedRows
+  Plan plan;
+};
+inline constexpr TunedInt8 kTunedInt8[] = {
+    {192, 32, 32, {32, 1, 2, 1, false}},  // LLaMA-7B: qkv
+    {64, 32, 32, {32, 1, 6, 1, false}},   // o
+    {344, 32, 32, {32, 1, 1, 1, false}},  // gate and up
+    {64, 86, 32, {32, 1, 6, 1, false}},   // down
 };
 // w4a8
 inline constexpr Tuned kTuned[] = {
@@ -58,7 +71,7 @@ inline constexpr Tuned kTuned[] = {
      {{8, 1, 8, 2, false},
       {16, 1, 6, 2, false},
       {32, 1, 4, 2, false},
-      {64, 1, 4, 2, false},
+      {64, 1, 2, 2, false},
       {64, 1, 4, 1, false},
       {128, 2, 2, 1, true},
       {256, 2, 1, 2, true},

@@ -252,11 +252,12 @@ struct Wanted {
   bool few = true, many = true, quick = false, tiny = false;
 };
 
-std::vector<hopper::Plan> plans_for(const Wanted& wanted, bool grouped, int rows, bool can_256) {
+std::vector<hopper::Plan> plans_for(const Wanted& wanted, const LinearShape& shape, int rows,
+                                    bool can_256) {
   std::vector<hopper::Plan> plans;
-  for (const hopper::Plan& plan : few_rows_plans(grouped))
+  for (const hopper::Plan& plan : few_rows_plans(shape.grouped, shape.normal() == 0))
     if (wanted.few && rows <= 4 * plan.rows) plans.push_back(plan);
-  for (const hopper::Plan& plan : many_rows_plans(grouped))
+  for (const hopper::Plan& plan : many_rows_plans(shape.grouped))
     if (wanted.many && (plan.rows < 256 || can_256)) plans.push_back(plan);
   return plans;
 }
@@ -266,9 +267,7 @@ void check_shape(const LinearShape& shape, const Wanted& wanted) {
   if (wanted.quick) all = {1, 7, 16, 33, 64, 129, 300};
   if (wanted.tiny) all = {7, 33, 130};
   for (const int rows : all) {
-    const auto plans = [&](bool can_256) {
-      return plans_for(wanted, shape.grouped, rows, can_256);
-    };
+    const auto plans = [&](bool can_256) { return plans_for(wanted, shape, rows, can_256); };
     const bool can_256 =
         shape.normal() > 0 && shape.slots8() <= (shape.grouped ? 4 : 2) && shape.n % 4 == 0;
     run({shape, rows, rows % 2 == 0}, plans(can_256));
@@ -294,10 +293,10 @@ int main(int count, char** words) {
   };
   const bool any_format = !has("w4a8") && !has("w4a4"), any_rows = !has("few") && !has("many");
   const Wanted wanted{any_rows || has("few"), any_rows || has("many"), has("quick"), has("tiny")};
-  const LinearShape shapes[] = {{512, 1024, 128}, {320, 1536, 128},  {192, 416, 32},
-                                {100, 272, 16},   {256, 1000, 0},    {128, 384, 384},
-                                {64, 4096, 128},  {640, 11008, 128}, {1024, 4096, 128},
-                                {8, 128, 64},     {70, 512, 128},    {136, 2048, 256}};
+  const LinearShape shapes[] = {
+      {512, 1024, 128}, {320, 1536, 128}, {192, 416, 32},    {100, 272, 16},    {256, 1000, 0},
+      {128, 384, 384},  {64, 4096, 128},  {640, 11008, 128}, {1024, 4096, 128}, {8, 128, 64},
+      {70, 512, 128},   {136, 2048, 256}, {192, 4096, 4096}, {70, 512, 512},    {130, 928, 928}};
   for (const bool grouped : {false, true})
     for (size_t i = 0; i < std::size(shapes); i += wanted.tiny ? 5 : wanted.quick ? 2 : 1) {
       LinearShape shape = shapes[i];

@@ -84,11 +84,26 @@ __device__ __forceinline__ void cluster_sums(const InputView& y, const RowCut& c
   }
 }
 
+// silu(gate) * up of the lane's values; from: the first of its gate.
+template <typename T>
+__device__ __forceinline__ void read_gate(Values& v, const T* from, int k, bool exists) {
+  constexpr int kRun = RowOf<T>::kRun, kQuads = RowOf<T>::kQuads;
+  uint4 gate[kQuads], up[kQuads];
+#pragma unroll
+  for (int quad = 0; quad < kQuads; ++quad) {
+    const T* at = from + quad * kTeam * kRun;
+    gate[quad] = __ldcg(reinterpret_cast<const uint4*>(at));
+    up[quad] = __ldcg(reinterpret_cast<const uint4*>(at + k));
+  }
+  gate_values<T, false>(v, gate, up, nullptr, exists,
+                        [&](int i) { return defined_gate(from, k, i); });
+}
+
 template <typename T, bool kWide>
 __global__ void __launch_bounds__(kFewThreads, 1)
     few_gate_kernel(const __grid_constant__ ProduceTask t, const __grid_constant__ RowCut cut,
                     float seventh, int blocks, int block_tiles) {
-  constexpr int kRun = RowOf<T>::kRun, kQuads = RowOf<T>::kQuads;
+  constexpr int kRun = RowOf<T>::kRun;
   extern __shared__ float kept[];  // [size of the second segment]
   __shared__ FewShared shared;
   launch_dependents();
@@ -104,15 +119,7 @@ __global__ void __launch_bounds__(kFewThreads, 1)
   uint8_t* record = t.y.data + row * t.y.row_bytes;
   wait_for_previous_grid();
   Values v;
-  uint4 gate[kQuads], up[kQuads];
-#pragma unroll
-  for (int quad = 0; quad < kQuads; ++quad) {
-    const T* at = from + quad * kTeam * kRun;
-    gate[quad] = __ldcg(reinterpret_cast<const uint4*>(at));
-    up[quad] = __ldcg(reinterpret_cast<const uint4*>(at + k));
-  }
-  gate_values<T, false>(v, gate, up, nullptr, p.exists,
-                        [&](int i) { return defined_gate(from, k, i); });
+  read_gate(v, from, k, p.exists);
   quick_transform<kRun>(v, p, t.hadamard, t.y, kept);
   uint32_t key = quick_key(v, p);
   uint2 keys = {p.segment == 0 ? key : 0u, p.segment == 0 ? 0u : key};
@@ -130,7 +137,7 @@ template <typename T>
 __global__ void __launch_bounds__(kFewThreads, 1)
     half_gate_kernel(const __grid_constant__ ProduceTask t, const __grid_constant__ RowCut cut,
                      int blocks, int block_tiles) {
-  constexpr int kRun = RowOf<T>::kRun, kQuads = RowOf<T>::kQuads;
+  constexpr int kRun = RowOf<T>::kRun;
   __shared__ FewShared shared;
   launch_dependents();
   const int warps = static_cast<int>(blockDim.x) / kWarp * blocks;
@@ -144,15 +151,7 @@ __global__ void __launch_bounds__(kFewThreads, 1)
   const T* from = RowOf<T>::of(t) + (int64_t{row} * 2 * k + first_in_row<kRun>(p));
   wait_for_previous_grid();
   Values v;
-  uint4 gate[kQuads], up[kQuads];
-#pragma unroll
-  for (int quad = 0; quad < kQuads; ++quad) {
-    const T* at = from + quad * kTeam * kRun;
-    gate[quad] = __ldcg(reinterpret_cast<const uint4*>(at));
-    up[quad] = __ldcg(reinterpret_cast<const uint4*>(at + k));
-  }
-  gate_values<T, false>(v, gate, up, nullptr, p.exists,
-                        [&](int i) { return defined_gate(from, k, i); });
+  read_gate(v, from, k, p.exists);
   quick_transform<kRun>(v, p, t.hadamard, t.y, nullptr);
   uint32_t most = 0;
   if (p.exists)

@@ -202,6 +202,20 @@ Recipe preset(std::string_view name, Method method) {
   return recipe;
 }
 
+namespace {
+
+// What keeps linears that compressed-tensors could name from being written under that name.
+std::string beyond_compressed_tensors(const Recipe& recipe) {
+  std::vector<std::string> parts;
+  if (recipe.transform.down)
+    parts.emplace_back("the transform of down_proj's inputs (method published has none)");
+  if (quantizes_kv(recipe)) parts.emplace_back("the KV-cache");
+  if (format::is_integer(recipe.head)) parts.emplace_back("the head");
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+}  // namespace
+
 model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
                         std::vector<std::string>& notices, std::span<const LayerChoice> chosen) {
   refuse_contradictions(recipe, "recipe");
@@ -252,6 +266,12 @@ model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
   scheme.compressed_tensors_names =
       scheme.quantized &&
       model::scheme_json(scheme, config).at("quant_method") == "compressed-tensors";
+  const bool could_be = recipe.preset == "w8a8" || recipe.preset == "w4a16";
+  if (could_be && !scheme.compressed_tensors_names)
+    notices.push_back(
+        fmt::format("transformers and vLLM cannot read this checkpoint: compressed-tensors has no "
+                    "words for {}; transformers only warns, and takes the codes for weights",
+                    beyond_compressed_tensors(recipe)));
   // A tied pair stays one table, at the price of two products per token. Other programs do not know that.
   scheme.stream_basis = recipe.transform.residual && config.tied_embeddings &&
                         !format::is_integer(recipe.head) && !scheme.compressed_tensors_names;

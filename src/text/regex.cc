@@ -19,12 +19,20 @@ constexpr size_t kMaxPatternBytes = 1 << 16;
 // counts for each place anew: so there is a limit of time too, looked at after a stretch of places.
 constexpr uint64_t kFewSteps = 64;
 constexpr uint64_t kMatchSteps = 10'000'000;
-constexpr std::chrono::nanoseconds kTimePerByte{2000};  // JIT needs 100
+constexpr std::chrono::nanoseconds kTimePerByte{1000};  // JIT needs 100
+constexpr std::chrono::milliseconds kTimeOfAll{500};
 constexpr size_t kUntimedBytes = 64;  // of a text; looking at clocks would cost more
 constexpr uint32_t kCallsPerLook = 64;
 constexpr uint32_t kMatchDepth = 100'000;
 constexpr uint32_t kHeapKib = 64 * 1024;
 constexpr size_t kJitStackBytes = 1 << 20;
+
+// Of the RegexTime that exists.
+struct TimeOfAll {
+  bool exists = false;
+  std::chrono::nanoseconds allowed{0}, used{0};
+};
+thread_local TimeOfAll time_of_all;
 
 std::string message_of(int code) {
   PCRE2_UCHAR buffer[256];
@@ -121,6 +129,7 @@ struct RegexSearch::Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   ~Scratch() {
+    if (time_of_all.exists) time_of_all.used += thread_time() - thread_begin;
     pcre2_jit_stack_free(stack);
     pcre2_match_context_free(context);
     pcre2_match_data_free(match);
@@ -138,13 +147,20 @@ struct RegexSearch::Scratch {
     const Clock::time_point now = Clock::now();
     spent += now - since;
     since = now;
-    const auto beyond = [&](std::chrono::nanoseconds used) {
-      return used > allowed || used + ahead > 2 * allowed;
+    const auto require = [&](std::chrono::nanoseconds before, std::chrono::nanoseconds most,
+                             const char* together) {
+      const auto beyond = [&](std::chrono::nanoseconds used) {
+        return before + used > most || before + used + ahead > 2 * most;
+      };
+      if (beyond(spent) && beyond(thread_time() - thread_begin))
+        fail(
+            "{}: the regular expression gives up on a text of {} bytes: it needs more than {} ms{}",
+            code.source, text.size(),
+            std::chrono::duration_cast<std::chrono::milliseconds>(most).count(), together);
     };
-    if (beyond(spent) && beyond(thread_time() - thread_begin))
-      fail("{}: the regular expression gives up on a text of {} bytes: it needs more than {} ms",
-           code.source, text.size(),
-           std::chrono::duration_cast<std::chrono::milliseconds>(allowed).count());
+    require({}, allowed, "");
+    if (time_of_all.exists)
+      require(time_of_all.used, time_of_all.allowed, " together with those before it");
   }
 
   // A match that begins in [from, last], or PCRE2's code below 0.
@@ -198,6 +214,13 @@ struct RegexSearch::Scratch {
     }
   }
 };
+
+RegexTime::RegexTime(size_t bytes) : outermost_(!time_of_all.exists) {
+  if (outermost_) time_of_all = {true, kTimeOfAll + kTimePerByte * bytes};
+}
+RegexTime::~RegexTime() {
+  if (outermost_) time_of_all = {};
+}
 
 RegexSearch::RegexSearch(const Regex& regex, std::chrono::nanoseconds most)
     : code_(regex.code_), scratch_(std::make_unique<Scratch>(*code_, most)) {}

@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "text/regex.h"
 #include "text/stream_decoder.h"
 #include "text/unicode.h"
 
@@ -161,6 +162,7 @@ Encoding Tokenizer::encode_with_spans(std::string_view text, EncodeOptions optio
 }
 
 void Tokenizer::encode_clean(std::string_view clean, const Sink& sink) const {
+  const RegexTime time(clean.size());
   const SourceMap all = sink.spans == nullptr ? SourceMap() : map_of_characters(clean);
   std::vector<TextPart> parts;
   raw_matcher_.split(clean, parts);
@@ -246,6 +248,8 @@ void Tokenizer::trim_spans(Encoding& encoding) const {
 }
 
 std::string Tokenizer::decode(std::span<const int32_t> ids, DecodeOptions options) const {
+  constexpr size_t kTokenBytes = 16;  // more than tokens have on average
+  const RegexTime time(kTokenBytes * ids.size());
   StreamDecoder stream(*this, options);
   std::string text;
   for (const int32_t id : ids) text += stream.push(id);

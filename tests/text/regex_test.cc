@@ -39,6 +39,19 @@ TEST(RegexTest, ASearchHasALimitOfTime) {
   }
 }
 
+// Many searches share the time of what they are part of.
+TEST(RegexTest, SearchesTogetherHaveALimitOfTime) {
+  const std::string text(10'000, 'a');
+  const Regex regex = Regex::compile("(?=a*[bc])", "test");
+  const auto search_all = [&] {
+    const RegexTime all(text.size());
+    const RegexTime inner(size_t{1} << 40);  // no more than the outer one has
+    for (int i = 0; i < 1000; ++i) RegexSearch(regex).next(text, 0);
+  };
+  EXPECT_THROW(search_all(), Error);
+  RegexSearch(regex).next(text, 0);  // the next ones have their own
+}
+
 // What needs many steps at one place is found as what needs few is.
 TEST(RegexTest, LongRunsAreFoundAtTheirPlaces) {
   const Regex regex = Regex::compile("x*[yz]|\\s+$", "test");

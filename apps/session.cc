@@ -203,6 +203,8 @@ checkpoint::ModelFiles open_model(const std::string& name, model::Weights weight
 model::ModelConfig load_config(const checkpoint::ModelFiles& files, int64_t positions) {
   model::ModelConfig config = model::parse_config(files.config(), files.source_of("config.json"));
   extend_config(config, positions);
+  if (const std::string words = model::layers_left_out(files, config.layers); !words.empty())
+    console().notice(words);
   if (config.max_positions < config.stated_positions)
     console().notice(
         fmt::format("texts of up to {} tokens, its original length: longrope has other frequencies "

@@ -1,9 +1,9 @@
 #!/bin/sh
 # Builds the fuzz targets with clang and runs them. Prints a line for each; the last line is "N passed, M failed".
 #
-#   tools/fuzz.sh MINUTES [TARGET...]      targets: files of fuzz/corpus; default: all
+#   tools/fuzz.sh MINUTES|SECONDSs [TARGET...]      targets: files of fuzz/corpus; default: all
 #
-# MINUTES, a whole number, is the time of each target; tools/jobs.sh says how many run at once. Inputs that reach new code are
+# MINUTES, or SECONDS with an s behind (20s), whole numbers, are the time of each target; tools/jobs.sh says how many run at once. Inputs that reach new code are
 # kept in build/fuzz/corpus and used again; what breaks a target is written to build/fuzz/findings, with the command to replay
 # it. A target stops at its first finding.
 set -eu
@@ -15,10 +15,13 @@ give_up() {
   exit 1
 }
 
-case "${1:-}" in
+case "${1%s}" in
   "" | *[!0-9]* | 0*) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; give_up "MINUTES must be a whole number above 0, but is '${1:-}'" ;;
 esac
-seconds=$(($1 * 60))
+case $1 in
+  *s) seconds=${1%s} ;;
+  *) seconds=$(($1 * 60)) ;;
+esac
 shift
 for target in "$@"; do
   [ -d "fuzz/corpus/$target" ] || give_up "'$target' is not one of: $(ls fuzz/corpus | tr '\n' ' ')"

@@ -1,6 +1,9 @@
 #include "model/open_files.h"
 
+#include <algorithm>
+#include <charconv>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/error.h"
@@ -53,6 +56,23 @@ ModelFiles open_files(const std::filesystem::path& folder, Weights weights) {
           {{"mlp.gate_proj", config.intermediate}, {"mlp.up_proj", config.intermediate}});
   }
   return files;
+}
+
+std::string layers_left_out(const ModelFiles& files, int layers) {
+  constexpr std::string_view kLayers = "model.layers.";
+  int64_t tensors = 0, last = -1;
+  for (const std::string& name : files.tensor_names()) {
+    int64_t layer = -1;
+    if (!name.starts_with(kLayers)) continue;
+    std::from_chars(name.data() + kLayers.size(), name.data() + name.size(), layer);
+    if (layer < layers) continue;
+    ++tensors;
+    last = std::max(last, layer);
+  }
+  if (tensors == 0) return "";
+  return fmt::format(
+      "{}: {} tensors of layers {} to {} are left out: config.json has num_hidden_layers {}",
+      files.folder().string(), tensors, layers, last, layers);
 }
 
 }  // namespace atom::model

@@ -7,6 +7,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <string>
 
 #include "checkpoint/model_files.h"
 
@@ -22,5 +23,8 @@ enum class Weights : uint8_t {
 // than config.json asks for.
 checkpoint::ModelFiles open_files(const std::filesystem::path& folder,
                                   Weights weights = Weights::kAsStored);
+
+// What a model whose config.json has fewer layers than its weights leaves out, in words; empty: nothing.
+std::string layers_left_out(const checkpoint::ModelFiles& files, int layers);
 
 }  // namespace atom::model

@@ -184,6 +184,18 @@ TEST_F(BadInputTest, OutputThatExistsOrIsTheInput) {
   expect_nothing_left({"model", "out"});
 }
 
+// No error: transformers does so, too. But nobody shall quantize half a model without a word.
+TEST_F(BadInputTest, LayersThatTheConfigLeavesOutAreNamed) {
+  const ModelCopy copy = two_layers(folder_ / "model");
+  const Result result = run_program({"inspect", copy.path()});
+  EXPECT_EQ(result.code, 0);
+  EXPECT_NE(result.err.find("36 tensors of layers 2 to 5 are left out: config.json has "
+                            "num_hidden_layers 2"),
+            std::string::npos)
+      << result.err;
+  EXPECT_EQ(run_program({"inspect", model_}).err, "");
+}
+
 TEST_F(BadInputTest, Recipes) {
   const auto quantize = [&](const std::string& recipe) {
     return run_program({"quantize", model_, out_, "--recipe", recipe});

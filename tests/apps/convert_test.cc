@@ -32,6 +32,29 @@ TEST(ConvertTest, ThereAndBack) {
   EXPECT_EQ(run_program({"verify", back}).code, 0);
 }
 
+// A file with its tokenizer is a model like a folder: the same perplexity to the last digit, and the same text.
+TEST(ConvertTest, AFileIsEvaluatedAndContinuedAsItsFolder) {
+  const TempFolder scratch;
+  const std::string file = (scratch / "m.gguf").string();
+  const std::string folder = std::string(ATOM_SOURCE_DIR) + "/models/ref-dense-11m";
+  ASSERT_EQ(run_program({"convert", folder, file, "--type", "bf16"}).code, 0);
+  const auto perplexity = [](const std::string& model) {
+    const Result result =
+        run_program({"eval", "ppl", model, "--text", ATOM_SOURCE_DIR "/examples/text/wiki_eval.txt",
+                     "--windows", "1", "--context", "128", "--json"});
+    EXPECT_EQ(result.code, 0) << result.err;
+    return parse_json(result.out, {.source = "stdout"}).at("perplexity").get<double>();
+  };
+  EXPECT_EQ(perplexity(file), perplexity(folder));
+  const auto text = [](const std::string& model) {
+    return run_program(
+               {"generate", model, "--prompt", "The city", "-n", "8", "--temperature", "0", "-q"})
+        .out;
+  };
+  EXPECT_EQ(text(file), text(folder));
+  EXPECT_FALSE(text(file).empty());
+}
+
 TEST(ConvertTest, ContradictionsAreWrongCommandLines) {
   const TempFolder scratch(TempFolder::memory());
   const std::string folder = (scratch / "folder").string();

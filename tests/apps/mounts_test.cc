@@ -1,6 +1,9 @@
 // The program on disks that are full or cannot be written. Both are mounts of their own, which end with the shell that made
 // them; where a system gives no such mounts, the tests are skipped.
 #include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
 
 #include "model_copy.h"
 #include "run_program.h"
@@ -61,6 +64,43 @@ quantize . ../out; echo "written $?"
 )sh");
   EXPECT_EQ(result.out, "read 0\ninspected 0\nwritten 1\n") << result.err;
   EXPECT_NE(result.err.find("Read-only file system"), std::string::npos) << result.err;
+}
+
+// As somebody whom permissions bind: root without the capabilities that overrule them.
+TEST(PermissionsTest, WhatMayNotBeReadOrWrittenIsNamed) {
+  const TempFolder folder;
+  const std::string model = (folder / "model").string(), closed = (folder / "closed").string();
+  std::filesystem::create_directory(model);
+  std::filesystem::create_directory(closed);
+  for (const auto& entry : std::filesystem::directory_iterator(shipped_model()))
+    std::filesystem::copy(entry.path(), std::filesystem::path(model) / entry.path().filename());
+  const auto bound = [](std::vector<std::string> arguments) {
+    if (::geteuid() != 0) return run_program(arguments);
+    arguments.insert(arguments.begin(),
+                     {"--bounding-set", "-dac_override,-dac_read_search", ATOM_PROGRAM});
+    return run_program({.arguments = arguments, .program = "/usr/bin/setpriv"});
+  };
+  const auto forbid = [](const std::string& path, bool may) {
+    using std::filesystem::perms;
+    std::filesystem::permissions(path, may ? perms::owner_all : perms::none);
+  };
+  if (bound({"inspect", model}).code != 0) GTEST_SKIP() << "this system has no setpriv";
+  for (const char* name : {"config.json", "model.safetensors", "tokenizer.json"}) {
+    const std::string path = model + "/" + name;
+    forbid(path, false);
+    const Result result = bound({"generate", model, "--prompt", "A", "-n", "1"});
+    EXPECT_EQ(result.code, 1) << name;
+    EXPECT_NE(result.err.find(path), std::string::npos) << result.err;
+    EXPECT_NE(result.err.find("Permission denied"), std::string::npos) << result.err;
+    forbid(path, true);
+  }
+  forbid(closed, false);
+  const Result result = bound({"quantize", model, closed + "/out", "--preset", "w8a8", "--samples",
+                               "1", "--sequence", "64", "-q"});
+  forbid(closed, true);
+  EXPECT_EQ(result.code, 1);
+  EXPECT_NE(result.err.find("Permission denied"), std::string::npos) << result.err;
+  EXPECT_TRUE(std::filesystem::is_empty(closed));
 }
 
 }  // namespace

@@ -137,9 +137,11 @@ TEST_P(Families, FourBitsAreTheSameOnEveryBackend) {
 // Sanitizers run one of each trait.
 std::vector<const char*> families() {
   if (atom::testing::kSanitized) return {"mistral-window", "qwen2-window", "qwen3-moe", "phi3"};
-  return {"llama3-rope",    "llama-yarn",  "llama-wide-bias", "mistral-window", "mistral-pages",
-          "mixtral-window", "qwen2",       "qwen2-window",    "qwen3",          "qwen3-moe",
-          "phi3",           "phi3-window", "phi3-longrope"};
+  return {"llama-mha",      "llama-gqa",     "llama-tied",   "llama-bias",
+          "llama3-rope",    "llama-linear",  "llama-yarn",   "llama-wide-bias",
+          "mistral-window", "mistral-pages", "mixtral-4of2", "mixtral-6of3",
+          "mixtral-window", "qwen2",         "qwen2-window", "qwen3",
+          "qwen3-moe",      "phi3",          "phi3-window",  "phi3-longrope"};
 }
 
 INSTANTIATE_TEST_SUITE_P(Fixtures, Families, ::testing::ValuesIn(families()), [](const auto& name) {

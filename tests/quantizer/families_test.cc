@@ -6,6 +6,8 @@
 #include <cmath>
 
 #include "backend/open.h"
+#include "base/file.h"
+#include "base/json.h"
 #include "model/forward.h"
 #include "model/open_files.h"
 #include "model/weights.h"
@@ -165,6 +167,30 @@ TEST(FamiliesNotices, SayWhatAFamilyLeavesOut) {
   }));
   EXPECT_FALSE(
       checkpoint::ModelFiles::open(folder / "out").has("model.layers.0.self_attn.key_offset"));
+}
+
+// Linears that other programs could read, under a method that they do not know: the user hears of it.
+TEST(FamiliesNotices, SayWhatKeepsOtherProgramsFromReading) {
+  const model::ModelConfig config = model::parse_config(
+      parse_json(read_file(fs::path(ATOM_TEST_DATA) / "model" / "llama-gqa" / "config.json")),
+      "config.json");
+  const auto notices_of = [&config](const Recipe& recipe) {
+    std::vector<std::string> notices;
+    to_scheme(recipe, config, notices);
+    std::erase_if(notices, [](const std::string& n) { return n.find("transformers") == n.npos; });
+    return notices;
+  };
+  EXPECT_TRUE(notices_of(preset("w8a8")).empty());
+  EXPECT_TRUE(notices_of(preset("w4a16", Method::kBest)).empty());
+  EXPECT_TRUE(notices_of(preset("w4a8", Method::kBest)).empty());  // nobody expects it
+  const std::vector<std::string> of_best = notices_of(preset("w8a8", Method::kBest));
+  ASSERT_EQ(of_best.size(), 1u);
+  EXPECT_NE(of_best[0].find("down_proj"), std::string::npos) << of_best[0];
+  Recipe cached = preset("w4a16");
+  cached.kv = {format::KvKind::kInt8};
+  const std::vector<std::string> of_cache = notices_of(cached);
+  ASSERT_EQ(of_cache.size(), 1u);
+  EXPECT_NE(of_cache[0].find("no words for the KV-cache;"), std::string::npos) << of_cache[0];
 }
 
 }  // namespace

@@ -271,27 +271,6 @@ TEST(Recipe, KeptChannelsAreClampedPerLinear) {
   EXPECT_TRUE(notices.empty());
 }
 
-// Linears that other programs could read, under a method that they do not know: the user hears of it.
-TEST(Recipe, SaysWhatKeepsOtherProgramsFromReading) {
-  const auto notices_of = [](const Recipe& recipe) {
-    std::vector<std::string> notices;
-    to_scheme(recipe, llama(64, 88), notices);
-    std::erase_if(notices, [](const std::string& n) { return n.find("transformers") == n.npos; });
-    return notices;
-  };
-  EXPECT_TRUE(notices_of(preset("w8a8")).empty());
-  EXPECT_TRUE(notices_of(preset("w4a16", Method::kBest)).empty());
-  EXPECT_TRUE(notices_of(preset("w4a8", Method::kBest)).empty());  // nobody expects it
-  const std::vector<std::string> of_best = notices_of(preset("w8a8", Method::kBest));
-  ASSERT_EQ(of_best.size(), 1u);
-  EXPECT_NE(of_best[0].find("down_proj"), std::string::npos) << of_best[0];
-  Recipe cached = preset("w4a16");
-  cached.kv = {KvKind::kInt8};
-  const std::vector<std::string> of_cache = notices_of(cached);
-  ASSERT_EQ(of_cache.size(), 1u);
-  EXPECT_NE(of_cache[0].find("no words for the KV-cache;"), std::string::npos) << of_cache[0];
-}
-
 TEST(Recipe, KeptChannelsOfEverySite) {
   const Recipe recipe =
       parse(R"({"method": "best", "kept": {"qkv": 32, "o": 16, "gate_up": 0, "down": 128}})");

@@ -13,8 +13,8 @@
 namespace atom::text {
 namespace {
 
-constexpr uint64_t kMaxFileBytes = uint64_t{1} << 28;
-constexpr size_t kMaxTextBytes = INT32_MAX;  // of one call: places in a word have 32 bits
+constexpr uint64_t kMaxFileBytes = uint64_t{1} << 26;  // twice the largest known
+constexpr size_t kMaxTextBytes = INT32_MAX;            // of one call: places in a word have 32 bits
 
 // A text may grow in the pipeline, but not without end: at most 18-fold by a normal form, 3-fold by
 // a mark.

@@ -64,7 +64,7 @@ class Tokenizer {
   // Name of the file that from_folder would read; nothing when the folder has none.
   static std::optional<std::filesystem::path> find_file(const std::filesystem::path& folder);
 
-  // Error: not readable, larger than 256 MiB, not JSON, components that are not supported,
+  // Error: not readable, larger than 64 MiB, not JSON, components that are not supported,
   // vocabulary, merges or added tokens that contradict themselves.
   static Tokenizer from_file(const std::filesystem::path& path);
   static Tokenizer from_json(std::string_view text, std::string_view source_name);

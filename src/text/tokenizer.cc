@@ -13,7 +13,7 @@
 namespace atom::text {
 namespace {
 
-constexpr uint64_t kMaxFileBytes = uint64_t{1} << 26;  // twice the largest known
+constexpr uint64_t kMaxFileBytes = uint64_t{1} << 26;  // JSON takes twenty times as many
 constexpr size_t kMaxTextBytes = INT32_MAX;            // of one call: places in a word have 32 bits
 
 // A text may grow in the pipeline, but not without end: at most 18-fold by a normal form, 3-fold by

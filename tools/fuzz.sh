@@ -15,12 +15,13 @@ give_up() {
   exit 1
 }
 
-case "${1%s}" in
-  "" | *[!0-9]* | 0*) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; give_up "MINUTES must be a whole number above 0, but is '${1:-}'" ;;
+length=${1:-}
+case "${length%s}" in
+  "" | *[!0-9]* | 0*) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; give_up "MINUTES must be a whole number above 0, but is '$length'" ;;
 esac
-case $1 in
-  *s) seconds=${1%s} ;;
-  *) seconds=$(($1 * 60)) ;;
+case $length in
+  *s) seconds=${length%s} ;;
+  *) seconds=$((length * 60)) ;;
 esac
 shift
 for target in "$@"; do

@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "bench_run.h"
+#include "bench_tuned.h"
 #include "bench_words.h"
 #include "console.h"
 #include "model/random_model.h"
@@ -18,6 +19,7 @@ struct Options {
   std::string kv;
   std::string batch = "1,4,16,64";
   std::string context = "1024";
+  std::string tune;  // the file
   std::optional<int> layers;
 };
 
@@ -103,12 +105,37 @@ class StepVerb {
                            options.bench.shapes.empty() ? "llama-7b" : options.bench.shapes)),
         batches_(whole_list("--batch", options.batch, {.min = 1, .max = 4096})),
         contexts_(whole_list("--context", options.context, {.min = 1, .max = 1 << 20})),
-        run_(options.bench) {}
+        run_(options.bench),
+        tuner_(options.tune.empty() ? nullptr : run_.backend().linear_tuner()) {
+    if (!options.tune.empty() && tuner_ == nullptr)
+      usage_fail("--tune: {} has nothing to tune", run_.backend().description());
+    if (tuner_ != nullptr && contexts_.size() > 1)
+      usage_fail("--context: with --tune must be one number, but is \"{}\"", options.context);
+  }
 
   void run() {
+    if (tuner_ != nullptr) {
+      tune();
+    } else {
+      time();
+    }
+  }
+
+ private:
+  void time() {
     require_memory();
     run_.measure_ceilings();
-    for (const NamedShape& shape : shapes_) time_shape(shape);
+    for (const NamedShape& shape : shapes_) {
+      const model::RandomModel random = make(shape);
+      for (const int context : contexts_)
+        for (const int batch : batches_) {
+          const std::string line =
+              fmt::format("time      {} batch {} context {}", shape.name, batch, context);
+          rows_.push_back(time_step(random, {batch, context}, line));
+          rows_.back().shape = shape.name;
+          rows_.back().kv = kv_word(scheme_of(config_of(shape)));
+        }
+    }
     run_.finish();
     if (options_.bench.common.json)
       report_json();
@@ -116,7 +143,6 @@ class StepVerb {
       report();
   }
 
- private:
   model::ModelConfig config_of(const NamedShape& shape) const {
     model::ModelConfig config = shape.config;
     config.layers = options_.layers.value_or(config.layers);
@@ -139,24 +165,15 @@ class StepVerb {
     }
   }
 
-  void time_shape(const NamedShape& shape) {
+  model::RandomModel make(const NamedShape& shape) {
     const model::ModelConfig config = config_of(shape);
-    const model::Scheme scheme = scheme_of(config);
     const auto progress = [&](int done, int layers) {
       run_.show(fmt::format("make      {} {} layer {}/{}",
                             progress_bar(static_cast<double>(done) / layers), shape.name, done,
                             layers));
     };
-    const model::RandomModel random = model::make_random_model(
-        run_.backend(), {.config = config, .scheme = scheme, .progress = progress});
-    for (const int context : contexts_)
-      for (const int batch : batches_) {
-        const std::string line =
-            fmt::format("time      {} batch {} context {}", shape.name, batch, context);
-        rows_.push_back(time_step(random, {batch, context}, line));
-        rows_.back().shape = shape.name;
-        rows_.back().kv = kv_word(scheme);
-      }
+    return model::make_random_model(
+        run_.backend(), {.config = config, .scheme = scheme_of(config), .progress = progress});
   }
 
   Row time_step(const model::RandomModel& random, const timing::StepShape& shape,
@@ -171,6 +188,34 @@ class StepVerb {
     row.weight_bytes = weight_bytes(random.bytes, random.model->config);
     row.cache_bytes = bench.cache_bytes();
     return row;
+  }
+
+  void tune() {
+    AtomicFile file(options_.tune);  // refused now rather than after the work
+    require_memory();
+    run_.measure_ceilings();
+    std::vector<TunedRow> rows;
+    for (const NamedShape& shape : shapes_) {
+      const model::RandomModel random = make(shape);
+      for (const int batch : batches_) {
+        const auto announce = [&](const std::string& linear) {
+          run_.show(fmt::format("tune      {} batch {} {}", shape.name, batch, linear));
+        };
+        timing::StepTuning tuning(*random.model, *tuner_, run_.round_options(0.05), announce);
+        for (timing::TunedLinear& tuned : tuning.tune({batch, contexts_.front()}))
+          rows.push_back({shape.name, options_.preset, std::move(tuned)});
+      }
+    }
+    run_.finish();
+    if (rows.empty()) usage_fail("--preset: linears of {} have one kernel each", options_.preset);
+    write_plans(file, *tuner_);
+    if (options_.bench.common.json)
+      print_json(run_.json(
+          {{"preset", options_.preset}, {"file", options_.tune}, {"linears", tuned_json(rows)}}));
+    else
+      print_tuned(rows, run_.backend(),
+                  fmt::format("us a step, best of {} rounds", options_.bench.rounds),
+                  options_.tune);
   }
 
   void report_json() const {
@@ -198,6 +243,7 @@ class StepVerb {
   std::vector<NamedShape> shapes_;
   std::vector<int> batches_, contexts_;
   BenchRun run_;
+  std::unique_ptr<backend::LinearTuner> tuner_;
   std::vector<Row> rows_;
 };
 
@@ -230,6 +276,10 @@ void add(Program& program, CLI::App& parent) {
            "idle: ms less sample and less the recorded step enqueued alone, without a wait.\n"
            "producers are norms, gates, quantization and the embedding.\n"
            "\n"
+           "--tune times steps with every kernel plan of one linear after the other, and of the "
+           "head, and\n"
+           "writes the fastest to a file for --tuned. It begins with what --tuned gives it.\n"
+           "\n"
            "JSON keys: backend, ceilings {read_bytes_per_second, copy_bytes_per_second,\n"
            "operations_per_second_16, operations_per_second_8, origin}, preset, method, rounds, "
            "sustained, steps [{shape, "
@@ -239,7 +289,9 @@ void add(Program& program, CLI::App& parent) {
            "(null:\n"
            "no ceiling),\n"
            "breakdown_ms {linears, attention, producers, routing, head, sample, gap, idle}}],\n"
-           "peak_rss"});
+           "peak_rss. With --tune, instead of steps: file, linears [{shape, preset, linear, n, k, "
+           "rows,\n"
+           "choices, before, before_us, after, after_us}], us of a step"});
   const auto options = std::make_shared<Options>();
   add_bench_options(verb, options->bench);
   choice_option(verb, "--preset", options->preset, bench_presets(),
@@ -251,6 +303,8 @@ void add(Program& program, CLI::App& parent) {
               {"LIST", "Positions that each sequence has [1024]"});
   whole_option(verb, "--layers", options->layers, {.min = 1, .max = 1000},
                {"N", "Layers [the shape's]"});
+  text_option(verb, "--tune", options->tune,
+              {"FILE", "Measure plans of linears in steps of --batch, write the fastest"});
   add_compute_options(verb, options->bench.common);
   add_output_options(verb, options->bench.common);
   on_run(program, verb, [options] { return run(*options); });

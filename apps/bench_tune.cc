@@ -4,6 +4,7 @@
 
 #include "base/file.h"
 #include "bench_run.h"
+#include "bench_tuned.h"
 #include "console.h"
 #include "timing/layer_ops.h"
 #include "timing/memory.h"
@@ -12,47 +13,7 @@
 namespace atom::app {
 namespace {
 
-constexpr const char* kHead = "head";
 constexpr const char* kHeadPreset = "fp";  // heads have 16 bits in every preset
-
-struct Row {
-  std::string shape, preset, linear;
-  timing::TunedLinear tuned;
-};
-
-double us(const timing::Timing& time) { return 1e6 * time.best; }
-
-Json row_json(const Row& row) {
-  const timing::TunedLinear& t = row.tuned;
-  return {{"shape", row.shape},
-          {"preset", row.preset},
-          {"linear", row.linear},
-          {"n", t.n},
-          {"k", t.k},
-          {"rows", t.rows},
-          {"choices", t.choices},
-          {"before", t.before},
-          {"before_us", us(t.before_time)},
-          {"after", t.after},
-          {"after_us", us(t.after_time)}};
-}
-
-std::vector<std::string> row_cells(const Row& row) {
-  const timing::TunedLinear& t = row.tuned;
-  const bool kept = t.before == t.after;
-  return {row.shape,
-          row.preset,
-          row.linear,
-          std::to_string(t.n),
-          std::to_string(t.k),
-          std::to_string(t.rows),
-          std::to_string(t.choices),
-          t.before,
-          fmt::format("{:.2f}", us(t.before_time)),
-          kept ? "kept" : t.after,
-          kept ? "" : fmt::format("{:.2f}", us(t.after_time)),
-          kept ? "" : fmt::format("{:.2f}", us(t.before_time) / us(t.after_time))};
-}
 
 class TuneVerb {
  public:
@@ -82,9 +43,7 @@ class TuneVerb {
     run_.finish();
     if (table_.empty())
       usage_fail("--presets: linears of {} have one kernel each", fmt::join(presets_, ", "));
-    const std::string text = tuner_->file();
-    file.write(std::as_bytes(std::span(text)));
-    file.commit();
+    write_plans(file, *tuner_);
     if (options_.bench.common.json)
       report_json();
     else
@@ -113,9 +72,9 @@ class TuneVerb {
       for (size_t site = 0; site < linears.size(); ++site)
         tune(shape, preset, std::string(timing::kSiteNames[site]), *linears[site]);
     }
-    run_.show(fmt::format("make      {} {}", shape.name, kHead));
+    run_.show(fmt::format("make      {} {}", shape.name, timing::kHeadName));
     const auto head = timing::make_head(run_.backend(), shape.config, data_, rotated_);
-    tune(shape, kHeadPreset, kHead, *head);
+    tune(shape, kHeadPreset, timing::kHeadName, *head);
   }
 
   void tune(const NamedShape& shape, const std::string& preset, const std::string& name,
@@ -126,35 +85,23 @@ class TuneVerb {
       const double left = done > 0 ? watch_.seconds() * (1 - done) / done : -1;
       run_.show(fmt::format("tune      {} {} {} {} {} rows, {} left", progress_bar(done),
                             shape.name, preset, name, rows, human_seconds(left)));
-      if (auto tuned = tuning.tune(linear, rows))
-        table_.push_back({shape.name, preset, name, std::move(*tuned)});
+      if (auto tuned = tuning.tune(linear, rows)) {
+        tuned->name = name;
+        table_.push_back({shape.name, preset, std::move(*tuned)});
+      }
     }
   }
 
   void report_json() const {
-    Json linears = Json::array();
-    for (const Row& row : table_) linears.push_back(row_json(row));
-    print_json(
-        run_.json({{"rotated_bytes", rotated_}, {"file", options_.file}, {"linears", linears}}));
+    print_json(run_.json(
+        {{"rotated_bytes", rotated_}, {"file", options_.file}, {"linears", tuned_json(table_)}}));
   }
 
   void report() const {
-    print_heading("plans of linears");
-    const auto changed = std::count_if(table_.begin(), table_.end(), [](const Row& row) {
-      return row.tuned.before != row.tuned.after;
-    });
-    print_facts(
-        {{"backend", run_.backend().description()},
-         {"times", fmt::format("us, best of {} rounds, over {} of weights", options_.bench.rounds,
-                               human_bytes(static_cast<int64_t>(rotated_)))},
-         {"changed", fmt::format("{} of {}", changed, table_.size())},
-         {"written", options_.file}});
-    Table table = {.header = {"shape", "preset", "linear", "n", "k", "rows", "choices", "before",
-                              "us", "after", "us", "x before"},
-                   .rows = {},
-                   .left = {0, 1, 2, 7, 9}};
-    for (const Row& row : table_) table.rows.push_back(row_cells(row));
-    print_table(table);
+    print_tuned(table_, run_.backend(),
+                fmt::format("us, best of {} rounds, over {} of weights", options_.bench.rounds,
+                            human_bytes(static_cast<int64_t>(rotated_))),
+                options_.file);
   }
 
   const TuneOptions& options_;
@@ -166,7 +113,7 @@ class TuneVerb {
   std::vector<int> rows_;
   size_t rotated_ = 0, done_ = 0, total_ = 0;
   Stopwatch watch_;
-  std::vector<Row> table_;
+  std::vector<TunedRow> table_;
 };
 
 }  // namespace

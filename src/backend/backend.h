@@ -104,7 +104,9 @@ class LinearTuner {
   virtual std::vector<std::string> choices(const PackedLinear& weight, int rows) = 0;
   // As Backend::linear() of one dense weight, by a choice. May be recorded.
   virtual void linear(const LinearArgs& args, int choice) = 0;
-  // Puts a choice, and what it took, into the file.
+  // From now on Backend::linear() takes this one of choices() for weights of this size and as many rows.
+  virtual void prefer(const PackedLinear& weight, int rows, const std::string& choice) = 0;
+  // Puts a choice, and what it took (0: not known), into the file.
   virtual void keep(const PackedLinear& weight, int rows, int choice, double seconds) = 0;
   // Its contents: what the backend was opened with, and what was kept.
   virtual std::string file() const = 0;

@@ -68,12 +68,6 @@ StepBench::StepBench(const model::Model& model, const StepShape& shape,
   }
   model.backend->upload(forward_.sampled(), first_ids.data(), rows * sizeof(int32_t));
   forward_.upload_ids(rows_before);
-  const auto record = [&](auto before) {
-    return model.backend->record([this, before](std::span<const backend::SequenceStep> sequences) {
-      before();
-      enqueue(sequences);
-    });
-  };
   whole_ = record([this] { selected_.select_all(); });
   for (int i = 0; i < kKinds; ++i) {
     parts_.emplace_back();
@@ -96,6 +90,14 @@ void StepBench::enqueue(std::span<const backend::SequenceStep> sequences) {
   forward_.head(*model_.ends, h_.as<float>(), shape_.batch, logits_.as<float>());
 }
 
+std::unique_ptr<backend::Recording> StepBench::record(std::function<void()> before) {
+  return model_.backend->record(
+      [this, before = std::move(before)](std::span<const backend::SequenceStep> sequences) {
+        before();
+        enqueue(sequences);
+      });
+}
+
 // Enqueues this step's, then looks at the ids of the step before.
 void StepBench::sample() {
   auto next = model_.backend->sample_ahead({.logits = logits_.as<float>(),
@@ -111,9 +113,25 @@ void StepBench::sample() {
   ids_ = std::move(next);
 }
 
-void StepBench::step() {
-  whole_->run(sequences(position_++));
+void StepBench::step(backend::Recording& recording) {
+  recording.run(sequences(position_++));
   sample();
+}
+
+std::vector<Timing> StepBench::compare(std::span<const std::function<void()>> before,
+                                       const RoundOptions& options) {
+  std::vector<std::unique_ptr<backend::Recording>> recordings;
+  std::vector<Candidate> candidates;
+  for (const std::function<void()>& prepare : before) {
+    recordings.push_back(record([this, &prepare] {
+      prepare();
+      selected_.select_all();
+    }));
+    candidates.push_back({.enqueue = [this, &recording = *recordings.back()] { step(recording); },
+                          .restart = [this] { position_ = shape_.context; },
+                          .most_runs = kMostSteps});
+  }
+  return time_alternating(*model_.backend, candidates, options);
 }
 
 StepTimes StepBench::measure(const RoundOptions& options) {
@@ -123,7 +141,7 @@ StepTimes StepBench::measure(const RoundOptions& options) {
     return time_alternating(*model_.backend, {&candidate, 1}, options).front();
   };
   StepTimes times;
-  times.step = alone([this] { step(); }, kMostSteps);
+  times.step = alone([this] { step(*whole_); }, kMostSteps);
   times.sample = alone([this] { sample(); }, 1 << 20).best;
   times.replay = alone([this] { whole_->run(sequences(position_++)); }, kMostSteps).best;
   // The inputs of attention and of producers are those of the last whole step; linears, whose results are not, come last.

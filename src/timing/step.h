@@ -52,6 +52,10 @@ class StepBench {
   StepBench& operator=(const StepBench&) = delete;
 
   StepTimes measure(const RoundOptions& options);
+  // Steps that are recorded behind `before`, which may change what the backend does (and is called again where a step is
+  // recorded anew), in the same rounds; one Timing for each.
+  std::vector<Timing> compare(std::span<const std::function<void()>> before,
+                              const RoundOptions& options);
   int64_t cache_bytes() const { return pool_.bytes(); }
   // Of the last step, in host memory: [batch, vocabulary].
   std::vector<float> logits();
@@ -59,7 +63,8 @@ class StepBench {
  private:
   std::span<const backend::SequenceStep> sequences(int position);
   void enqueue(std::span<const backend::SequenceStep> sequences);
-  void step();
+  std::unique_ptr<backend::Recording> record(std::function<void()> before);
+  void step(backend::Recording& recording);
   void sample();
 
   const model::Model& model_;

@@ -1,4 +1,4 @@
-// Which of a backend's kernels is the fastest for a linear, by measurement.
+// Which of a backend's kernels is the fastest for a linear, alone or in a decoding step, by measurement.
 //
 //   const auto tuner = backend.linear_tuner();
 //   LinearTuning tuning(backend, *tuner, options);
@@ -6,28 +6,37 @@
 //   write_file_atomically(path, tuner->file());
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
+#include <vector>
 
 #include "backend/backend.h"
 #include "model/config.h"
 #include "timing/linear_op.h"
 #include "timing/random_data.h"
 #include "timing/rounds.h"
+#include "timing/step.h"
 
 namespace atom::timing {
 
+inline constexpr const char* kHeadName = "head";
+
 struct TunedLinear {
+  std::string name;  // kSiteNames, kHeadName; "": only the caller knows
   int n = 0, k = 0, rows = 0;
   int choices = 0;
-  std::string before, after;  // in the backend's words
-  Timing before_time, after_time;
+  std::string before, after;       // in the backend's words
+  Timing before_time, after_time;  // of the linear, or of the step
 };
 
-// The one to keep: of choices timed in the same rounds the fastest; the first, which is in use, if it is within 1 % of it.
-int choose(std::span<const Timing> times);
+// The one to keep: of choices timed in the same rounds the fastest; the first, which is in use, if it takes at most (1 +
+// same) times as long.
+inline constexpr double kSameLinear = 0.01, kSameStep = 0.002;
+int choose(std::span<const Timing> times, double same = kSameLinear);
 
 class LinearTuning {
  public:
@@ -46,6 +55,31 @@ class LinearTuning {
   backend::Backend& backend_;
   backend::LinearTuner& tuner_;
   RoundOptions options_;
+};
+
+// One linear after the other of a model's layers, and its head, by what the whole step takes: alone, launches of one kernel
+// fill each other's gaps, and in a step each meets another's.
+class StepTuning {
+ public:
+  // All outlive it. announce: called with the name of the linear that comes next; may be empty.
+  StepTuning(const model::Model& model, backend::LinearTuner& tuner, const RoundOptions& options,
+             std::function<void(const std::string&)> announce = {})
+      : model_(model), tuner_(tuner), options_(options), announce_(std::move(announce)) {}
+
+  // As LinearTuning::tune() for each linear that has a choice; what is kept serves the next ones. Those of a mixture's
+  // experts have none.
+  std::vector<TunedLinear> tune(const StepShape& shape);
+
+ private:
+  TunedLinear tune(StepBench& bench, const std::string& name, const backend::PackedLinear& weight,
+                   int rows);
+  std::vector<Timing> time(StepBench& bench, const backend::PackedLinear& weight, int rows,
+                           std::span<const std::string> choices, const RoundOptions& options);
+
+  const model::Model& model_;
+  backend::LinearTuner& tuner_;
+  RoundOptions options_;
+  std::function<void(const std::string&)> announce_;
 };
 
 // The head of a model, in f16, as a linear of its own.

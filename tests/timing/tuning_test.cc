@@ -54,6 +54,9 @@ class FakeTuner final : public backend::LinearTuner {
     constexpr int kTimes[] = {40, 1, 20};
     for (int i = 0; i < kTimes[choice]; ++i) backend_.linear(args);
   }
+  void prefer(const backend::PackedLinear&, int, const std::string&) override {
+    FAIL() << "a linear alone is timed through linear()";
+  }
   void keep(const backend::PackedLinear&, int rows, int choice, double seconds) override {
     EXPECT_GT(seconds, 0);
     kept[rows] = choice;

@@ -65,14 +65,30 @@ void CudaTuner::linear(const LinearArgs& args, int choice) {
   }
 }
 
+hopper::MeasuredPlan CudaTuner::entry(const CudaLinear& weight, int rows,
+                                      const hopper::Plan& plan) {
+  return {
+      .size = weight.is_fast() ? hopper::size_of(weight.fast()) : hopper::size_of(weight.half()),
+      .rows = rows,
+      .plan = plan};
+}
+
+void CudaTuner::prefer(const PackedLinear& weight, int rows, const std::string& choice) {
+  const CudaLinear& linear = cuda_linear(weight);
+  const std::vector<hopper::Plan> all = plans(linear, rows);
+  const auto found = std::find_if(all.begin(), all.end(), [&](const hopper::Plan& p) {
+    return hopper::plan_name(p) == choice;
+  });
+  check(found != all.end(), "a choice is one of choices()");
+  put_plan(backend_.measured_, entry(linear, rows, *found));
+}
+
 void CudaTuner::keep(const PackedLinear& weight, int rows, int choice, double seconds) {
   const CudaLinear& linear = cuda_linear(weight);
-  hopper::MeasuredPlan entry;
-  entry.size = linear.is_fast() ? hopper::size_of(linear.fast()) : hopper::size_of(linear.half());
-  entry.rows = rows;
-  entry.plan = plans(linear, rows).at(static_cast<size_t>(choice));
-  entry.microseconds = std::round(1e8 * seconds) / 100;
-  put_plan(file_.plans, entry);
+  hopper::MeasuredPlan kept =
+      entry(linear, rows, plans(linear, rows).at(static_cast<size_t>(choice)));
+  kept.microseconds = std::round(1e8 * seconds) / 100;
+  put_plan(file_.plans, kept);
 }
 
 }  // namespace atom::backend::cuda

@@ -27,7 +27,11 @@ void expect_launchable(const Plan& p, const Weight& w, bool by_expert) {
     EXPECT_LE(p.cluster, w.slots4 + w.slots8);
     return;
   }
-  EXPECT_TRUE(has_many_rows_kernel(w.grouped != 0, p.rows, p.cluster, p.groups));
+  EXPECT_TRUE(has_many_rows_kernel(w.grouped != 0, p.rows, p.blocks, p.cluster, p.groups));
+  if (p.blocks == 4) {  // whole tiles, few int8 slots beside int4 ones
+    EXPECT_EQ(packed_blocks(w.n) % 4, 0);
+    EXPECT_TRUE(w.slots4 == 0 || w.slots8 <= 2);
+  }
   if (p.rows ==
       256) {  // needs int4 sums, few int8 slots, aligned results and rows known to the host
     EXPECT_GT(w.slots4, 0);
@@ -83,7 +87,7 @@ TEST(HopperPlan, OfInt8IsItsOwnWhereItWasMeasured) {
     expect_same(plan(t.rows, w, false, kTunedMultiprocessors), t.plan);
     for (const Tuned& of_int4 : kTuned)
       if (of_int4.blocks == t.blocks && of_int4.slots == t.slots + 1)
-        expect_same(plan(8, w, false, kTunedMultiprocessors), of_int4.plan[0]);
+        expect_same(plan(128, w, false, kTunedMultiprocessors), of_int4.plan[4]);
   }
 }
 

@@ -82,6 +82,7 @@ struct Source {
   const uint8_t* keys = nullptr;  // of the page and head; null: no unit is left
   int64_t values_at = 0;          // from there to V, where K and V have different bits
   int part = 0;
+  int tokens = 0;                    // that it has; 0: all
   bool open = false;                 // in an open page
   const uint8_t* queries = nullptr;  // of the segment that begins here
   uint32_t query_bytes = 0;          // 0: none does
@@ -118,6 +119,7 @@ class Feed {
   __device__ Source next() {  // unit
     if (done()) return {};
     Source source = C::kOpen && unit_ >= cache_units_ ? open_unit() : cache_unit();
+    if (at_newest()) source.tokens = tail_;
     if (query_bytes_ > 0) {
       source.queries = queries_;
       source.query_bytes = query_bytes_;
@@ -176,6 +178,7 @@ class Feed {
     left_ -= count;
     const bool at_end = end_ == units;
     newest_ = at_end ? units - 1 : -1;
+    tail_ = field(6);
     if (left_ > 0)
       ahead_ = word_of(field(10) + (at_end && head_ + 1 == t_.kv_heads * t_.passes ? 1 : 0));
     set_header(row, units, at_end ? field(6) : kDecodeTokens);
@@ -227,16 +230,27 @@ class Feed {
                             uint32_t barrier) const {
     if (lane_ != 0) return;
     if (C::kOpen && source.open)
-      copy_unit<C::kOpenTokens, C::kDim, 4>(to, source.part, page, more, barrier);
+      copy_unit<C::kOpenTokens, C::kDim, 4>(to, source, page, more, barrier);
     else
-      copy_unit<C::kTokens, kRow, kParams>(to, source.part, page, more, barrier);
+      copy_unit<C::kTokens, kRow, kParams>(to, source, page, more, barrier);
   }
   template <int kTokens, int kRow, int kParams>
-  __device__ void copy_unit(uint32_t to, int part, const uint8_t* page, uint32_t more,
+  __device__ void copy_unit(uint32_t to, const Source& source, const uint8_t* page, uint32_t more,
                             uint32_t barrier) const {
     constexpr int kCodes = kTokens * kRow, kScalars = kTokens * kParams;
     constexpr bool kApart = kParams > 0 && kTokens < kDecodeTokens;
+    const int part = source.part;
     const uint8_t* codes = page + part * kCodes;
+    if (source.tokens > 0) {  // what lies behind them stays as it is: no sum looks at it
+      const auto filled = static_cast<uint32_t>(source.tokens);
+      const uint32_t scalars = (filled * kParams + 15) / 16 * 16;
+      barrier_expect(barrier, filled * kRow + scalars + more);
+      copy_bulk(to, codes, filled * kRow, barrier, policy_);
+      if constexpr (kParams > 0)
+        copy_bulk(to + kCodes, page + kDecodeTokens * kRow + part * kScalars, scalars, barrier,
+                  policy_);
+      return;
+    }
     barrier_expect(barrier, kCodes + kScalars + more);
     copy_bulk(to, codes, kApart ? kCodes : kCodes + kScalars, barrier, policy_);
     if constexpr (kApart)
@@ -281,6 +295,7 @@ class Feed {
   uint32_t query_bytes_ = 0;  // until they are on their way
   const int32_t* table_;
   int unit_ = 0, end_ = 0, newest_, cache_units_;
+  int tail_;                      // tokens of the newest
   int page_, part_, pages_left_;  // page_: within the segment
   int known_;                     // pages whose ids are in the record
   int window_;

@@ -8,13 +8,13 @@ namespace atom::backend::cuda::hopper {
 namespace many {
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads, S::kCtas)
+__global__ void __launch_bounds__(S::kThreads, S::kCtas)
     grouped_many_kernel(const __grid_constant__ CUtensorMap map4,
                         const __grid_constant__ CUtensorMap map8,
                         const __grid_constant__ CUtensorMap results, const __grid_constant__ Task t,
                         int boxes) {
   extern __shared__ __align__(1024) uint8_t shared[];
-  constexpr int kWarps = kConsumers * 4;  // that multiply
+  constexpr int kWarps = S::kConsumers * 4;  // that multiply
   Barriers barriers{};
   barriers.full = shared_address(shared + S::kBarriersAt);
   barriers.empty = barriers.full + 8 * S::kStages;

@@ -11,6 +11,8 @@ namespace atom::backend::cuda::hopper::many {
 // shares the inputs, as Shape's do.
 template <int kRows_, int kStages_, int kCtas_, int kShare_>
 struct GroupedShape {
+  static constexpr int kConsumers = 2, kOutputs = kConsumers * kBlockOutputs;
+  static constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
   static constexpr int kRows = kRows_, kStages = kStages_, kShare = kShare_, kSplit = 1;
   static constexpr int kCtas = kCtas_;  // of a multiprocessor
   // Whether the codes of the next slot are read while the last products of the one before run; they take registers.
@@ -174,7 +176,7 @@ class GroupedConsumer {
       const Tiles tiles = tiles_of<S>(t_);
       int row, output_tile;
       tiles.place(p, S::kRows, row, output_tile);
-      const int output = output_tile * kOutputs + block_ * kBlockOutputs + lane_.output;
+      const int output = output_tile * S::kOutputs + block_ * kBlockOutputs + lane_.output;
       if (t_.w.slots8 > 0) add_int8(results, steps8_of(output));
       int bits[kAll];
 #pragma unroll
@@ -193,7 +195,7 @@ class GroupedConsumer {
   __device__ __forceinline__ ResultWriter<S> writer() const { return {t_, results_, shared_}; }
   // A cluster's last CTA may have no outputs.
   __device__ __forceinline__ GroupSteps steps8_of(int output) const {
-    const int last = (t_.w.n + kOutputs - 1) / kOutputs * kOutputs - 1;
+    const int last = (t_.w.n + S::kOutputs - 1) / S::kOutputs * S::kOutputs - 1;
     return {{16 * t_.w.steps8[S::kShare == 1 ? output : min(output, last)],
              16 * t_.w.steps8[S::kShare == 1 ? output + 8 : min(output + 8, last)]}};
   }

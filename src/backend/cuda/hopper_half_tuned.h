@@ -1,5 +1,5 @@
 // The fastest plan of every shape and class of rows, as bench/cuda/half_bench measured it with its word "sweep":
-// NVIDIA H100, CUDA 13.0; heads of more than 64 rows by analogy. LLaMA-7B in f16, 8 rows: in a decoding step on an H200.
+// NVIDIA H100, CUDA 13.0; heads of more than 64 rows by analogy. LLaMA-7B in f16, 8 and 16 rows: in a decoding step on an H200.
 #pragma once
 
 #include "backend/cuda/hopper_half_linear.h"
@@ -21,7 +21,7 @@ inline constexpr HalfTuned kHalfTuned[] = {
      12288,
      4096,
      {{8, 1, 1, 2, false},
-      {16, 1, 1, 1, false},
+      {16, 1, 1, 2, false},
       {32, 2, 2, 1, false},
       {64, 1, 1, 1, false},
       {128, 2, 1, 1, false},
@@ -44,7 +44,7 @@ inline constexpr HalfTuned kHalfTuned[] = {
     {HalfKind::kF16,
      22016,
      4096,
-     {{8, 2, 2, 1, false},
+     {{8, 1, 1, 2, false},
       {16, 1, 1, 1, false},
       {32, 1, 1, 1, false},
       {64, 1, 1, 1, false},

@@ -77,7 +77,7 @@ struct Task {
 };
 
 // How a task is cut. Few rows: a CTA has 64 * blocks outputs, `groups` warpgroups a block that take turns along k, and
-// `cluster` CTAs share the slots. Many rows: persistent CTAs of 128 outputs; `cluster` CTAs of neighbouring outputs share the
+// `cluster` CTAs share the slots. Many rows: persistent CTAs of 64 * blocks outputs, 128 or, of 64 rows, 256; `cluster` CTAs of neighbouring outputs share the
 // inputs, times `groups` CTAs that share the slots; with grouped weights a multiprocessor has `groups` CTAs instead.
 struct Plan {
   int rows = 8;  // tokens of a tile
@@ -89,7 +89,7 @@ struct Plan {
 // Where plans come from, for people: "plans measured on an H200 and an H100" or "estimated plans".
 const char* origin_of_plans(int multiprocessors);
 bool has_few_rows_kernel(const Weight& weight, int rows, int blocks, int groups);
-bool has_many_rows_kernel(bool grouped, int rows, int cluster, int groups);
+bool has_many_rows_kernel(bool grouped, int rows, int blocks, int cluster, int groups);
 // A pure function of the problem and the device: that of the nearest measured shape (hopper_tuned.h), or, on a device
 // with another number of multiprocessors, of the least estimated time. by_expert: the task has row_ends.
 Plan plan(int rows, const Weight& weight, bool by_expert, int multiprocessors);

@@ -2,6 +2,9 @@
 // tiles of 128 outputs x kRows rows: one warp asks for slots and inputs, one fetches the rows' scales, two warpgroups
 // widen and multiply. A slot is widened while the products of the one before run.
 //
+// Of 64 rows there are also tiles of 256 outputs: as many rows bring as many bytes of inputs as 128 outputs have weights,
+// all of them through the L2, which half as many tiles halve. Four warpgroups have no registers for a second operand.
+//
 // The int8 segment comes last: its sums are of 32 rows at a time, which become results, together with the int4 sums of
 // those rows, while the next ones are multiplied. So 256 rows leave registers for them.
 #include "backend/cuda/hopper_many_consumer.cuh"
@@ -23,20 +26,20 @@ __device__ Barriers init_barriers(uint8_t* shared) {
   for (int i = 0; i < S::kStages; ++i) {
     barrier_init(barriers.full + 8 * i, 1);
     barrier_init(barriers.empty + 8 * i,
-                 kConsumers * 4 * (S::kShare == 1 ? kWarpArrivals : S::kShare));
+                 S::kConsumers * 4 * (S::kShare == 1 ? kWarpArrivals : S::kShare));
   }
   for (int i = 0; i < 2; ++i) {
     barrier_init(barriers.tokens_full + 8 * i, 32);
-    barrier_init(barriers.tokens_empty + 8 * i, kConsumers * kWarpgroup);
+    barrier_init(barriers.tokens_empty + 8 * i, S::kConsumers * kWarpgroup);
   }
-  barrier_init(barriers.sums_empty, kConsumers * 4 * kWarpArrivals);
-  barrier_init(barriers.sums_full, kConsumers * 4 * kWarpArrivals);
+  barrier_init(barriers.sums_empty, S::kConsumers * 4 * kWarpArrivals);
+  barrier_init(barriers.sums_full, S::kConsumers * 4 * kWarpArrivals);
   barrier_init_fence();
   return barriers;
 }
 
 template <typename S>
-__global__ void __launch_bounds__(kThreads, 1)
+__global__ void __launch_bounds__(S::kThreads, 1)
     many_rows_kernel(const __grid_constant__ CUtensorMap map4,
                      const __grid_constant__ CUtensorMap map8,
                      const __grid_constant__ CUtensorMap results, const __grid_constant__ Task t,
@@ -54,9 +57,9 @@ __global__ void __launch_bounds__(kThreads, 1)
   }
   __syncthreads();
   const int warp = __shfl_sync(0xffffffffu, static_cast<int>(threadIdx.x) / 32, 0);
-  if (warp >= kConsumers * 4) {
+  if (warp >= S::kConsumers * 4) {
     give_registers<40>();
-    if (warp == kConsumers * 4) {
+    if (warp == S::kConsumers * 4) {
       if (threadIdx.x % 32 == 0) {
         const bool adds = t.add != 0 && boxes != 0 && t.x.rows > S::kRows;
         Producer<S>(t, &map4, &map8, adds ? &results : nullptr, shared, barriers).run();
@@ -67,11 +70,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     } else {
       if constexpr (S::kShare > 1) cluster_wait();
       wait_for_previous_grid();
-      if (warp == kConsumers * 4 + 1) produce_tokens<S>(t, tiles_of<S>(t), shared, barriers);
+      if (warp == S::kConsumers * 4 + 1) produce_tokens<S>(t, tiles_of<S>(t), shared, barriers);
     }
     if constexpr (S::kSplit > 1) cluster_wait_alone();
   } else {
-    take_registers<232>();  // 2 * 128 * 232 + 128 * 40 = 384 * 168, what the launch took
+    take_registers<S::kMost>();
     if constexpr (S::kShare > 1) cluster_wait();
     wait_for_previous_grid();  // every thread: what it stores may be read before, and the next kernel counts on it
     const Tiles tiles = tiles_of<S>(t);
@@ -99,6 +102,10 @@ Status launch_many_rows(const Task& t, const Plan& p, int multiprocessors, Strea
   const int cluster = p.cluster * 10 + (is_long ? 1 : p.groups);  // CTAs that share inputs, k
   switch (p.rows) {
     case 64:
+      if (cluster == 11 && p.blocks == 4)
+        return many::launch<many::Shape<64, 6, 1, 1, 4>>(t, multiprocessors, stream);
+      if (cluster == 12 && p.blocks == 4)
+        return many::launch<many::Shape<64, 6, 1, 2, 4>>(t, multiprocessors, stream);
       if (cluster == 11) return many::launch<many::Shape<64, 10, 1, 1>>(t, multiprocessors, stream);
       if (cluster == 12) return many::launch<many::Shape<64, 10, 1, 2>>(t, multiprocessors, stream);
       break;

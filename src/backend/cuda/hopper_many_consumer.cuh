@@ -1,6 +1,8 @@
 // Part of hopper_linear_many.cu: a warpgroup that multiplies, and turns its sums into results.
 #pragma once
 
+#include <type_traits>
+
 #include "backend/cuda/hopper_many_results.cuh"
 
 namespace atom::backend::cuda::hopper::many {
@@ -25,7 +27,7 @@ class Consumer {
     for (Turn turn; tiles.next(turn);) {
       int row, output_tile;
       tiles.place(turn.tile, S::kRows, row, output_tile);
-      output_ = output_tile * kOutputs +
+      output_ = output_tile * S::kOutputs +
                 static_cast<int>(threadIdx.x) / kWarpgroup * kBlockOutputs + lane_.output;
       const int rank = static_cast<int>(blockIdx.x) % 2;
       const Slots slots = slots_of(t_.w, S::kSplit > 1 && turn.shared, rank);
@@ -34,7 +36,7 @@ class Consumer {
         accumulate<Operand4>(slots.end4 - slots.begin4, sums);
       else
         accumulate<Operand8>(t_.w.slots8, sums);
-      const int padded = (t_.w.n + kOutputs - 1) / kOutputs * kOutputs;
+      const int padded = (t_.w.n + S::kOutputs - 1) / S::kOutputs * S::kOutputs;
       const Output outputs[2] = {output_of(output_, padded), output_of(output_ + 8, padded)};
       Place place{row, tiles.end_row, 0, wait_for_tokens()};
       if (S::kSplit > 1 && turn.shared) {
@@ -95,6 +97,20 @@ class Consumer {
 
   template <typename Operand>
   __device__ __forceinline__ void accumulate(int slots, int (&sums)[S::kRows / 2]) {
+    if constexpr (S::kScarce) {  // one operand: the other warpgroups multiply meanwhile
+      const auto once = [&](auto first, int slot) {
+        Operand operand;
+        start<decltype(first)::value>(operand, slot, sums);
+        products_wait<0>();
+        pin(sums);
+        release(at_.stage);
+        at_.next<S>();
+      };
+      once(std::true_type{}, 0);
+#pragma unroll 1
+      for (int slot = 1; slot < slots; ++slot) once(std::false_type{}, slot);
+      return;
+    }
     Operand a, b;
     start<true>(a, 0, sums);
     int pending = at_.stage;
@@ -127,12 +143,12 @@ class Consumer {
   // Sums of the other CTA's half of the rows go to it, where inputs of its stages were, when its products have
   // read them; its sums of this CTA's half are added, which then is the first. Once a launch.
   __device__ __forceinline__ void exchange(int (&sums)[S::kRows / 2], int rank) {
-    constexpr int kHalf = S::kRows / 4, kStride = kConsumers * kWarpgroup * 16;
+    constexpr int kHalf = S::kRows / 4, kStride = S::kConsumers * kWarpgroup * 16;
     const auto other = static_cast<uint32_t>(1 - rank);
     const int more = t_.w.slots4 % 2;  // slots of the second CTA
     const int others_int8 = at_.stage + (rank == 0 ? more : S::kStages - more);
     const auto place = [&](int int8, int i) {  // of a CTA whose int8 segment begins at that stage
-      constexpr int kOfStage = kHalf / 2;
+      constexpr int kOfStage = kHalf / S::kConsumers;
       const int stage = (int8 + S::kShortSlots8 + i / kOfStage) % S::kStages;
       return stage * S::kInputBytes + i % kOfStage / 4 * kStride +
              static_cast<int>(threadIdx.x) * 16;
@@ -257,6 +273,23 @@ class Consumer {
       b.template multiply<kPartRows>(products, tile_b + offset);
       products_commit();
     };
+    if constexpr (S::kScarce) {  // one part after the other
+#pragma unroll
+      for (int part = 0; part < kParts; ++part) {
+        ask(part);
+        products_wait<0>();
+        pin(products);
+        if (part + 1 == kParts) {
+          release(stage);
+          if (two) release(second);
+        }
+        float results[kPartSums];
+        scale(sums + part * kPartSums, outputs, place.tokens + part * kPartRows, results);
+        add_int8(products, outputs, place.tokens + part * kPartRows, results);
+        write(results, outputs, part, place);
+      }
+      return;
+    }
     ask(0);
 #pragma unroll
     for (int part = 0; part < kParts; ++part) {

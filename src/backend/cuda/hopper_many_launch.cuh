@@ -23,15 +23,15 @@ Status launch_tiles(Kernel kernel, const Task& t, int multiprocessors, Stream st
   CUtensorMap results = maps.of4;
   if (boxes)
     if (const Status status = make_result_map(y, S::kTogether, results); status != 0) return status;
-  constexpr int kCluster = S::kShare * S::kSplit, kGroupOutputs = kOutputs * S::kShare;
+  constexpr int kCluster = S::kShare * S::kSplit, kGroupOutputs = S::kOutputs * S::kShare;
   const int tiles =
       (t.w.n + kGroupOutputs - 1) / kGroupOutputs * ((t.x.rows + S::kRows - 1) / S::kRows);
   // CTAs that share k take half a tile each, if all find room.
   int clusters = S::kSplit > 1 && 2 * tiles > multiprocessors ? (tiles + 1) / 2 : tiles;
   clusters = clusters < multiprocessors / kCluster ? clusters : multiprocessors / kCluster;
-  return launch_kernel(kernel,
-                       {dim3(clusters * kCluster), kThreads, S::kBytes, kCluster, t.dependent != 0},
-                       stream, maps.of4, maps.of8, results, t, boxes ? 1 : 0);
+  return launch_kernel(
+      kernel, {dim3(clusters * kCluster), S::kThreads, S::kBytes, kCluster, t.dependent != 0},
+      stream, maps.of4, maps.of8, results, t, boxes ? 1 : 0);
 }
 
 }  // namespace atom::backend::cuda::hopper::many

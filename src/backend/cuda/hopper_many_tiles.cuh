@@ -6,16 +6,18 @@
 
 namespace atom::backend::cuda::hopper::many {
 
-inline constexpr int kConsumers = 2;  // warpgroups, of 64 outputs each
-inline constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
-inline constexpr int kOutputs = kConsumers * kBlockOutputs;
 inline constexpr int kRasterRows = 8;  // row tiles whose inputs and weights share the L2 cache
 
-// A cluster has kShare CTAs of neighbouring outputs, each of which fetches a part of the inputs for all of them; or, with
+// A tile is 64 outputs x kRows rows for each of kConsumers warpgroups. A cluster has kShare CTAs of neighbouring outputs, each of which fetches a part of the inputs for all of them; or, with
 // kSplit = 2, two CTAs that share tiles of a last turn that would leave half of the CTAs idle: each adds up half of the
 // int4 slots, gives the other the sums of half of the rows, and has the results of the others.
-template <int kRows_, int kStages_, int kShare_, int kSplit_>
+template <int kRows_, int kStages_, int kShare_, int kSplit_, int kConsumers_ = 2>
 struct Shape {
+  static constexpr int kConsumers = kConsumers_, kOutputs = kConsumers * kBlockOutputs;
+  static constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
+  static_assert(kConsumers == 2 || kConsumers == 4);
+  // Registers of a thread that multiplies; one that fetches has 40: together what the launch took, 168 or 96 each.
+  static constexpr int kMost = kConsumers == 2 ? 232 : 104;
   static constexpr int kRows = kRows_, kStages = kStages_, kShare = kShare_, kSplit = kSplit_;
   static constexpr int kCluster = kShare * kSplit;
   static_assert(kShare == 1 || kSplit == 1);
@@ -29,13 +31,15 @@ struct Shape {
   static constexpr int kBarriersAt = kResultsAt + kConsumers * 2 * kPartBytes;
   static constexpr int kBytes = kBarriersAt + (2 * kStages + 6) * 8;
   static_assert(kBytes <= 232448, "shared memory of a block");
-  static constexpr bool kScarce = false;                                           // registers
+  static constexpr bool kScarce = kConsumers > 2;                                  // registers
   static constexpr int kTogether = kRows / kSplit % (2 * kPartRows) == 0 ? 2 : 1;  // of PartWriter
   // Whether the int8 segment may have more than kShortSlots8 slots beside int4 slots.
   static constexpr int kShortSlots8 = 2;
-  static constexpr bool kLong = kRows <= 128 && kSplit == 1;
-  // Sums from the other CTA lie where the inputs of two stages were, behind those of the int8 segment.
-  static_assert(kStages >= kShortSlots8 + 2 && kRows / 2 * kOutputs * 4 == 2 * kInputBytes);
+  static constexpr bool kLong = kRows <= 128 && kSplit == 1 && kConsumers == 2;
+  // Sums from the other CTA lie where the inputs of as many stages were as there are consumers, behind those of the int8
+  // segment.
+  static_assert(kSplit == 1 || kStages >= kShortSlots8 + kConsumers);
+  static_assert(kRows / 2 * kOutputs * 4 == kConsumers * kInputBytes);
 };
 
 // What a CTA does next: a tile, or its half of one.
@@ -72,7 +76,7 @@ struct Tiles {
 };
 template <typename S>
 __device__ Tiles tiles_of(const Task& t) {
-  constexpr int kGroupOutputs = kOutputs * S::kShare;
+  constexpr int kGroupOutputs = S::kOutputs * S::kShare;
   const Rows rows = rows_of(t);
   const int cta = static_cast<int>(blockIdx.x), ctas = static_cast<int>(gridDim.x);
   Tiles tiles{rows.begin,
@@ -192,16 +196,16 @@ class Producer {
     int output_tile;
     tiles.place(turn.tile, S::kRows, row_, output_tile);
     // A group's last CTA may have no outputs; it still fetches inputs.
-    if constexpr (S::kShare > 1) output_tile = min(output_tile, (t_.w.n - 1) / kOutputs);
+    if constexpr (S::kShare > 1) output_tile = min(output_tile, (t_.w.n - 1) / S::kOutputs);
     block_bytes_ = (t_.w.slots4 + t_.w.slots8) * S::kSlot;  // less than 2^31: of k < 2^17
-    first_ = t_.w.slots + int64_t{output_tile} * kConsumers * block_bytes_;
-    output_ = output_tile * kOutputs;
+    first_ = t_.w.slots + int64_t{output_tile} * S::kConsumers * block_bytes_;
+    output_ = output_tile * S::kOutputs;
   }
   __device__ void ask_slot(int slot, int stage) const {
     const uint32_t full = barriers_.full + 8 * stage;
     barrier_expect(full, S::kInputBytes + S::kStageSlots);
 #pragma unroll
-    for (int b = 0; b < kConsumers; ++b)
+    for (int b = 0; b < S::kConsumers; ++b)
       ask_block(inputs_ + S::kSlotsAt + stage * S::kStageSlots + b * S::kSlot,
                 first_ + (b * block_bytes_ + slot * S::kSlot), full);
   }
@@ -227,15 +231,15 @@ class Producer {
   // While the last kSlotsBefore slots of a tile are asked for, so are the boxes that its results will be added to: all CTAs
   // end tiles at about the same time, and would wait for memory together.
   __device__ void ask_results(int slots_left) const {
-    constexpr int kSlotsBefore = 16, kBoxes = kOutputs / 32 * (S::kRows / kPartRows);
+    constexpr int kSlotsBefore = 16, kBoxes = S::kOutputs / 32 * (S::kRows / kPartRows);
     constexpr int kEach = (kBoxes + kSlotsBefore - 1) / kSlotsBefore;
     if (slots_left >= kSlotsBefore) return;
 #pragma unroll
     for (int i = 0; i < kEach; ++i) {
       const int box = slots_left * kEach + i;
       if (box < kBoxes)
-        prefetch_box(results_, output_ + box % (kOutputs / 32) * 32,
-                     row_ + box / (kOutputs / 32) * kPartRows);
+        prefetch_box(results_, output_ + box % (S::kOutputs / 32) * 32,
+                     row_ + box / (S::kOutputs / 32) * kPartRows);
     }
   }
 

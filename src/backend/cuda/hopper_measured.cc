@@ -75,7 +75,7 @@ bool has_kernel(Kernels kernels, const Plan& p) {
            has_few_rows_kernel(weight, p.rows, p.blocks, p.groups);
   }
   if (kernels == Kernels::kW8A8 && p.rows > 128) return false;
-  return p.blocks == 2 && has_many_rows_kernel(grouped, p.rows, p.cluster, p.groups);
+  return has_many_rows_kernel(grouped, p.rows, p.blocks, p.cluster, p.groups);
 }
 
 double distance(int a, int b) {

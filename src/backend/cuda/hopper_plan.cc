@@ -32,16 +32,17 @@ constexpr Candidate kGroupedCandidates[] = {
     {32, 1, 4, 1}, {32, 1, 6, 1}, {32, 2, 1, 2}, {32, 2, 2, 1}, {64, 1, 1, 4},
     {64, 1, 2, 2}, {64, 1, 4, 1}, {64, 2, 1, 2}, {64, 2, 2, 1},
 };
-// Kernels for many rows, as launch_many_rows and launch_grouped_many_rows have them: rows, CTAs that share inputs, CTAs
-// that share k or, with grouped weights, a multiprocessor.
+// Kernels for many rows, as launch_many_rows and launch_grouped_many_rows have them: rows, blocks of outputs, CTAs that
+// share inputs, CTAs that share k or, with grouped weights, a multiprocessor.
 struct ManyRows {
-  int rows, cluster, groups;
+  int rows, blocks, cluster, groups;
 };
 constexpr ManyRows kManyRows[] = {
-    {64, 1, 1}, {64, 1, 2}, {128, 1, 1}, {128, 1, 2}, {256, 1, 1}, {256, 1, 2}, {256, 2, 1},
+    {64, 2, 1, 1},  {64, 2, 1, 2},  {64, 4, 1, 1},  {64, 4, 1, 2},  {128, 2, 1, 1},
+    {128, 2, 1, 2}, {256, 2, 1, 1}, {256, 2, 1, 2}, {256, 2, 2, 1},
 };
 constexpr ManyRows kGroupedManyRows[] = {
-    {64, 1, 1}, {64, 1, 2}, {128, 1, 1}, {256, 1, 1}, {256, 2, 1},
+    {64, 2, 1, 1}, {64, 2, 1, 2}, {128, 2, 1, 1}, {256, 2, 1, 1}, {256, 2, 2, 1},
 };
 
 // Roughly the microseconds of a linear with few rows on a chip like the H200, to compare candidates: a constant, then
@@ -65,6 +66,11 @@ double cost(const Candidate& c, int cluster, int blocks, int slots, int multipro
 bool has_256_rows(const Weight& weight) {
   const int most_slots8 = weight.grouped != 0 ? 4 : 2;  // beside int4 slots
   return weight.slots4 > 0 && weight.slots8 <= most_slots8 && weight.n % 8 == 0;
+}
+
+// Whether the kernels for tiles of four blocks take the weight: they read whole tiles.
+bool has_four_blocks(const Weight& weight) {
+  return packed_blocks(weight.n) % 4 == 0 && (weight.slots4 == 0 || weight.slots8 <= 2);
 }
 
 Plan many_rows(int tile) {
@@ -163,15 +169,16 @@ Plan plan_in_order(int rows, const Weight& weight, bool by_expert, const PlanSou
   return {.rows = tile, .blocks = tile > 8 ? 2 : 1, .groups = 1, .cluster = 1, .many = false};
 }
 
-bool has_many_rows_kernel(bool grouped, int rows, int cluster, int groups) {
+bool has_many_rows_kernel(bool grouped, int rows, int blocks, int cluster, int groups) {
   const std::span<const ManyRows> all =
       grouped ? std::span<const ManyRows>(kGroupedManyRows) : std::span<const ManyRows>(kManyRows);
   return std::any_of(all.begin(), all.end(), [&](const ManyRows& k) {
-    return k.rows == rows && k.cluster == cluster && k.groups == groups;
+    return k.rows == rows && k.blocks == blocks && k.cluster == cluster && k.groups == groups;
   });
 }
 
 bool suits(const Plan& plan, const Weight& weight) {
+  if (plan.many && plan.blocks == 4) return has_four_blocks(weight);
   if (plan.many) return plan.rows != 256 || has_256_rows(weight);
   return plan.cluster <= weight.slots4 + weight.slots8;
 }

@@ -1,7 +1,7 @@
 // The fastest plan of every shape and class of rows, as bench/cuda/linear_bench measured it with its word "sweep":
 // w4a8 up to 32 rows alone, and from 64 to 1024 rows in chains of a layer's linears, on an NVIDIA H200; 4096 rows and w4a4
-// on an H100 80GB HBM3; CUDA 13.0, groups of 128 and 128 kept channels. In a decoding step of LLaMA-7B on an H200:
-// w8a8 of 32 rows, down of w4a8 at 64.
+// on an H100 80GB HBM3; CUDA 13.0, groups of 128 and 128 kept channels. Up to 64 rows then
+// tried again in decoding steps on an H200 (atom bench step --tune), and replaced where the step became faster.
 #pragma once
 
 #include "backend/cuda/hopper_linear.h"
@@ -25,10 +25,19 @@ struct TunedInt8 {
   Plan plan;
 };
 inline constexpr TunedInt8 kTunedInt8[] = {
-    {192, 32, 32, {32, 1, 2, 1, false}},  // LLaMA-7B: qkv
-    {64, 32, 32, {32, 1, 6, 1, false}},   // o
-    {344, 32, 32, {32, 1, 1, 1, false}},  // gate and up
-    {64, 86, 32, {32, 1, 6, 1, false}},   // down
+    // LLaMA-7B: qkv
+    {192, 32, 32, {32, 1, 2, 1, false}},
+    {192, 32, 64, {64, 1, 1, 1, false}},
+    // o
+    {64, 32, 32, {32, 1, 6, 1, false}},
+    {64, 32, 64, {64, 1, 4, 2, false}},
+    // gate and up
+    {344, 32, 8, {8, 1, 4, 1, false}},
+    {344, 32, 16, {16, 1, 1, 1, false}},
+    {344, 32, 32, {32, 1, 1, 1, false}},
+    {344, 32, 64, {64, 4, 1, 1, true}},
+    // down
+    {64, 86, 32, {32, 1, 2, 2, false}},
 };
 // w4a8
 inline constexpr Tuned kTuned[] = {
@@ -49,7 +58,7 @@ inline constexpr Tuned kTuned[] = {
      {{8, 1, 8, 1, false},
       {16, 1, 6, 1, false},
       {32, 1, 6, 1, false},
-      {64, 1, 4, 1, false},
+      {64, 2, 2, 1, true},
       {64, 1, 4, 1, false},
       {128, 2, 2, 1, true},
       {256, 2, 1, 2, true},
@@ -57,7 +66,7 @@ inline constexpr Tuned kTuned[] = {
     // gate and up
     {344,
      33,
-     {{8, 2, 2, 1, false},
+     {{8, 1, 2, 1, false},
       {16, 2, 1, 1, false},
       {32, 2, 1, 1, false},
       {64, 2, 2, 1, true},
@@ -83,7 +92,7 @@ inline constexpr Tuned kTuned[] = {
       {16, 1, 3, 1, false},
       {32, 2, 2, 1, false},
       {64, 2, 1, 1, true},
-      {128, 2, 2, 1, true},
+      {128, 2, 1, 1, true},
       {256, 2, 1, 1, true},
       {256, 2, 2, 1, true},
       {256, 2, 1, 2, true}}},
@@ -104,7 +113,7 @@ inline constexpr Tuned kTuned[] = {
      {{8, 1, 2, 1, false},
       {16, 2, 1, 1, false},
       {32, 2, 1, 1, false},
-      {64, 2, 1, 1, true},
+      {64, 4, 1, 1, true},
       {128, 2, 2, 1, true},
       {256, 2, 2, 1, true},
       {256, 2, 1, 2, true},
@@ -112,9 +121,9 @@ inline constexpr Tuned kTuned[] = {
     // down
     {128,
      225,
-     {{8, 1, 8, 1, false},
+     {{8, 1, 4, 2, false},
       {16, 1, 6, 1, false},
-      {32, 2, 2, 2, false},
+      {32, 1, 4, 1, false},
       {64, 1, 4, 1, false},
       {128, 2, 2, 1, true},
       {256, 2, 2, 1, true},
@@ -130,7 +139,7 @@ inline constexpr Tuned kTunedGrouped[] = {
      {{8, 1, 4, 1, false},
       {16, 1, 3, 1, false},
       {32, 2, 2, 1, false},
-      {64, 2, 1, 1, true},
+      {64, 1, 2, 1, false},
       {128, 2, 1, 1, true},
       {64, 2, 1, 1, true},
       {256, 2, 1, 1, true},
@@ -138,7 +147,7 @@ inline constexpr Tuned kTunedGrouped[] = {
     // o
     {64,
      33,
-     {{8, 1, 8, 1, false},
+     {{8, 1, 8, 2, false},
       {16, 1, 6, 1, false},
       {32, 1, 6, 1, false},
       {32, 1, 6, 1, false},
@@ -149,8 +158,8 @@ inline constexpr Tuned kTunedGrouped[] = {
     // gate and up
     {344,
      33,
-     {{8, 2, 2, 1, false},
-      {16, 2, 1, 1, false},
+     {{8, 1, 4, 1, false},
+      {16, 1, 3, 1, false},
       {32, 2, 1, 1, false},
       {64, 2, 2, 1, true},
       {64, 2, 1, 1, true},
@@ -162,7 +171,7 @@ inline constexpr Tuned kTunedGrouped[] = {
      87,
      {{8, 1, 8, 1, false},
       {16, 1, 6, 1, false},
-      {32, 1, 4, 2, false},
+      {32, 1, 6, 2, false},
       {64, 1, 4, 2, false},
       {64, 1, 4, 1, false},
       {64, 2, 1, 1, true},
@@ -172,9 +181,9 @@ inline constexpr Tuned kTunedGrouped[] = {
     {160,
      65,
      {{8, 1, 4, 1, false},
-      {16, 1, 3, 1, false},
+      {16, 2, 3, 1, false},
       {32, 2, 2, 1, false},
-      {64, 2, 1, 1, true},
+      {64, 2, 2, 1, false},
       {128, 2, 1, 1, true},
       {64, 2, 2, 1, true},
       {256, 2, 1, 1, true},
@@ -183,7 +192,7 @@ inline constexpr Tuned kTunedGrouped[] = {
     {128,
      65,
      {{8, 1, 8, 1, false},
-      {16, 1, 6, 1, false},
+      {16, 1, 3, 2, false},
       {32, 1, 4, 1, false},
       {64, 1, 4, 1, false},
       {64, 2, 1, 1, true},
@@ -205,9 +214,9 @@ inline constexpr Tuned kTunedGrouped[] = {
     {128,
      225,
      {{8, 1, 8, 1, false},
-      {16, 2, 3, 2, false},
+      {16, 1, 6, 1, false},
       {32, 1, 4, 1, false},
-      {64, 2, 2, 2, false},
+      {64, 1, 4, 1, false},
       {64, 2, 1, 2, false},
       {128, 2, 1, 1, true},
       {256, 2, 1, 1, true},

@@ -22,10 +22,6 @@ std::string shortened(std::string text, size_t limit) {
   return text + "...";
 }
 
-std::string shown(const Json& value) {
-  return shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace), kShownBytes);
-}
-
 // Builds the document from parse events. Containers under construction lie on an explicit stack, so
 // the depth costs no recursion; an object is checked for duplicate keys when it closes, by sorting,
 // because a lookup per key would be quadratic (and a hash table can be attacked).
@@ -129,7 +125,7 @@ class Builder final : public nlohmann::json_sax<Json> {
     std::sort(sorted.begin(), sorted.end());
     const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
     if (twice != sorted.end())
-      fail("{}: JSON object has the key {} twice", limits_.source, shown(Json(twice->second)));
+      fail("{}: JSON object has the key {} twice", limits_.source, shown_json(Json(twice->second)));
   }
 
   JsonLimits limits_;
@@ -141,7 +137,7 @@ class Builder final : public nlohmann::json_sax<Json> {
 const Json* find_field(const Json& object, std::string_view key, std::string_view source) {
   if (!object.is_object())
     fail("{}: must be a JSON object to hold the field \"{}\", but is {}", source, key,
-         shown(object));
+         shown_json(object));
   const auto found = object.find(std::string(key));
   if (found == object.end() || found->is_null()) return nullptr;
   return &*found;
@@ -155,33 +151,43 @@ const Json& require_field(const Json& object, std::string_view key, std::string_
 
 int64_t to_int(const Json& value, std::string_view key, const IntField& field) {
   if (!value.is_number_integer())
-    fail("{}: the field \"{}\" must be an integer, but is {}", field.source, key, shown(value));
+    fail("{}: the field \"{}\" must be an integer, but is {}", field.source, key,
+         shown_json(value));
   const bool too_large =
       value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
   if (too_large || value.get<int64_t>() < field.min || value.get<int64_t>() > field.max)
     fail("{}: the field \"{}\" must be in [{}, {}], but is {}", field.source, key, field.min,
-         field.max, shown(value));
+         field.max, shown_json(value));
   return value.get<int64_t>();
 }
 
 double to_number(const Json& value, std::string_view key, const NumberField& field) {
   if (!value.is_number())
-    fail("{}: the field \"{}\" must be a number, but is {}", field.source, key, shown(value));
+    fail("{}: the field \"{}\" must be a number, but is {}", field.source, key, shown_json(value));
   const double number = value.get<double>();
   // Negated so that a NaN, should one ever get here, is refused too.
   if (!(number >= field.min && number <= field.max))
     fail("{}: the field \"{}\" must be in [{}, {}], but is {}", field.source, key, field.min,
-         field.max, shown(value));
+         field.max, shown_json(value));
   return number;
 }
 
 std::string to_text(const Json& value, std::string_view key, std::string_view source) {
   if (!value.is_string())
-    fail("{}: the field \"{}\" must be a string, but is {}", source, key, shown(value));
+    fail("{}: the field \"{}\" must be a string, but is {}", source, key, shown_json(value));
   return value.get<std::string>();
 }
 
 }  // namespace
+
+std::string shown_json(const Json& value) {
+  return shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace), kShownBytes);
+}
+
+std::string shown_field(const Json& object, std::string_view key) {
+  const auto found = object.find(key);
+  return found == object.end() ? "is missing" : "is " + shown_json(*found);
+}
 
 Json parse_json(std::string_view text, const JsonLimits& limits) {
   // The library's lexer takes a NUL byte for the end of the text and would ignore what follows.
@@ -227,7 +233,7 @@ bool get_bool_or(const Json& object, std::string_view key, bool otherwise,
   const Json* value = find_field(object, key, source);
   if (value == nullptr) return otherwise;
   if (!value->is_boolean())
-    fail("{}: the field \"{}\" must be true or false, but is {}", source, key, shown(*value));
+    fail("{}: the field \"{}\" must be true or false, but is {}", source, key, shown_json(*value));
   return value->get<bool>();
 }
 

@@ -22,6 +22,11 @@ struct JsonLimits {
 // object, invalid UTF-8, trailing bytes. Keeps the order of keys.
 Json parse_json(std::string_view text, const JsonLimits& limits = {});
 
+// A value as messages quote it: on one line, cut after 60 bytes.
+std::string shown_json(const Json& value);
+// The end of a sentence on a field of an object: "is missing", or "is " and its value.
+std::string shown_field(const Json& object, std::string_view key);
+
 // Typed field access: Error naming source, field, rule and offending value. The default is used
 // when the key is missing or null and the field is optional.
 struct IntField {

@@ -21,7 +21,7 @@ Json read_json_object(const fs::path& path, uint64_t max_bytes) {
   const std::string source = path.string();
   Json json = parse_json(read_file(path, max_bytes), {.source = source});
   if (!json.is_object())
-    fail("{}: must hold a JSON object, but holds a {}", source, json.type_name());
+    fail("{}: must hold a JSON object, but holds {}", source, shown_json(json));
   return json;
 }
 
@@ -107,8 +107,8 @@ void ModelFiles::open_shards(const fs::path& index_path) {
   const Json index = read_json_object(index_path, kMaxIndexBytes);
   const auto weight_map = index.find("weight_map");
   if (weight_map == index.end() || !weight_map->is_object() || weight_map->empty())
-    fail("{}: the field \"weight_map\" must be a JSON object with an entry per tensor",
-         index_path.string());
+    fail("{}: the field \"weight_map\" must be a JSON object with an entry per tensor, but {}",
+         index_path.string(), shown_field(index, "weight_map"));
   std::map<std::string, size_t> shards;  // file name -> index into files_
   for (const auto& [name, value] : weight_map->items()) {
     const std::string file = value.is_string() ? value.get<std::string>() : std::string();

@@ -30,7 +30,8 @@ MergeNames merge_names(const Json& entry, std::string_view place) {
       return {text.substr(0, space), text.substr(space + 1)};
     }
   }
-  fail("{}: must be two tokens with one space between or an array of two strings", place);
+  fail("{}: must be two tokens with one space between or an array of two strings and is {}", place,
+       shown_json(entry));
 }
 
 bool is_version_line(const Json& entry) {
@@ -38,8 +39,9 @@ bool is_version_line(const Json& entry) {
 }
 
 void refuse_text(const Json& json, std::string_view key, std::string_view source) {
-  if (!get_string_or(json, key, "", source).empty()) {
-    fail("{}: a {} that is not empty is not supported", source, key);
+  if (const std::string text = get_string_or(json, key, "", source); !text.empty()) {
+    fail("{}: a {} that is not empty is not supported and it is '{}'", source, key,
+         utf8_prefix(text, 60));
   }
 }
 
@@ -88,7 +90,8 @@ void BpeModel::read_options(const Json& json, std::string_view source) {
 
 void BpeModel::read_merges(const Json& json, std::string_view source) {
   const auto list = json.find("merges");
-  if (list == json.end() || !list->is_array()) fail("{}: merges must be an array", source);
+  if (list == json.end() || !list->is_array())
+    fail("{}: merges must be an array and {}", source, shown_field(json, "merges"));
   if (list->size() > kMaxMerges) {
     fail("{}: merges has {} entries and may have {}", source, list->size(), kMaxMerges);
   }

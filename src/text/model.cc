@@ -25,7 +25,7 @@ void Model::encode_bytes(std::string_view bytes, Scratch& scratch,
 }
 
 std::unique_ptr<const Model> make_model(const Json& json, std::string_view source) {
-  if (!json.is_object()) fail("{}: must be an object", source);
+  if (!json.is_object()) fail("{}: must be an object and is {}", source, shown_json(json));
   const std::string type = type_of(json, source);
   if (type == "BPE") return std::make_unique<BpeModel>(json, source);
   if (type == "Unigram") return std::make_unique<UnigramModel>(json, source);

@@ -75,7 +75,7 @@ Tokenizer Tokenizer::from_json(std::string_view text, std::string_view source_na
 }
 
 Tokenizer Tokenizer::from_parsed(const Json& json, const std::string& source) {
-  if (!json.is_object()) fail("{}: must be a JSON object", source);
+  if (!json.is_object()) fail("{}: must be a JSON object and is {}", source, shown_json(json));
   TokenizerParts parts;
   parts.model = make_model(entry(json, "model"), place(source, "model"));
   parts.normalizer = make_normalizer(entry(json, "normalizer"), place(source, "normalizer"));

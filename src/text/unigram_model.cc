@@ -21,7 +21,7 @@ struct ScoredToken {
 
 ScoredToken scored_token(const Json& entry, std::string_view place) {
   if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
-    fail("{}: must be a token and its score", place);
+    fail("{}: must be a token and its score and is {}", place, shown_json(entry));
   }
   ScoredToken out{entry[0].get<std::string>(), entry[1].get<double>()};
   if (!std::isfinite(out.score)) fail("{}: the score must be finite and is {}", place, out.score);
@@ -51,7 +51,8 @@ struct UnigramModel::Lattice final : Model::Scratch {
 UnigramModel::UnigramModel(const Json& json, std::string_view source) : source_(source) {
   const auto vocab = json.find("vocab");
   if (vocab == json.end() || !vocab->is_array() || vocab->empty() || vocab->size() > kMaxTokens) {
-    fail("{}: vocab must be an array of 1 to {} tokens with scores", source, kMaxTokens);
+    fail("{}: vocab must be an array of 1 to {} tokens with scores and {}", source, kMaxTokens,
+         shown_field(json, "vocab"));
   }
   vocabulary_.limit_for(vocab->size());
   std::vector<ScoredToken> tokens;

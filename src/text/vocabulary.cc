@@ -46,13 +46,14 @@ const std::string& Vocabulary::token(int32_t id) const {
 
 Vocabulary vocabulary_from_json(const Json& json, std::string_view source) {
   if (!json.is_object() || json.empty()) {
-    fail("{}: vocab must be an object with at least one token", source);
+    fail("{}: vocab must be an object with at least one token and is {}", source, shown_json(json));
   }
   Vocabulary vocabulary;
   vocabulary.limit_for(json.size());
   for (const auto& [token, id] : json.items()) {
     if (!id.is_number_integer() || (id.is_number_unsigned() && id.get<uint64_t>() > INT32_MAX)) {
-      fail("{}: the id of the token '{}' must be an integer below 2^31", source, token);
+      fail("{}: the id of the token '{}' must be an integer below 2^31 and is {}", source, token,
+           shown_json(id));
     }
     vocabulary.add(token, id.get<int64_t>(), source);
   }

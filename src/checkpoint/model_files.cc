@@ -1,6 +1,7 @@
 #include "checkpoint/model_files.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -34,6 +35,22 @@ bool is_present(const fs::path& path) {
 std::optional<Json> read_json_if_present(const fs::path& path) {
   if (!is_present(path)) return std::nullopt;
   return read_json_object(path, kMaxConfigBytes);
+}
+
+// Not used, and programs count differently; but a size that none can have comes from a damaged
+// file. Old files have whole numbers with a fraction of zero.
+void check_total_size(const Json& index, const std::string& source) {
+  const auto metadata = index.find("metadata");
+  if (metadata == index.end() || metadata->is_null()) return;
+  if (!metadata->is_object())
+    fail("{}: the field \"metadata\" must be a JSON object, but is {}", source,
+         shown_json(*metadata));
+  const auto size = metadata->find("total_size");
+  if (size == metadata->end() || size->is_null()) return;
+  const double value = size->is_number() ? size->get<double>() : -1;
+  if (value < 0 || value != std::floor(value))
+    fail("{}: the field \"total_size\" of \"metadata\" must be a whole number of bytes, but is {}",
+         source, shown_json(*size));
 }
 
 [[noreturn]] void refuse_without_weights(const fs::path& folder) {
@@ -109,6 +126,7 @@ void ModelFiles::open_shards(const fs::path& index_path) {
   if (weight_map == index.end() || !weight_map->is_object() || weight_map->empty())
     fail("{}: the field \"weight_map\" must be a JSON object with an entry per tensor, but {}",
          index_path.string(), shown_field(index, "weight_map"));
+  check_total_size(index, index_path.string());
   std::map<std::string, size_t> shards;  // file name -> index into files_
   for (const auto& [name, value] : weight_map->items()) {
     const std::string file = value.is_string() ? value.get<std::string>() : std::string();

@@ -96,7 +96,7 @@ struct ModelConfig {
 };
 
 // Reads both spellings of RoPE: rope_theta + rope_scaling, and rope_parameters (rope_config.h). torch_dtype and
-// dtype are not read: each tensor's own type decides. Error: unknown architecture, a field out of
+// dtype must be words and are not used: each tensor's own type decides. Error: unknown architecture, a field out of
 // range, a feature without support (named), inconsistent sizes, more linears than a model has.
 ModelConfig parse_config(const Json& config, std::string_view source);
 

@@ -236,6 +236,27 @@ TEST_F(ModelFilesTest, RefusesIndexesThatDoNotFitTheirShards) {
   expect_refused({"tensor \"a\" is in two files, s1.safetensors and s2.safetensors"});
 }
 
+TEST_F(ModelFilesTest, RefusesSizesThatNoModelHas) {
+  put_shards();
+  const auto put_metadata = [&](const std::string& metadata) {
+    put("model.safetensors.index.json",
+        R"({"metadata":)" + metadata +
+            R"(,"weight_map":{"a":"s1.safetensors","b":"s1.safetensors"}})");
+  };
+  for (const char* size : {"-1", "1.5", "-8.0", "\"8\"", "true", "[8]"}) {
+    put_metadata(fmt::format(R"({{"total_size":{}}})", size));
+    expect_refused({"index.json", "\"total_size\"", size});
+  }
+  put_metadata("7");
+  expect_refused({"index.json", "\"metadata\"", "7"});
+  for (const char* metadata :
+       {"null", "{}", R"({"total_size":null})", R"({"total_size":13476831232.0})",
+        R"({"total_size":18446744073709551615})", R"({"format":"pt"})"}) {
+    put_metadata(metadata);
+    EXPECT_NO_THROW(ModelFiles::open(folder_.path())) << metadata;
+  }
+}
+
 TEST_F(ModelFilesTest, LeavesOutUnlistedTensorsWithAWarning) {
   put_shards();
   put_index(R"({"a":"s1.safetensors"})");

@@ -93,6 +93,15 @@ TEST(Config, RefusesProductsBeyondReason) {
   EXPECT_NE(message(json).find("393224"), std::string::npos) << message(json);
 }
 
+TEST(Config, WordsThatAreNotUsedMayBeAnyWord) {
+  for (const Json& type : {Json("auto"), Json("torch.bfloat16"), Json(nullptr)}) {
+    Json json = llama();
+    json["torch_dtype"] = type;
+    json["architectures"] = {"LlamaForCausalLM", "LlamaForCausalLM"};
+    EXPECT_EQ(parse_config(json, "config.json").hidden, 64) << type;
+  }
+}
+
 TEST(Config, ReadsMixture) {
   Json json = llama();
   json["architectures"] = {"MixtralForCausalLM"};
@@ -278,6 +287,11 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadField{"architectures", {"GPT9"}, "GPT9"},
         BadField{"architectures", Json::array(), "architectures"},
+        BadField{"architectures", {"LlamaForCausalLM", "GPT9"}, R"(["LlamaForCausalLM","GPT9"])"},
+        BadField{"architectures", {"LlamaForCausalLM", "MistralForCausalLM"}, "Mistral"},
+        BadField{"architectures", {"LlamaForCausalLM", 7}, R"(["LlamaForCausalLM",7])"},
+        BadField{"torch_dtype", 7, "\"torch_dtype\" must be a string, but is 7"},
+        BadField{"dtype", Json::array(), "\"dtype\" must be a string, but is []"},
         BadField{"hidden_size", 0, "hidden_size"}, BadField{"hidden_size", -64, "-64"},
         BadField{"hidden_size", 64.5, "64.5"}, BadField{"hidden_size", "64", "hidden_size"},
         BadField{"hidden_size", 1e18, "hidden_size"}, BadField{"hidden_size", 131073, "131073"},

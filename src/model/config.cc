@@ -96,7 +96,7 @@ int window_of(const Json& config, std::string_view source, const Family& family)
 void read_windows(const Json& config, std::string_view source, ModelConfig& out) {
   const WindowRule rule = out.family->window;
   const int window = window_of(config, source, *out.family);
-  const bool matters = window > 0 && window < out.stated_positions;
+  const bool matters = window > 0 && window < std::max(out.stated_positions, most_positions(out));
   if (matters && rule == WindowRule::kNone)
     fail(
         "{}: sliding_window {} is not supported for {} (must be null or at least "

@@ -124,9 +124,6 @@ TEST(Config, ReadsRopeScaling) {
   EXPECT_EQ(scaling.kind, RopeScaling::Kind::kLlama3);
   EXPECT_EQ(scaling.factor, 8);
   EXPECT_EQ(scaling.original_positions, 64);
-  // Up to max_position_embeddings, dynamic is the same as default.
-  json["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2.0}};
-  EXPECT_EQ(parse_config(json, "config.json").rope_scaling.kind, RopeScaling::Kind::kNone);
   json["rope_scaling"] = {
       {"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}};
   scaling = parse_config(json, "config.json").rope_scaling;
@@ -168,6 +165,50 @@ TEST(Config, LongropeHasOneLengthOrTheOther) {
   json["rope_scaling"] = longrope();
   json["rope_scaling"]["type"] = "yarn";  // what Phi-3's files once called another formula
   EXPECT_NE(message(json).find("'yarn' has a short_factor"), std::string::npos) << message(json);
+}
+
+TEST(Config, DynamicHasTheLengthThatIsAskedFor) {
+  Json json = llama();
+  json["rope_scaling"] = {{"type", "dynamic"}, {"factor", 4.0}};
+  const ModelConfig given = parse_config(json, "config.json");
+  const int original = given.stated_positions;
+  EXPECT_EQ(given.max_positions, original);
+  EXPECT_EQ(most_positions(given), 4 * original);
+  const struct {
+    int64_t asked;
+    int granted;
+  } cases[] = {{1, original},
+               {original, original},
+               {original + 1, original + 1},
+               {4 * original, 4 * original},
+               {int64_t{1} << 40, 4 * original}};
+  for (const auto& [asked, granted] : cases) {
+    ModelConfig config = given;
+    EXPECT_EQ(extend_positions(config, asked), granted > original) << asked;
+    EXPECT_EQ(config.max_positions, granted);
+    EXPECT_EQ(config.rope_scaling.dynamic_positions, granted);
+    EXPECT_EQ(config.stated_positions, original);
+  }
+}
+
+// Their frequencies are the same for every length: only the room grows.
+TEST(Config, LinearAndYarnReachAsFarAsTheirFactor) {
+  for (const char* type : {"linear", "yarn"}) {
+    Json json = llama();
+    json["rope_scaling"] = {
+        {"type", type}, {"factor", 2.5}, {"original_max_position_embeddings", 256}};
+    json["max_position_embeddings"] = 256;
+    ModelConfig config = parse_config(json, "config.json");
+    const RopeScaling scaling = config.rope_scaling;
+    EXPECT_EQ(config.max_positions, 256) << type;
+    EXPECT_FALSE(extend_positions(config, 257)) << type;
+    EXPECT_EQ(config.max_positions, 640) << type;
+    EXPECT_EQ(config.rope_scaling, scaling) << type;
+  }
+  ModelConfig plain = parse_config(llama(), "config.json");
+  EXPECT_EQ(most_positions(plain), plain.max_positions);
+  EXPECT_FALSE(extend_positions(plain, 1 << 20));
+  EXPECT_EQ(plain.max_positions, plain.stated_positions);
 }
 
 TEST(Config, FieldsMayNotContradictEachOther) {

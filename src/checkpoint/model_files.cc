@@ -18,9 +18,10 @@ namespace fs = std::filesystem;
 constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
 constexpr uint64_t kMaxIndexBytes = uint64_t{100} << 20;
 
-Json read_json_object(const fs::path& path, uint64_t max_bytes) {
+Json read_json_object(const fs::path& path, uint64_t max_bytes,
+                      const std::vector<JsonStream>& streams = {}) {
   const std::string source = path.string();
-  Json json = parse_json(read_file(path, max_bytes), {.source = source});
+  Json json = parse_json(read_file(path, max_bytes), {.source = source}, streams);
   if (!json.is_object())
     fail("{}: must hold a JSON object, but holds {}", source, shown_json(json));
   return json;
@@ -121,14 +122,13 @@ void ModelFiles::open_single(const fs::path& path) {
 }
 
 void ModelFiles::open_shards(const fs::path& index_path) {
-  const Json index = read_json_object(index_path, kMaxIndexBytes);
-  const auto weight_map = index.find("weight_map");
-  if (weight_map == index.end() || !weight_map->is_object() || weight_map->empty())
-    fail("{}: the field \"weight_map\" must be a JSON object with an entry per tensor, but {}",
-         index_path.string(), shown_field(index, "weight_map"));
-  check_total_size(index, index_path.string());
   std::map<std::string, size_t> shards;  // file name -> index into files_
-  for (const auto& [name, value] : weight_map->items()) {
+  const auto place = [&](const JsonEntry& entry) {
+    if (!entry.in_object)
+      fail("{}: the field \"weight_map\" must be a JSON object, but is a list with {}",
+           index_path.string(), shown_json(entry.value));
+    const std::string name(entry.key);
+    const Json& value = entry.value;
     const std::string file = value.is_string() ? value.get<std::string>() : std::string();
     if (!is_plain_file_name(file) || !file.ends_with(".safetensors"))
       fail("{}: tensor \"{}\" must lie in a .safetensors file of the folder, not in {}",
@@ -139,7 +139,13 @@ void ModelFiles::open_shards(const fs::path& index_path) {
       fail("{}: tensor \"{}\" is not in the file {} that the index names", index_path.string(),
            name, file);
     shard_of_.emplace(name, shard->second);
-  }
+  };
+  const Json index = read_json_object(index_path, kMaxIndexBytes, {{{"weight_map"}, place}});
+  const auto weight_map = index.find("weight_map");
+  if (weight_map == index.end() || !weight_map->is_object() || shard_of_.empty())
+    fail("{}: the field \"weight_map\" must be a JSON object with an entry per tensor, but {}",
+         index_path.string(), shown_field(index, "weight_map"));
+  check_total_size(index, index_path.string());
   std::map<std::string_view, size_t> holders;
   for (size_t i = 0; i < files_.size(); ++i)
     for (const std::string& name : files_[i].names()) {

@@ -107,8 +107,9 @@ Family family_of(const TokenizerSettings& settings, std::string_view source) {
        model_config, type);
 }
 
-Json read_merges(std::string_view text, const Vocabulary& vocabulary, std::string_view source) {
-  Json merges = Json::array();
+void read_merges(std::string_view text, const Vocabulary& vocabulary, std::string_view source,
+                 ModelLists::Merges& merges) {
+  std::string joined;
   for_lines({text, source}, [&](std::string_view line, size_t number) {
     if (line.empty() || line.starts_with("#version")) return;
     const size_t space = line.find(' ');
@@ -119,15 +120,15 @@ Json read_merges(std::string_view text, const Vocabulary& vocabulary, std::strin
     }
     const std::string_view left = line.substr(0, space);
     const std::string_view right = line.substr(space + 1);
-    for (const std::string& token :
-         {std::string(left), std::string(right), std::string(left) + std::string(right)}) {
+    joined.assign(left).append(right);
+    for (const std::string_view token : {left, right, std::string_view(joined)}) {
       if (vocabulary.find(token) < 0)
         fail("{}: line {}: the token '{}' is not in vocab.json", source, number,
              utf8_prefix(token, kShownBytes));
     }
-    merges.push_back(Json::array({left, right}));
+    merges.parts.add(left);
+    merges.parts.add(right);
   });
-  return merges;
 }
 
 }  // namespace
@@ -138,10 +139,12 @@ Tokenizer tokenizer_from_vocab_merges(std::string_view vocab, std::string_view m
   const Family family = family_of(settings, source);
   const bool prefix_space =
       get_bool_or(config, "add_prefix_space", false, beside(source, kSettingsName));
-  Json json = {{"model", {{"type", "BPE"}}}};
-  json["model"]["vocab"] = parse_json(vocab, {.source = source});
-  const Vocabulary vocabulary = vocabulary_from_json(json["model"]["vocab"], source);
-  json["model"]["merges"] = read_merges(merges, vocabulary, beside(source, "merges.txt"));
+  ModelLists lists;
+  Json json = {{"model", {{"type", "BPE"}, {"merges", Json::array()}}}};
+  json["model"]["vocab"] = parse_json(
+      vocab, {.source = source}, {{{}, [&](const JsonEntry& entry) { lists.take_token(entry); }}});
+  const Vocabulary vocabulary = vocabulary_of(json["model"], lists, source);
+  read_merges(merges, vocabulary, beside(source, "merges.txt"), lists.merges);
   std::vector<OwnToken> own;
   const char* const defaults[] = {"<|endoftext|>", "<s>", "</s>", "<unk>", "<pad>", "<mask>"};
   for (const char* token : defaults) {
@@ -166,7 +169,7 @@ Tokenizer tokenizer_from_vocab_merges(std::string_view vocab, std::string_view m
                                     token_or(config, "sep_token", "</s>", source), source);
   }
   json["decoder"] = {{"type", "ByteLevel"}};
-  return Tokenizer::from_parsed(json, std::string(source));
+  return Tokenizer::from_parsed(json, lists, std::string(source));
 }
 
 Tokenizer tokenizer_from_vocab_lines(std::string_view lines, std::string_view source,
@@ -176,28 +179,28 @@ Tokenizer tokenizer_from_vocab_lines(std::string_view lines, std::string_view so
   if (!name.empty() && name != "BertTokenizer") {
     refuse_class(name, source);
   }
-  Json vocab = Json::object();
-  auto& entries = vocab.get_ref<Json::object_t&>();  // its operator[] searches from the front
+  ModelLists lists;
   std::unordered_set<std::string_view> seen;
   for_lines({lines, source}, [&](std::string_view line, size_t number) {
     if (!seen.insert(line).second) {
       fail("{}: line {} has the token '{}' of a line before", source, number,
            utf8_prefix(line, kShownBytes));
     }
-    entries.emplace_back(std::string(line), seen.size() - 1);
+    const size_t id = seen.size() - 1;
+    lists.take_token({.in_object = true, .key = line, .index = id, .value = id});
   });
-  const Vocabulary vocabulary = vocabulary_from_json(vocab, source);
+  Json json;
+  json["model"] = {{"type", "WordPiece"},
+                   {"unk_token", token_or(config, "unk_token", "[UNK]", source)},
+                   {"continuing_subword_prefix", "##"},
+                   {"max_input_chars_per_word", 100},
+                   {"vocab", Json::object()}};
+  const Vocabulary vocabulary = vocabulary_of(json["model"], lists, source);
   std::vector<OwnToken> own;
   for (const char* token : {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}) {
     if (const int32_t id = vocabulary.find(token); id >= 0) own.push_back({id, token});
   }
   const std::string settings_source = beside(source, kSettingsName);
-  Json json;
-  json["model"] = {{"type", "WordPiece"},
-                   {"unk_token", token_or(config, "unk_token", "[UNK]", source)},
-                   {"continuing_subword_prefix", "##"},
-                   {"max_input_chars_per_word", 100}};
-  json["model"]["vocab"] = std::move(vocab);
   json["added_tokens"] = added_tokens_of(settings, own, vocabulary, source);
   json["normalizer"] = {
       {"type", "BertNormalizer"},
@@ -210,7 +213,7 @@ Tokenizer tokenizer_from_vocab_lines(std::string_view lines, std::string_view so
   json["post_processor"] = around(vocabulary, token_or(config, "cls_token", "[CLS]", source),
                                   token_or(config, "sep_token", "[SEP]", source), source);
   json["decoder"] = {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}};
-  return Tokenizer::from_parsed(json, std::string(source));
+  return Tokenizer::from_parsed(json, lists, std::string(source));
 }
 
 }  // namespace atom::text

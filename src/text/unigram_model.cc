@@ -14,20 +14,6 @@ namespace {
 constexpr double kUnknownPenalty = 10;
 constexpr size_t kMaxTokens = size_t{1} << 22;
 
-struct ScoredToken {
-  std::string token;
-  double score;
-};
-
-ScoredToken scored_token(const Json& entry, std::string_view place) {
-  if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
-    fail("{}: must be a token and its score and is {}", place, shown_json(entry));
-  }
-  ScoredToken out{entry[0].get<std::string>(), entry[1].get<double>()};
-  if (!std::isfinite(out.score)) fail("{}: the score must be finite and is {}", place, out.score);
-  return out;
-}
-
 }  // namespace
 
 // The best way to reach each byte position.
@@ -48,32 +34,34 @@ struct UnigramModel::Lattice final : Model::Scratch {
   std::vector<Part> path;
 };
 
-UnigramModel::UnigramModel(const Json& json, std::string_view source) : source_(source) {
+UnigramModel::UnigramModel(const Json& json, const ModelLists& lists, std::string_view source)
+    : source_(source), score_(lists.tokens.scores) {
+  const ModelLists::Tokens& tokens = lists.tokens;
   const auto vocab = json.find("vocab");
-  if (vocab == json.end() || !vocab->is_array() || vocab->empty() || vocab->size() > kMaxTokens) {
+  if (vocab == json.end() || !vocab->is_array() || tokens.begin.empty() ||
+      tokens.texts.size() > kMaxTokens) {
     fail("{}: vocab must be an array of 1 to {} tokens with scores and {}", source, kMaxTokens,
-         shown_field(json, "vocab"));
+         shown_list(json, "vocab", tokens.begin));
   }
-  vocabulary_.limit_for(vocab->size());
-  std::vector<ScoredToken> tokens;
-  size_t bytes = 0;
+  if (!tokens.fault.empty()) fail("{}: {}", source, tokens.fault);
+  vocabulary_.limit_for(score_.size());
+  std::vector<std::string_view> keys;
   double smallest = INFINITY;
-  for (size_t i = 0; i < vocab->size(); ++i) {
+  for (size_t i = 0; i < score_.size(); ++i) {
     const std::string place = fmt::format("{}: vocab[{}]", source, i);
-    tokens.push_back(scored_token((*vocab)[i], place));
-    vocabulary_.add(tokens[i].token, static_cast<int64_t>(i), place);
-    bytes += tokens[i].token.size();
-    smallest = std::min(smallest, tokens[i].score);
+    if (!std::isfinite(score_[i])) fail("{}: the score must be finite and is {}", place, score_[i]);
+    vocabulary_.add(tokens.texts[i], static_cast<int64_t>(i), place);
+    keys.push_back(tokens.texts[i]);
+    smallest = std::min(smallest, score_[i]);
   }
   unknown_ = static_cast<int32_t>(
       get_int_or(json, "unk_id", -1, {.source = source, .min = 0, .max = vocabulary_.size() - 1}));
   byte_fallback_ = get_bool_or(json, "byte_fallback", false, source);
   byte_token_ = byte_tokens(vocabulary_);
   unknown_score_ = smallest - kUnknownPenalty;
-  trie_ = Trie(bytes);
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    score_.push_back(tokens[i].score);
-    if (!tokens[i].token.empty()) trie_.add(tokens[i].token, static_cast<int32_t>(i));
+  trie_ = Trie(Trie::nodes_of(std::move(keys)));
+  for (size_t i = 0; i < score_.size(); ++i) {
+    if (!tokens.texts[i].empty()) trie_.add(tokens.texts[i], static_cast<int32_t>(i));
   }
 }
 
@@ -86,9 +74,9 @@ UnigramModel::UnigramModel(const SentencePieceFile& file)
       fused_may_be_token_(false),
       byte_token_(byte_tokens(file.vocabulary)) {
   using Kind = SentencePiece::Kind;
-  size_t bytes = 0;
-  for (const SentencePiece& piece : file.pieces) bytes += piece.text.size();
-  trie_ = Trie(bytes);
+  std::vector<std::string_view> keys;
+  for (const SentencePiece& piece : file.pieces) keys.push_back(piece.text);
+  trie_ = Trie(Trie::nodes_of(std::move(keys)));
   user_defined_.assign(file.pieces.size(), 0);
   float smallest = INFINITY;
   float largest = -INFINITY;

@@ -1,7 +1,7 @@
 // Unigram model (Kudo 2018): of all ways to cut a piece into tokens, the one with the largest sum of
 // scores. O(bytes * longest token).
 //
-//   const UnigramModel model(json["model"], "tokenizer.json: model");
+//   const UnigramModel model(json["model"], lists, "tokenizer.json: model");   // lists: model_lists.h
 //
 // Equal sums go to the longer last token. Characters without a token cost the smallest score - 10,
 // and a run of them is one unknown token, or its byte tokens.
@@ -24,7 +24,7 @@ class UnigramModel final : public Model {
  public:
   // Error: vocab that is no list of [token, score], scores that are not finite, tokens that occur
   // twice, unk_id outside the vocabulary.
-  UnigramModel(const Json& json, std::string_view source);
+  UnigramModel(const Json& json, const ModelLists& lists, std::string_view source);
   // As the sentencepiece library computes: sums in single precision, control pieces are no tokens
   // of the text, user-defined pieces win against everything. `file` has been checked by its reader.
   explicit UnigramModel(const SentencePieceFile& file);

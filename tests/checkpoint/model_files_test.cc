@@ -193,6 +193,26 @@ TEST_F(ModelFilesTest, ClaimsTakeNoMemory) {
   expect_refused({"header length of 99999999 bytes", "exceeds"});
 }
 
+// Names and descriptions of tensors are kept, not the JSON around them: less than six times the header of 5 MB, and
+// four times the index beside it.
+TEST_F(ModelFilesTest, ManyTensorsTakeMemoryInProportion) {
+  constexpr int kTensors = 50'000;
+  std::string header = "{", index = R"({"weight_map":{)";
+  for (int i = 0; i < kTensors; ++i) {
+    const char* comma = i == 0 ? "" : ",";
+    const std::string name =
+        fmt::format("model.layers.{}.mlp.experts.{}.down_proj.weight", i / 100, i % 100);
+    header += fmt::format(R"({}"{}":{{"dtype":"F32","shape":[1,1],"data_offsets":[{},{}]}})", comma,
+                          name, 4 * i, 4 * i + 4);
+    index += fmt::format(R"({}"{}":"s1.safetensors")", comma, name);
+  }
+  put("s1.safetensors", raw_safetensors(header + "}", std::string(size_t{4} * kTensors, '\0')));
+  put("model.safetensors.index.json", index + "}}");
+  const size_t bytes = 6 * header.size() + 4 * index.size();
+  const atom::testing::MemoryLimit limit(bytes);
+  EXPECT_EQ(ModelFiles::open(folder_.path()).tensor_names().size(), size_t{kTensors});
+}
+
 TEST_F(ModelFilesTest, RefusesPickles) {
   for (const char* name : {"pytorch_model.bin", "consolidated.00.pth", "model.pt", "last.ckpt"}) {
     put(name, "pickle");
@@ -230,7 +250,11 @@ TEST_F(ModelFilesTest, RefusesIndexesThatDoNotFitTheirShards) {
   put_index("{}");
   expect_refused({"\"weight_map\""});
   put("model.safetensors.index.json", "{}");
-  expect_refused({"\"weight_map\""});
+  expect_refused({"\"weight_map\"", "is missing"});
+  put_index(R"(["s1.safetensors"])");
+  expect_refused({"\"weight_map\"", "a list with \"s1.safetensors\""});
+  put_index(R"({"a":"s1.safetensors","a":"s1.safetensors"})");
+  expect_refused({"has the key \"a\" twice"});
   put("s2.safetensors", one_element_tensors({"c", "a"}));
   put_index(R"({"a":"s1.safetensors","b":"s1.safetensors","c":"s2.safetensors"})");
   expect_refused({"tensor \"a\" is in two files, s1.safetensors and s2.safetensors"});

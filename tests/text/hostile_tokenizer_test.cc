@@ -58,7 +58,7 @@ const Rule kModelRules[] = {
     {"NoVocab", [](Json& j) { j["model"].erase("vocab"); }, "vocab is missing"},
     {"EmptyVocab", set_model("vocab", "{}"), "at least one token and is {}"},
     {"VocabArray", set_model("vocab", "[1]"),
-     "vocab must be an object with at least one token and is [1]"},
+     "vocab must be an object with at least one token and is [1, ...]"},
     {"NegativeId", set_model("vocab", R"({"a":-1})"), "the id -1 of the token 'a'"},
     {"FractionId", set_model("vocab", R"({"a":1.5})"), "must be an integer below 2^31 and is 1.5"},
     {"HugeId", set_model("vocab", R"({"a":18446744073709551615})"),
@@ -89,7 +89,7 @@ std::function<void(Json&)> set_whole_model(const char* value) {
 
 const Rule kOtherModelRules[] = {
     {"UnigramVocab", set_whole_model(R"({"type":"Unigram","vocab":{"a":1}})"),
-     "vocab must be an array of 1 to 4194304 tokens with scores and is {\"a\":1}"},
+     "vocab must be an array of 1 to 4194304 tokens with scores and is {\"a\":1, ...}"},
     {"UnigramEmpty", set_whole_model(R"({"type":"Unigram","vocab":[]})"),
      "1 to 4194304 tokens with scores and is []"},
     {"UnigramPair", set_whole_model(R"({"type":"Unigram","vocab":[["a"]]})"),

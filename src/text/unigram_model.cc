@@ -17,10 +17,9 @@ constexpr size_t kMaxTokens = size_t{1} << 22;
 }  // namespace
 
 // The best way to reach each byte position.
-template <typename Number>
 struct UnigramModel::Lattice final : Model::Scratch {
   struct Node {
-    Number score = 0;
+    double score = 0;
     int32_t id = -1;
     size_t begin = kNowhere;
   };
@@ -70,7 +69,7 @@ UnigramModel::UnigramModel(const SentencePieceFile& file)
       source_(file.source),
       unknown_(file.unknown),
       byte_fallback_(file.byte_fallback),
-      single_precision_(true),
+      of_pieces_(true),
       fused_may_be_token_(false),
       byte_token_(byte_tokens(file.vocabulary)) {
   using Kind = SentencePiece::Kind;
@@ -98,36 +97,21 @@ UnigramModel::UnigramModel(const SentencePieceFile& file)
 }
 
 std::unique_ptr<Model::Scratch> UnigramModel::scratch(size_t) const {
-  if (single_precision_) return std::make_unique<Lattice<float>>();
-  return std::make_unique<Lattice<double>>();
-}
-
-void UnigramModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids,
-                          std::vector<Span>* spans) const {
-  if (piece.empty()) return;
-  if (single_precision_) {
-    encode_as(piece, static_cast<Lattice<float>&>(scratch), ids, spans);
-  } else {
-    encode_as(piece, static_cast<Lattice<double>&>(scratch), ids, spans);
-  }
+  return std::make_unique<Lattice>();
 }
 
 // Viterbi over byte positions: every token that begins at a reached position offers a path to its
 // end.
-template <typename Number>
-void UnigramModel::search(std::string_view piece, Lattice<Number>& lattice) const {
-  using Node = typename Lattice<Number>::Node;
+void UnigramModel::search(std::string_view piece, Lattice& lattice) const {
+  using Node = Lattice::Node;
   lattice.nodes.assign(piece.size() + 1, Node{});
-  // Sums are compared before they are rounded to what a node holds, as the library does.
   const auto offer = [&](size_t begin, size_t end, int32_t id, double score) {
     Node& node = lattice.nodes[end];
-    if (node.begin == Lattice<Number>::kNowhere || score > static_cast<double>(node.score)) {
-      node = {static_cast<Number>(score), id, begin};
-    }
+    if (node.begin == Lattice::kNowhere || score > node.score) node = {score, id, begin};
   };
   for (size_t at = 0; at < piece.size();) {
     const size_t next = at + decode_utf8(piece, at).size;
-    const auto here = static_cast<double>(lattice.nodes[at].score);
+    const double here = lattice.nodes[at].score;
     bool has_character = false;
     trie_.matches(piece, at, Trie::kRoot, [&](size_t end, int32_t id) {
       double score = score_[static_cast<size_t>(id)];
@@ -142,15 +126,16 @@ void UnigramModel::search(std::string_view piece, Lattice<Number>& lattice) cons
         fail("{}: the text has a character without a token, and no unk_id is given: '{}'", source_,
              piece.substr(at, next - at));
       }
-      offer(at, next, unknown_, static_cast<double>(static_cast<Number>(unknown_score_ + here)));
+      offer(at, next, unknown_, unknown_score_ + here);
     }
     at = next;
   }
 }
 
-template <typename Number>
-void UnigramModel::encode_as(std::string_view piece, Lattice<Number>& lattice,
-                             std::vector<int32_t>& ids, std::vector<Span>* spans) const {
+void UnigramModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids,
+                          std::vector<Span>* spans) const {
+  if (piece.empty()) return;
+  auto& lattice = static_cast<Lattice&>(scratch);
   search(piece, lattice);
   auto& path = lattice.path;
   path.clear();
@@ -173,7 +158,7 @@ void UnigramModel::encode_as(std::string_view piece, Lattice<Number>& lattice,
     }
     if (spans == nullptr) continue;
     // Byte tokens of a run: the library gives each its byte, the package the whole run.
-    const bool by_byte = single_precision_ && ids.size() - first == path[i].end - path[i].begin;
+    const bool by_byte = of_pieces_ && ids.size() - first == path[i].end - path[i].begin;
     for (size_t k = path[i].begin; first + (k - path[i].begin) < ids.size(); ++k) {
       spans->push_back(by_byte && ids.size() - first > 1 ? Span{k, k + 1}
                                                          : Span{path[i].begin, path[i].end});

@@ -163,6 +163,13 @@ TEST(SentencePieceTest, RulesThatLeadOutsideTheirTableAreNone) {
   }
 }
 
+// Sums in single precision, as the library had them before 0.2.2, would make 00 0 of it.
+TEST(SentencePieceTest, OfEqualSumsTheLongerLastPieceIsTaken) {
+  const Tokenizer tokenizer = load_kind("t5.model");
+  const auto id = [&](const char* piece) { return tokenizer.token_to_id(piece).value(); };
+  EXPECT_EQ(tokenizer.encode("000", kPlain), (Ids{id("\xE2\x96\x81"), id("0"), id("00")}));
+}
+
 TEST(SentencePieceTest, DamagedFilesAreRefusedOrWork) {
   Random random(3);
   for (const char* name : {"llama.model", "t5.model"}) {

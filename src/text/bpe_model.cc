@@ -122,7 +122,7 @@ void BpeModel::find_cuts(const std::vector<Merge>& merges) {
   }
   std::sort(joined.begin(), joined.end());
   joined.erase(std::unique(joined.begin(), joined.end()), joined.end());
-  joined_ = PairMap(joined.size());
+  joined_ = PairMap(4 * joined.size());  // sparse: it is asked about every two neighbours
   for (const Merge& pair : joined) joined_.assign(pair.left, pair.right, 1);
   cuts_ = true;
 }

@@ -210,7 +210,7 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path)
   entries_.reserve(found.size());
   for (const uint32_t i : order) {
     names_.push_back(std::move(found[i].first));
-    entries_.push_back(std::move(found[i].second));
+    entries_.push_back(found[i].second);
   }
   reader.check_ranges(names_, entries_, data_.size());
   std::iota(order.begin(), order.end(), 0);

@@ -200,23 +200,32 @@ checkpoint::ModelFiles open_model(const std::string& name, model::Weights weight
                            weights);
 }
 
+namespace {
+
+bool turns_by_length(const model::ModelConfig& config) {
+  const model::RopeScaling::Kind kind = config.rope_scaling.kind;
+  return kind == model::RopeScaling::Kind::kDynamic || kind == model::RopeScaling::Kind::kLongrope;
+}
+
+}  // namespace
+
 model::ModelConfig load_config(const checkpoint::ModelFiles& files, int64_t positions) {
   model::ModelConfig config = model::parse_config(files.config(), files.source_of("config.json"));
   extend_config(config, positions);
   if (const std::string words = model::layers_left_out(files, config.layers); !words.empty())
     console().notice(words);
-  if (config.max_positions < config.stated_positions)
-    console().notice(
-        fmt::format("texts of up to {} tokens, its original length: longrope has other frequencies "
-                    "for up to {}, which --max-model-len or --context beyond it asks for",
-                    config.max_positions, config.stated_positions));
+  if (const int most = model::most_positions(config); config.max_positions < most)
+    console().notice(fmt::format(
+        "texts of up to {} tokens: the rope_scaling of config.json allows up to {}{}, which "
+        "--max-model-len or --context beyond it asks for",
+        config.max_positions, most, turns_by_length(config) ? ", with other frequencies" : ""));
   return config;
 }
 
 void extend_config(model::ModelConfig& config, int64_t positions) {
   if (model::extend_positions(config, positions))
     console().notice(
-        fmt::format("texts of up to {} tokens: the frequencies that longrope has for "
+        fmt::format("texts of up to {} tokens: the frequencies that rope_scaling has for "
                     "long texts, for short ones, too",
                     config.max_positions));
 }

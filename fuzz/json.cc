@@ -1,13 +1,33 @@
-// JSON documents: what is read is written, and read back the same.
+// JSON documents: what is read is written, and read back the same; entries taken one by one are those of the document.
 #include "base/json.h"
 
 #include "fuzz/fuzz.h"
 
 namespace atom::fuzz {
 
+namespace {
+
+void check_stream(std::string_view bytes, const Json& json) {
+  auto next = json.begin();
+  const auto take = [&](const JsonEntry& entry) {
+    check(next != json.end() && *next == entry.value && entry.in_object == json.is_object() &&
+              (!entry.in_object || next.key() == entry.key),
+          "an entry of a stream is not that of the document");
+    ++next;
+  };
+  const Json rest = parse_json(bytes, {.source = "fuzz", .max_depth = 32}, {{{}, take}});
+  if (json.is_structured())
+    check(next == json.end() && rest.empty(), "a stream ends before the document");
+  else
+    check(rest == json, "a value changes beside a stream");
+}
+
+}  // namespace
+
 void run_json(std::string_view bytes) {
   accepts([&] {
     const Json json = parse_json(bytes, {.source = "fuzz", .max_depth = 32});
+    check_stream(bytes, json);
     const std::string text = json.dump();
     const Json again = parse_json(text, {.source = "fuzz", .max_depth = 32});
     check(again.dump() == text, "a JSON document changes when it is written and read");

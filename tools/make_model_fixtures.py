@@ -168,6 +168,11 @@ FIXTURES = {
     # Beyond the original length, where the long factors hold for every position.
     "phi3-long": seeded(PHI3, change=dict(original_max_position_embeddings=64), theta=10000.0, rope=LONG_ROPE,
                         spelling="new", ids=LONG),
+    # Beyond max_position_embeddings, where the base of dynamic is that of the length.
+    "llama-dynamic-long": seeded(LLAMA3, change=dict(max_position_embeddings=64), theta=10000.0,
+                                 rope={"type": "dynamic", "factor": 4.0}, spelling="old", ids=LONG),
+    "llama-linear-long": seeded(LLAMA3, change=dict(max_position_embeddings=64), theta=10000.0,
+                                rope={"rope_type": "linear", "factor": 4.0}, spelling="new", ids=LONG),
 }
 
 

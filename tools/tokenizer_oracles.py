@@ -5,13 +5,18 @@
         trains a tiny tokenizer of each kind on TEXT and writes tests/data/text/kinds
     python3 tools/tokenizer_oracles.py spans
         writes spans.json there: characters behind the ids of some cases, and texts of random ids
+    python3 tools/tokenizer_oracles.py long
+        writes tests/data/text/long_text.json: how many ids the texts of examples/text have together, and the SHA-256 of
+        these (int32, little-endian), for the kinds; for two tokenizers also those of 10 MB, the texts 19 times
 
 tokenizer_compare.py compares larger ones with them.
 """
+import hashlib
 import json
 import os
 import pathlib
 import random
+import struct
 import sys
 import tempfile
 import unicodedata
@@ -233,9 +238,28 @@ def spans():
     (KINDS / "spans.json").write_text(json.dumps(out, separators=(",", ":")) + "\n")
 
 
+def long_text():
+    names = ["examples/text/calibration.txt", "examples/text/wiki_eval.txt"]
+    text = "".join((ROOT / name).read_bytes().decode() for name in names)
+
+    def digest(path, times):
+        oracle = PieceOracle(path) if path.suffix == ".model" else JsonOracle(Tokenizer.from_file(str(path)))
+        ids = oracle.encode(text * times)
+        return {"file": str(path.relative_to(ROOT)), "times": times, "ids": len(ids),
+                "sha256": hashlib.sha256(struct.pack(f"<{len(ids)}i", *ids)).hexdigest()}
+
+    large = [ROOT / "models/ref-dense-11m/tokenizer.json", ROOT / "tests/data/text/byte_level_1k.json"]
+    kinds = sorted(path for path in KINDS.iterdir() if path.name not in ("cases.json", "spans.json"))
+    result = {"oracle": f"PyPI tokenizers {tokenizers.__version__}, sentencepiece {sentencepiece.__version__}", "texts": names,
+              "cases": [digest(path, 1) for path in large + kinds] + [digest(path, 19) for path in large]}
+    (KINDS.parent / "long_text.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
 if __name__ == "__main__":
     if sys.argv[1:] == ["spans"]:
         spans()
+    elif sys.argv[1:] == ["long"]:
+        long_text()
     elif len(sys.argv) == 3 and sys.argv[1] == "fixtures":
         fixtures(pathlib.Path(sys.argv[2]))
     else:

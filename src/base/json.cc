@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "base/error.h"
+#include "base/string_list.h"
 
 namespace atom {
 namespace {
@@ -22,16 +23,13 @@ std::string shortened(std::string text, size_t limit) {
   return text + "...";
 }
 
-std::string shown(const Json& value) {
-  return shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace), kShownBytes);
-}
-
 // Builds the document from parse events. Containers under construction lie on an explicit stack, so
 // the depth costs no recursion; an object is checked for duplicate keys when it closes, by sorting,
 // because a lookup per key would be quadratic (and a hash table can be attacked).
 class Builder final : public nlohmann::json_sax<Json> {
  public:
-  explicit Builder(const JsonLimits& limits) : limits_(limits) {}
+  Builder(const JsonLimits& limits, const std::vector<JsonStream>& streams)
+      : limits_(limits), streams_(streams) {}
 
   Json take() { return std::move(root_); }
 
@@ -47,13 +45,20 @@ class Builder final : public nlohmann::json_sax<Json> {
   bool start_array(size_t) override { return open(false); }
 
   bool key(string_t& name) override {
-    open_.back().keys.push_back(std::move(name));
+    Container& top = open_.back();
+    if (top.stream == nullptr)
+      top.keys.push_back(std::move(name));
+    else
+      top.streamed_keys.add(name);
     return true;
   }
 
   bool end_object() override {
     Container closed = close();
-    refuse_duplicates(closed.keys);
+    if (closed.stream == nullptr)
+      refuse_duplicates(closed.keys);
+    else
+      refuse_duplicates(closed.streamed_keys);
     Json value = Json::object();
     // The base of the ordered map is a vector: appending there skips its linear search per key.
     auto& fields = static_cast<Json::object_t::Container&>(value.get_ref<Json::object_t&>());
@@ -94,13 +99,33 @@ class Builder final : public nlohmann::json_sax<Json> {
     bool is_object = false;
     std::vector<std::string> keys;
     std::vector<Json> values;
+    const JsonStream* stream = nullptr;  // takes the values; then streamed_keys are the keys
+    StringList streamed_keys;
+    size_t streamed = 0;
+    size_t values_before = 0;
   };
+
+  // Of the container that is about to open; null: none.
+  const JsonStream* find_stream() const {
+    for (const JsonStream& stream : streams_)
+      if (stream.path.size() == open_.size() &&
+          std::equal(open_.begin(), open_.end(), stream.path.begin(),
+                     [](const Container& container, std::string_view key) {
+                       return !container.keys.empty() && container.keys.back() == key;
+                     }))
+        return &stream;
+    return nullptr;
+  }
 
   bool open(bool is_object) {
     if (open_.size() >= static_cast<size_t>(std::max(limits_.max_depth, 0)))
       fail("{}: JSON is nested deeper than the limit of {} levels", limits_.source,
            limits_.max_depth);
-    open_.push_back({.is_object = is_object, .keys = {}, .values = {}});
+    Container container;
+    container.is_object = is_object;
+    container.stream = find_stream();
+    container.values_before = values_;
+    open_.push_back(std::move(container));
     return true;
   }
 
@@ -112,28 +137,48 @@ class Builder final : public nlohmann::json_sax<Json> {
 
   template <typename T>
   bool add(T&& value) {
-    if (open_.empty())
+    if (++values_ > limits_.max_values)
+      fail("{}: JSON has more values than the limit of {}", limits_.source, limits_.max_values);
+    if (open_.empty()) {
       root_ = Json(std::forward<T>(value));
-    else
-      open_.back().values.emplace_back(std::forward<T>(value));
+    } else if (Container& top = open_.back(); top.stream != nullptr) {
+      const std::string_view key = top.is_object ? top.streamed_keys[top.streamed] : "";
+      top.stream->take({top.is_object, key, top.streamed++, Json(std::forward<T>(value))});
+      values_ = top.values_before;  // that entry is gone
+    } else {
+      top.values.emplace_back(std::forward<T>(value));
+    }
     return true;
   }
 
   // Ordered by hash first, which is twice as quick; keys made to collide cost a plain sort, no
   // more.
-  void refuse_duplicates(const std::vector<std::string>& keys) const {
-    std::vector<std::pair<size_t, std::string_view>> sorted;
+  template <typename Keys>
+  void refuse_duplicates(const Keys& keys) const {
+    struct Hashed {
+      size_t hash;
+      size_t index;
+    };
+    std::vector<Hashed> sorted;
     sorted.reserve(keys.size());
-    for (const std::string& key : keys)
-      sorted.emplace_back(std::hash<std::string_view>()(key), key);
-    std::sort(sorted.begin(), sorted.end());
-    const auto twice = std::adjacent_find(sorted.begin(), sorted.end());
+    for (size_t i = 0; i < keys.size(); ++i)
+      sorted.push_back({std::hash<std::string_view>()(keys[i]), i});
+    std::sort(sorted.begin(), sorted.end(), [&](const Hashed& a, const Hashed& b) {
+      return a.hash != b.hash ? a.hash < b.hash : keys[a.index] < keys[b.index];
+    });
+    const auto twice =
+        std::adjacent_find(sorted.begin(), sorted.end(), [&](const Hashed& a, const Hashed& b) {
+          return a.hash == b.hash && keys[a.index] == keys[b.index];
+        });
     if (twice != sorted.end())
-      fail("{}: JSON object has the key {} twice", limits_.source, shown(Json(twice->second)));
+      fail("{}: JSON object has the key {} twice", limits_.source,
+           shown_json(Json(keys[twice->index])));
   }
 
   JsonLimits limits_;
+  const std::vector<JsonStream>& streams_;
   std::vector<Container> open_;
+  size_t values_ = 0;  // that are in memory
   Json root_;
 };
 
@@ -141,7 +186,7 @@ class Builder final : public nlohmann::json_sax<Json> {
 const Json* find_field(const Json& object, std::string_view key, std::string_view source) {
   if (!object.is_object())
     fail("{}: must be a JSON object to hold the field \"{}\", but is {}", source, key,
-         shown(object));
+         shown_json(object));
   const auto found = object.find(std::string(key));
   if (found == object.end() || found->is_null()) return nullptr;
   return &*found;
@@ -155,39 +200,54 @@ const Json& require_field(const Json& object, std::string_view key, std::string_
 
 int64_t to_int(const Json& value, std::string_view key, const IntField& field) {
   if (!value.is_number_integer())
-    fail("{}: the field \"{}\" must be an integer, but is {}", field.source, key, shown(value));
+    fail("{}: the field \"{}\" must be an integer, but is {}", field.source, key,
+         shown_json(value));
   const bool too_large =
       value.is_number_unsigned() && value.get<uint64_t>() > static_cast<uint64_t>(INT64_MAX);
   if (too_large || value.get<int64_t>() < field.min || value.get<int64_t>() > field.max)
     fail("{}: the field \"{}\" must be in [{}, {}], but is {}", field.source, key, field.min,
-         field.max, shown(value));
+         field.max, shown_json(value));
   return value.get<int64_t>();
 }
 
 double to_number(const Json& value, std::string_view key, const NumberField& field) {
   if (!value.is_number())
-    fail("{}: the field \"{}\" must be a number, but is {}", field.source, key, shown(value));
+    fail("{}: the field \"{}\" must be a number, but is {}", field.source, key, shown_json(value));
   const double number = value.get<double>();
   // Negated so that a NaN, should one ever get here, is refused too.
   if (!(number >= field.min && number <= field.max))
     fail("{}: the field \"{}\" must be in [{}, {}], but is {}", field.source, key, field.min,
-         field.max, shown(value));
+         field.max, shown_json(value));
   return number;
 }
 
 std::string to_text(const Json& value, std::string_view key, std::string_view source) {
   if (!value.is_string())
-    fail("{}: the field \"{}\" must be a string, but is {}", source, key, shown(value));
+    fail("{}: the field \"{}\" must be a string, but is {}", source, key, shown_json(value));
   return value.get<std::string>();
 }
 
 }  // namespace
 
+std::string shown_json(const Json& value) {
+  return shortened(value.dump(-1, ' ', false, Json::error_handler_t::replace), kShownBytes);
+}
+
+std::string shown_field(const Json& object, std::string_view key) {
+  const auto found = object.find(key);
+  return found == object.end() ? "is missing" : "is " + shown_json(*found);
+}
+
 Json parse_json(std::string_view text, const JsonLimits& limits) {
+  return parse_json(text, limits, {});
+}
+
+Json parse_json(std::string_view text, const JsonLimits& limits,
+                const std::vector<JsonStream>& streams) {
   // The library's lexer takes a NUL byte for the end of the text and would ignore what follows.
   if (const size_t nul = text.find('\0'); nul != std::string_view::npos)
     fail("{}: not valid JSON at byte {}: a NUL byte", limits.source, nul + 1);
-  Builder builder(limits);
+  Builder builder(limits, streams);
   check(Json::sax_parse(text.begin(), text.end(), &builder), "a JSON event was refused silently");
   return builder.take();
 }
@@ -227,7 +287,7 @@ bool get_bool_or(const Json& object, std::string_view key, bool otherwise,
   const Json* value = find_field(object, key, source);
   if (value == nullptr) return otherwise;
   if (!value->is_boolean())
-    fail("{}: the field \"{}\" must be true or false, but is {}", source, key, shown(*value));
+    fail("{}: the field \"{}\" must be true or false, but is {}", source, key, shown_json(*value));
   return value->get<bool>();
 }
 

@@ -23,7 +23,8 @@ struct SmallFiles {
     const std::optional<std::string> bytes = read(name);
     if (!bytes) return Json::object();
     Json json = parse_json(*bytes, {.source = source(name)});
-    if (!json.is_object()) fail("{}: must be a JSON object", source(name));
+    if (!json.is_object())
+      fail("{}: must be a JSON object, but is {}", source(name), shown_json(json));
     return json;
   }
 };
@@ -49,8 +50,8 @@ void take_template(const Json& config, const std::string& source, ChatTemplateFi
   out.origin = source;
   if (field->is_array()) return take_named(*field, out);
   if (!field->is_string())
-    fail("{}: the field \"chat_template\" must be a string or a list of named templates",
-         out.origin);
+    fail("{}: the field \"chat_template\" must be a string or a list of named templates, but is {}",
+         out.origin, shown_json(*field));
   out.source = field->get<std::string>();
 }
 
@@ -60,7 +61,8 @@ std::string token_of(const Json& config, const std::string& key, const std::stri
   if (field == config.end() || field->is_null()) return "";
   if (field->is_string()) return field->get<std::string>();
   if (!field->is_object())
-    fail("{}: the field \"{}\" must be a string or an object with \"content\"", source, key);
+    fail("{}: the field \"{}\" must be a string or an object with \"content\", but is {}", source,
+         key, shown_json(*field));
   return get_string(*field, "content", fmt::format("{}: {}", source, key));
 }
 

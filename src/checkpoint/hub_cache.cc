@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "base/json.h"
 
 namespace atom::checkpoint {
 namespace {
@@ -66,7 +67,9 @@ std::string commit_of(const fs::path& repository, const std::string& revision) {
   constexpr uint64_t kMostBytes = 1024;
   std::string commit = read_file(path, kMostBytes);
   commit.erase(commit.find_last_not_of(" \r\n") + 1);
-  if (!is_commit(commit)) fail("{}: must hold a commit, 40 hexadecimal digits", path.string());
+  if (!is_commit(commit))
+    fail("{}: must hold a commit, 40 hexadecimal digits, but holds {}", path.string(),
+         shown_json(Json(commit)));
   return commit;
 }
 

@@ -35,7 +35,8 @@ void check_entries(const std::string& source, const std::vector<ManifestEntry>& 
       fail("{}: the \"sha256\" of \"{}\" must be 64 lower-case hexadecimal digits, but is \"{}\"",
            source, entry.name, entry.sha256.substr(0, 70));
     if (entry.size > static_cast<uint64_t>(INT64_MAX))
-      fail("{}: the \"size\" of \"{}\" exceeds 63 bits", source, entry.name);
+      fail("{}: the \"size\" of \"{}\" must be at most {}, but is {}", source, entry.name,
+           INT64_MAX, entry.size);
   }
 }
 
@@ -92,7 +93,8 @@ std::vector<ManifestEntry> read_manifest(const fs::path& folder) {
   get_int(manifest, "version", {.source = source, .min = 1, .max = 1});
   const auto files = manifest.find("files");
   if (files == manifest.end() || !files->is_array())
-    fail("{}: the field \"files\" must be an array", source);
+    fail("{}: the field \"files\" must be an array, but {}", source,
+         shown_field(manifest, "files"));
   std::vector<ManifestEntry> entries;
   for (const Json& file : *files)
     entries.push_back({get_string(file, "name", source),

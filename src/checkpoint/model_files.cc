@@ -1,6 +1,7 @@
 #include "checkpoint/model_files.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "base/error.h"
 #include "base/file.h"
@@ -17,11 +18,12 @@ namespace fs = std::filesystem;
 constexpr uint64_t kMaxConfigBytes = uint64_t{16} << 20;
 constexpr uint64_t kMaxIndexBytes = uint64_t{100} << 20;
 
-Json read_json_object(const fs::path& path, uint64_t max_bytes) {
+Json read_json_object(const fs::path& path, uint64_t max_bytes,
+                      const std::vector<JsonStream>& streams = {}) {
   const std::string source = path.string();
-  Json json = parse_json(read_file(path, max_bytes), {.source = source});
+  Json json = parse_json(read_file(path, max_bytes), {.source = source}, streams);
   if (!json.is_object())
-    fail("{}: must hold a JSON object, but holds a {}", source, json.type_name());
+    fail("{}: must hold a JSON object, but holds {}", source, shown_json(json));
   return json;
 }
 
@@ -34,6 +36,22 @@ bool is_present(const fs::path& path) {
 std::optional<Json> read_json_if_present(const fs::path& path) {
   if (!is_present(path)) return std::nullopt;
   return read_json_object(path, kMaxConfigBytes);
+}
+
+// Not used, and programs count differently; but a size that none can have comes from a damaged
+// file. Old files have whole numbers with a fraction of zero.
+void check_total_size(const Json& index, const std::string& source) {
+  const auto metadata = index.find("metadata");
+  if (metadata == index.end() || metadata->is_null()) return;
+  if (!metadata->is_object())
+    fail("{}: the field \"metadata\" must be a JSON object, but is {}", source,
+         shown_json(*metadata));
+  const auto size = metadata->find("total_size");
+  if (size == metadata->end() || size->is_null()) return;
+  const double value = size->is_number() ? size->get<double>() : -1;
+  if (value < 0 || value != std::floor(value))
+    fail("{}: the field \"total_size\" of \"metadata\" must be a whole number of bytes, but is {}",
+         source, shown_json(*size));
 }
 
 [[noreturn]] void refuse_without_weights(const fs::path& folder) {
@@ -104,13 +122,13 @@ void ModelFiles::open_single(const fs::path& path) {
 }
 
 void ModelFiles::open_shards(const fs::path& index_path) {
-  const Json index = read_json_object(index_path, kMaxIndexBytes);
-  const auto weight_map = index.find("weight_map");
-  if (weight_map == index.end() || !weight_map->is_object() || weight_map->empty())
-    fail("{}: the field \"weight_map\" must be a JSON object with an entry per tensor",
-         index_path.string());
   std::map<std::string, size_t> shards;  // file name -> index into files_
-  for (const auto& [name, value] : weight_map->items()) {
+  const auto place = [&](const JsonEntry& entry) {
+    if (!entry.in_object)
+      fail("{}: the field \"weight_map\" must be a JSON object, but is a list with {}",
+           index_path.string(), shown_json(entry.value));
+    const std::string name(entry.key);
+    const Json& value = entry.value;
     const std::string file = value.is_string() ? value.get<std::string>() : std::string();
     if (!is_plain_file_name(file) || !file.ends_with(".safetensors"))
       fail("{}: tensor \"{}\" must lie in a .safetensors file of the folder, not in {}",
@@ -121,7 +139,13 @@ void ModelFiles::open_shards(const fs::path& index_path) {
       fail("{}: tensor \"{}\" is not in the file {} that the index names", index_path.string(),
            name, file);
     shard_of_.emplace(name, shard->second);
-  }
+  };
+  const Json index = read_json_object(index_path, kMaxIndexBytes, {{{"weight_map"}, place}});
+  const auto weight_map = index.find("weight_map");
+  if (weight_map == index.end() || !weight_map->is_object() || shard_of_.empty())
+    fail("{}: the field \"weight_map\" must be a JSON object with an entry per tensor, but {}",
+         index_path.string(), shown_field(index, "weight_map"));
+  check_total_size(index, index_path.string());
   std::map<std::string_view, size_t> holders;
   for (size_t i = 0; i < files_.size(); ++i)
     for (const std::string& name : files_[i].names()) {

@@ -135,7 +135,8 @@ void read_strategy(const Json& weights, const std::string& source, PackedFormat&
 PackedFormat read_scheme(const Json& group, const std::string& overall, const std::string& source) {
   const auto it = group.find("weights");
   if (it == group.end() || !it->is_object())
-    fail("{}: a group of config_groups has no object \"weights\"", source);
+    fail("{}: a group of config_groups must have an object \"weights\", but {}", source,
+         shown_field(group, "weights"));
   const Json& weights = *it;
   const std::string name =
       word(group, "format", overall, source,
@@ -180,12 +181,13 @@ PackedConfig read_compressed(const Json& q, const std::string& source) {
   PackedConfig config{"compressed-tensors", source, {}};
   const auto groups = q.find("config_groups");
   if (groups == q.end() || !groups->is_object() || groups->empty())
-    fail("{}: the quantization has no object \"config_groups\" with a group", source);
+    fail("{}: the quantization must have an object \"config_groups\" with a group, but {}", source,
+         shown_field(q, "config_groups"));
   for (const auto& [name, group] : groups->items()) {
     const auto targets = group.is_object() ? group.find("targets") : group.end();
     if (!group.is_object() || targets == group.end() || !targets->is_array())
-      fail("{}: the group {} of config_groups has no list \"targets\"", source,
-           shown_value(Json(name)));
+      fail("{}: the group {} of config_groups must have a list \"targets\", but {}", source,
+           shown_value(Json(name)), shown_field(group, "targets"));
     PackedGroup out{{}, read_scheme(group, format, source)};
     for (const Json& target : *targets) {
       if (!target.is_string()) refuse_field(source, "targets", target, "but must list words");

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <deque>
+#include <numeric>
+#include <tuple>
 #include <utility>
 
 #include "base/error.h"
@@ -37,10 +40,12 @@ constexpr std::array<ForeignDType, 14> kForeignDTypes = {{{"BOOL", 8},
                                                           {"F6_E3M2", 6},
                                                           {"F4", 4}}};
 
-std::optional<uint64_t> dtype_bits(std::string_view name) {
-  if (const auto dtype = tensor::dtype_from_name(name)) return tensor::dtype_size(*dtype) * 8;
+// The name is that of a constant.
+std::optional<ForeignDType> find_dtype(std::string_view name) {
+  if (const auto dtype = tensor::dtype_from_name(name))
+    return ForeignDType{tensor::dtype_name(*dtype), tensor::dtype_size(*dtype) * 8};
   for (const ForeignDType& row : kForeignDTypes)
-    if (row.name == name) return row.bits;
+    if (row.name == name) return row;
   return std::nullopt;
 }
 
@@ -136,9 +141,9 @@ struct SafetensorsFile::HeaderReader {
       refuse(name, fmt::format("its description must be a JSON object, but is {}", shown(info)));
     Entry result;
     const Json& dtype = field(name, info, "dtype");
-    const auto bits = dtype.is_string() ? dtype_bits(dtype.get<std::string>()) : std::nullopt;
-    if (!bits) refuse(name, fmt::format("unknown dtype {}", shown(dtype)));
-    result.dtype_name = dtype.get<std::string>();
+    const auto known = dtype.is_string() ? find_dtype(dtype.get<std::string>()) : std::nullopt;
+    if (!known) refuse(name, fmt::format("unknown dtype {}", shown(dtype)));
+    result.dtype_name = known->name;
     result.dtype = tensor::dtype_from_name(result.dtype_name);
     result.shape = shape(name, field(name, info, "shape"));
     const Json& range = field(name, info, "data_offsets");
@@ -148,7 +153,7 @@ struct SafetensorsFile::HeaderReader {
     result.end = static_cast<uint64_t>(count(name, range[1], "a data offset"));
     if (result.begin > result.end)
       refuse(name, fmt::format("data_offsets must ascend, but are {}", shown(range)));
-    const uint64_t expected = byte_count(name, result, *bits);
+    const uint64_t expected = byte_count(name, result, known->bits);
     if (result.end - result.begin != expected)
       refuse(name, fmt::format("{} {} takes {} bytes, but data_offsets {} span {}",
                                result.dtype_name, result.shape.to_string(), expected, shown(range),
@@ -186,32 +191,45 @@ SafetensorsFile::SafetensorsFile(std::filesystem::path path)
   const HeaderReader reader{path_.string()};
   const std::string_view text = reader.header_text(file_.bytes());
   data_ = file_.bytes().subspan(8 + text.size());
-  const Json header =
-      parse_json(text, {.source = reader.file + " (header)", .max_depth = kMaxHeaderDepth});
-  std::vector<std::pair<std::string, Entry>> found;
-  for (const auto& [name, info] : header.items()) {
-    if (name == kMetadataName)
-      metadata_ = reader.metadata(info);
-    else
-      found.emplace_back(name, reader.entry(name, info));
-  }
-  std::stable_sort(found.begin(), found.end(), [](const auto& a, const auto& b) {
-    return std::pair(a.second.begin, a.second.end) < std::pair(b.second.begin, b.second.end);
+  std::deque<std::pair<std::string, Entry>> found;  // grows without a copy
+  const std::string source = reader.file + " (header)";
+  parse_json(text, {.source = source, .max_depth = kMaxHeaderDepth},
+             {{{}, [&](const JsonEntry& field) {
+                 if (field.key == kMetadataName)
+                   metadata_ = reader.metadata(field.value);
+                 else
+                   found.emplace_back(field.key, reader.entry(field.key, field.value));
+               }}});
+  std::vector<uint32_t> order(found.size());
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(), [&](uint32_t a, uint32_t b) {
+    const Entry &x = found[a].second, &y = found[b].second;
+    return std::tuple(x.begin, x.end, a) < std::tuple(y.begin, y.end, b);
   });
   names_.reserve(found.size());
   entries_.reserve(found.size());
-  for (auto& [name, entry] : found) {
-    names_.push_back(std::move(name));
-    entries_.push_back(std::move(entry));
+  for (const uint32_t i : order) {
+    names_.push_back(std::move(found[i].first));
+    entries_.push_back(found[i].second);
   }
   reader.check_ranges(names_, entries_, data_.size());
-  for (size_t i = 0; i < names_.size(); ++i) index_.emplace(names_[i], i);
+  std::iota(order.begin(), order.end(), 0);
+  std::sort(order.begin(), order.end(),
+            [&](uint32_t a, uint32_t b) { return names_[a] < names_[b]; });
+  by_name_ = std::move(order);
+}
+
+const SafetensorsFile::Entry* SafetensorsFile::entry_of(std::string_view name) const {
+  const auto found =
+      std::lower_bound(by_name_.begin(), by_name_.end(), name,
+                       [&](uint32_t i, std::string_view wanted) { return names_[i] < wanted; });
+  return found == by_name_.end() || names_[*found] != name ? nullptr : &entries_[*found];
 }
 
 std::optional<tensor::TensorView> SafetensorsFile::find(std::string_view name) const {
-  const auto found = index_.find(name);
-  if (found == index_.end()) return std::nullopt;
-  const Entry& entry = entries_[found->second];
+  const Entry* const found = entry_of(name);
+  if (found == nullptr) return std::nullopt;
+  const Entry& entry = *found;
   if (!entry.dtype)
     fail("{}: tensor \"{}\" has the dtype {}, which is not supported", path_.string(), name,
          entry.dtype_name);
@@ -220,9 +238,9 @@ std::optional<tensor::TensorView> SafetensorsFile::find(std::string_view name) c
 }
 
 void SafetensorsFile::release(std::string_view name) const {
-  const auto found = index_.find(name);
-  if (found == index_.end()) return;
-  const Entry& entry = entries_[found->second];
+  const Entry* const found = entry_of(name);
+  if (found == nullptr) return;
+  const Entry& entry = *found;
   const size_t header = file_.bytes().size() - data_.size();
   file_.release(header + entry.begin, entry.end - entry.begin);
 }

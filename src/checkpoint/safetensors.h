@@ -41,7 +41,7 @@ class SafetensorsFile {
   const Metadata& metadata() const { return metadata_; }
   const std::vector<std::string>& names() const { return names_; }  // in the order of their bytes
 
-  bool has(std::string_view name) const { return index_.contains(name); }
+  bool has(std::string_view name) const { return entry_of(name) != nullptr; }
   // No value: no such tensor. Error: a dtype of the container that Atom does not read (F64, ...).
   std::optional<tensor::TensorView> find(std::string_view name) const;
 
@@ -52,20 +52,21 @@ class SafetensorsFile {
 
  private:
   struct Entry {
-    std::string dtype_name;
+    std::string_view dtype_name;         // of a constant
     std::optional<tensor::DType> dtype;  // none: known to the container, but not to Atom
     tensor::Shape shape;
     uint64_t begin = 0, end = 0;  // bytes within data_
   };
   struct HeaderReader;
+  const Entry* entry_of(std::string_view name) const;  // null: no such tensor
 
   std::filesystem::path path_;
   MappedFile file_;
   std::span<const std::byte> data_;  // what follows the header
   Metadata metadata_;
   std::vector<std::string> names_;
-  std::vector<Entry> entries_;                // entries_[i] belongs to names_[i]
-  std::map<std::string_view, size_t> index_;  // into names_ and entries_
+  std::vector<Entry> entries_;     // entries_[i] belongs to names_[i]
+  std::vector<uint32_t> by_name_;  // indices of names_, by what they name
 };
 
 struct TensorInfo {

@@ -91,7 +91,8 @@ void add_rope(const GgufSource& source, Below& keys) {
   const std::string_view name = source.architecture->name;
   keys.u32("rope.dimension_count", source.config->head_dim);
   keys.f32("rope.freq_base", source.config->rope_theta);
-  if (rope.kind == Kind::kNone) return;
+  // GGUF has no word for dynamic, which changes nothing up to context_length.
+  if (rope.kind == Kind::kNone || rope.kind == Kind::kDynamic) return;
   if (rope.kind == Kind::kLinear || rope.kind == Kind::kYarn)
     keys.text("rope.scaling.type", rope.kind == Kind::kLinear ? "linear" : "yarn");
   if (rope.kind == Kind::kLinear) return keys.f32("rope.scaling.factor", rope.factor);

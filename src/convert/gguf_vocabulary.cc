@@ -43,7 +43,7 @@ void fill(const VocabularySource& source, Vocabulary& out) {
   for (int32_t id = static_cast<int32_t>(out.texts.size()); id < source.rows; ++id) {
     const bool known = id < tokenizer.vocab_size() && tokenizer.has_token(id);
     if (known)
-      add_token(out, tokenizer.id_to_token(id), added_type(tokenizer, id), kUnlikely);
+      add_token(out, std::string(tokenizer.id_to_token(id)), added_type(tokenizer, id), kUnlikely);
     else
       add_token(out, fmt::format("[PAD{}]", id), kUnused, kUnlikely);
   }
@@ -151,7 +151,7 @@ Vocabulary from_json(const VocabularySource& source, const Json& json, const std
   for (int32_t id = 0; id < std::min(source.rows, source.tokenizer->vocab_size()); ++id) {
     const bool known = source.tokenizer->has_token(id);
     if (known)
-      add_token(out, source.tokenizer->id_to_token(id),
+      add_token(out, std::string(source.tokenizer->id_to_token(id)),
                 own.contains(id) ? kNormal : added_type(*source.tokenizer, id), 0);
     else
       add_token(out, fmt::format("[PAD{}]", id), kUnused, 0);

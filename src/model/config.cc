@@ -29,8 +29,17 @@ std::string architecture_of(const Json& config, std::string_view source) {
   const auto it = config.find("architectures");
   if (it == config.end() || !it->is_array() || it->empty() || !(*it)[0].is_string())
     fail("{}: 'architectures' must be a list of names and is {}", source,
-         it == config.end() ? "missing" : it->dump().substr(0, 60));
+         it == config.end() ? "missing" : shown_json(*it));
+  // Programs disagree on which of several counts.
+  for (const Json& name : *it)
+    if (name != (*it)[0])
+      fail("{}: 'architectures' must name one model and is {}", source, shown_json(*it));
   return (*it)[0].get<std::string>();
+}
+
+// Not used, since each tensor has its own type; but what is no word comes from a damaged file.
+void check_dtype(const Json& config, std::string_view source) {
+  for (const char* key : {"torch_dtype", "dtype"}) get_string_or(config, key, "", source);
 }
 
 // The input of o_proj, and how many linears there are in all.
@@ -52,12 +61,12 @@ void read_layer_types(const Json& config, std::string_view source, int window, M
   const Json& types = *it;
   if (!types.is_array() || types.size() != static_cast<size_t>(out.layers))
     fail("{}: layer_types must be a list of one word for each of the {} layers and is {}", source,
-         out.layers, types.dump().substr(0, 60));
+         out.layers, shown_json(types));
   for (size_t i = 0; i < types.size(); ++i) {
     const bool slides = types[i] == "sliding_attention";
     if (!slides && types[i] != "full_attention")
       fail("{}: layer_types of layer {} must be sliding_attention or full_attention and is {}",
-           source, i, types[i].dump().substr(0, 60));
+           source, i, shown_json(types[i]));
     if (slides && window == 0)
       fail("{}: layer_types of layer {} is sliding_attention, but no sliding_window is in use",
            source, i);
@@ -87,7 +96,7 @@ int window_of(const Json& config, std::string_view source, const Family& family)
 void read_windows(const Json& config, std::string_view source, ModelConfig& out) {
   const WindowRule rule = out.family->window;
   const int window = window_of(config, source, *out.family);
-  const bool matters = window > 0 && window < out.stated_positions;
+  const bool matters = window > 0 && window < std::max(out.stated_positions, most_positions(out));
   if (matters && rule == WindowRule::kNone)
     fail(
         "{}: sliding_window {} is not supported for {} (must be null or at least "
@@ -141,7 +150,7 @@ void read_mixture(const Json& config, std::string_view source, ModelConfig& out)
   const auto dense = config.find("mlp_only_layers");
   if (dense != config.end() && !dense->is_null() && *dense != Json::array())
     fail("{}: mlp_only_layers {} is not supported (only []: every layer is a mixture)", source,
-         dense->dump().substr(0, 60));
+         shown_json(*dense));
 }
 
 void refuse_unsupported(const Json& config, std::string_view source) {
@@ -153,10 +162,11 @@ void refuse_unsupported(const Json& config, std::string_view source) {
 }  // namespace
 
 ModelConfig parse_config(const Json& config, std::string_view source) {
-  if (!config.is_object()) fail("{}: must be a JSON object", source);
+  if (!config.is_object()) fail("{}: must be a JSON object and is {}", source, shown_json(config));
   ModelConfig out;
   out.family = &find_family(architecture_of(config, source), source);
   require_stated(config, source, *out.family);
+  check_dtype(config, source);
   out.vocabulary = size_field(config, "vocab_size", source, int64_t{1} << 24);
   out.hidden = size_field(config, "hidden_size", source, kMaxSize);
   out.intermediate = size_field(config, out.family->intermediate_key, source, kMaxSize);

@@ -54,10 +54,11 @@ std::vector<std::string> supported_architectures();
 
 // How RoPE's frequencies differ from theta^(-2 i / head_dim) (rope.h).
 struct RopeScaling {
-  enum class Kind : uint8_t { kNone, kLinear, kLlama3, kYarn, kLongrope };
+  enum class Kind : uint8_t { kNone, kLinear, kDynamic, kLlama3, kYarn, kLongrope };
   Kind kind = Kind::kNone;
   double factor = 1;
-  int original_positions = 0;                                  // llama3, yarn, longrope
+  int original_positions = 0;  // all kinds but linear
+  int dynamic_positions = 0;   // dynamic: the length whose frequencies all texts get
   double low_frequency_factor = 1, high_frequency_factor = 4;  // llama3
   double beta_fast = 32, beta_slow = 1;                        // yarn
   bool truncate = true;              // yarn: the bounds of the ramp are whole pairs
@@ -78,7 +79,7 @@ struct ModelConfig {
   int head_dim = 0;
   int max_positions = 0;  // a longer text is refused
   int stated_positions =
-      0;  // max_position_embeddings: more than max_positions with longrope (extend_positions)
+      0;  // max_position_embeddings; extend_positions() (rope_config.h) can change max_positions
   float norm_epsilon = 0;
   double rope_theta = 0;
   RopeScaling rope_scaling;
@@ -96,7 +97,7 @@ struct ModelConfig {
 };
 
 // Reads both spellings of RoPE: rope_theta + rope_scaling, and rope_parameters (rope_config.h). torch_dtype and
-// dtype are not read: each tensor's own type decides. Error: unknown architecture, a field out of
+// dtype must be words and are not used: each tensor's own type decides. Error: unknown architecture, a field out of
 // range, a feature without support (named), inconsistent sizes, more linears than a model has.
 ModelConfig parse_config(const Json& config, std::string_view source);
 

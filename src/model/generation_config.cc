@@ -41,7 +41,7 @@ std::vector<int> parse_eos_ids(const Json& json, int vocabulary, std::string_vie
   for (const Json& id : list) {
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocabulary)
       fail("{}: 'eos_token_id' must be ids below vocab_size {} and holds {}", source, vocabulary,
-           id.dump(-1, ' ', true).substr(0, 60));
+           shown_json(id));
     ids.push_back(id.get<int>());
   }
   return ids;
@@ -49,7 +49,7 @@ std::vector<int> parse_eos_ids(const Json& json, int vocabulary, std::string_vie
 
 GenerationConfig parse_generation_config(const Json& json, int vocabulary,
                                          std::string_view source) {
-  if (!json.is_object()) fail("{}: must be a JSON object", source);
+  if (!json.is_object()) fail("{}: must be a JSON object and is {}", source, shown_json(json));
   GenerationConfig out;
   out.temperature = number(json, "temperature", 0, 100, source);
   out.top_p = number(json, "top_p", FLT_MIN, 1, source);

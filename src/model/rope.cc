@@ -51,13 +51,24 @@ float scaled(float frequency, int pair, const ModelConfig& config) {
   return frequency;
 }
 
+// NTK-aware scaling (transformers' formula): the lowest frequency becomes slower by factor * length / original -
+// (factor - 1), the highest stays.
+double base_of(const ModelConfig& config) {
+  const RopeScaling& scaling = config.rope_scaling;
+  if (scaling.kind != RopeScaling::Kind::kDynamic) return config.rope_theta;
+  const double length = static_cast<double>(scaling.dynamic_positions) / scaling.original_positions;
+  const double slower = scaling.factor * length - (scaling.factor - 1);
+  return config.rope_theta * std::pow(slower, config.head_dim / (config.head_dim - 2.0));
+}
+
 }  // namespace
 
 std::vector<float> rope_frequencies(const ModelConfig& config) {
   std::vector<float> out(static_cast<size_t>(config.head_dim / 2));
+  const double base = base_of(config);
   for (int i = 0; i < config.head_dim / 2; ++i) {
     const float exponent = static_cast<float>(2 * i) / static_cast<float>(config.head_dim);
-    const float period = static_cast<float>(std::pow(config.rope_theta, double{exponent}));
+    const float period = static_cast<float>(std::pow(base, double{exponent}));
     const float slower = config.rope_scaling.kind == RopeScaling::Kind::kLongrope
                              ? static_cast<float>(config.rope_scaling.pair_factors[i])
                              : 1.0f;

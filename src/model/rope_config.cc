@@ -11,6 +11,7 @@ namespace {
 using Kind = RopeScaling::Kind;
 
 constexpr double kMostFactor = 1e6;
+constexpr double kMostPositions = 1 << 27;  // as max_position_embeddings may be
 
 // The object of `key` that describes full attention; null when the key is absent or null.
 const Json* rope_object(const Json& config, const char* key, std::string_view source) {
@@ -18,11 +19,11 @@ const Json* rope_object(const Json& config, const char* key, std::string_view so
   if (it == config.end() || it->is_null()) return nullptr;
   const Json* rope = &*it;
   if (!rope->is_object())
-    fail("{}: {} must be an object or null and is {}", source, key, rope->dump().substr(0, 60));
+    fail("{}: {} must be an object or null and is {}", source, key, shown_json(*rope));
   if (const auto full = rope->find("full_attention"); full != rope->end() && full->is_object()) {
     if (rope->size() != 1)
       fail("{}: {} with entries beside 'full_attention' is not supported: {}", source, key,
-           rope->dump().substr(0, 120));
+           shown_json(*rope));
     rope = &*full;
   }
   for (const auto& [name, value] : rope->items())
@@ -84,12 +85,12 @@ void read_longrope(const Json& rope, std::string_view source, ModelConfig& confi
     if (list == rope.end() || !list->is_array() ||
         list->size() != static_cast<size_t>(config.head_dim / 2))
       fail("{}: {} must be a list of {} numbers, half of head_dim, and is {}", source, key,
-           config.head_dim / 2, list == rope.end() ? "missing" : list->dump().substr(0, 60));
+           config.head_dim / 2, list == rope.end() ? "missing" : shown_json(*list));
     for (const Json& factor : *list)
       if (!factor.is_number() || !(factor.get<double>() >= 1e-6) ||
           factor.get<double>() > kMostFactor)
         fail("{}: {} must hold numbers from 1e-6 to 1e6 and holds {}", source, key,
-             factor.dump().substr(0, 60));
+             shown_json(factor));
   }
   out.pair_factors = rope["short_factor"].get<std::vector<double>>();
   out.long_pair_factors = rope["long_factor"].get<std::vector<double>>();
@@ -124,7 +125,14 @@ RopeScaling read_scaling(const Json& json, const Json& rope, const char* key,
     return out;
   }
   out.factor = get_number(rope, "factor", {.source = source, .min = 1, .max = kMostFactor});
-  if (type == "dynamic") return {};
+  if (type == "dynamic") {
+    if (config.head_dim < 4)
+      fail("{}: head_dim must be at least 4 beside {} of type 'dynamic' and is {}", source, key,
+           config.head_dim);
+    out.kind = Kind::kDynamic;
+    out.original_positions = out.dynamic_positions = config.stated_positions;
+    return out;
+  }
   out.kind = type == "linear" ? Kind::kLinear : type == "llama3" ? Kind::kLlama3 : Kind::kYarn;
   if (type == "linear") return out;
   out.original_positions = original_positions(json, rope, source);
@@ -155,7 +163,7 @@ void read_rope(const Json& config, std::string_view source, ModelConfig& out) {
     get_number_or(*rope, "partial_rotary_factor", 1, whole);
     const RopeScaling scaling = read_scaling(config, *rope, key, source, out);
     if (scaled && !(scaling == out.rope_scaling))
-      fail("{}: {} contradicts rope_scaling: {}", source, key, rope->dump().substr(0, 120));
+      fail("{}: {} contradicts rope_scaling: {}", source, key, shown_json(*rope));
     scaled = true;
     out.rope_scaling = scaling;
     if (scaling.kind == Kind::kYarn && !(out.rope_theta > 1))
@@ -164,14 +172,25 @@ void read_rope(const Json& config, std::string_view source, ModelConfig& out) {
   }
 }
 
+int most_positions(const ModelConfig& config) {
+  const RopeScaling& rope = config.rope_scaling;
+  double most = config.max_positions;
+  if (rope.kind == Kind::kLongrope) most = config.stated_positions;
+  if (rope.kind == Kind::kLinear) most = config.stated_positions * rope.factor;
+  if (rope.kind == Kind::kDynamic || rope.kind == Kind::kYarn)
+    most = rope.original_positions * rope.factor;
+  return std::max(config.max_positions, static_cast<int>(std::min(most, kMostPositions)));
+}
+
 bool extend_positions(ModelConfig& config, int64_t positions) {
   RopeScaling& rope = config.rope_scaling;
-  if (rope.kind != RopeScaling::Kind::kLongrope || positions <= config.max_positions ||
-      config.max_positions == config.stated_positions)
-    return false;
-  rope.pair_factors = rope.long_pair_factors;
-  config.max_positions = config.stated_positions;
-  return true;
+  const int most = most_positions(config);
+  if (positions <= config.max_positions || config.max_positions == most) return false;
+  const bool dynamic = rope.kind == Kind::kDynamic;
+  config.max_positions = dynamic ? static_cast<int>(std::min<int64_t>(positions, most)) : most;
+  if (rope.kind == Kind::kLongrope) rope.pair_factors = rope.long_pair_factors;
+  if (dynamic) rope.dynamic_positions = config.max_positions;
+  return dynamic || rope.kind == Kind::kLongrope;
 }
 
 }  // namespace atom::model

@@ -4,8 +4,8 @@
 //   read_rope(config, "model/config.json", out);   // out.head_dim and the numbers of positions are known
 //
 // Types: default; linear (Chen et al. 2023); llama3; yarn (Peng et al. 2023); longrope (Ding et al. 2024), up to the
-// original length or for longer texts. "dynamic" leaves the first max_position_embeddings positions as they are, and more are not served, so it
-// is the same as default.
+// original length or for longer texts. dynamic (NTK scaling of the base by the
+// length), for the length that is asked for.
 #pragma once
 
 #include <cstdint>
@@ -20,9 +20,13 @@ namespace atom::model {
 // a field that is missing or out of its range, two spellings that contradict each other, entries for single layers.
 void read_rope(const Json& config, std::string_view source, ModelConfig& out);
 
-// Longrope has other frequencies for texts beyond the original length: with `positions` beyond it all texts get those, as
-// keys in the cache cannot turn again, and max_positions becomes stated_positions. True when that changed `config`; other types
-// and fewer positions change nothing.
+// The most positions that extend_positions() allows: with linear, dynamic and yarn the original length times the factor, with
+// longrope max_position_embeddings. At least max_positions, which it is for all other types.
+int most_positions(const ModelConfig& config);
+
+// Makes room for texts of `positions`, as far as most_positions() allows; fewer than max_positions change nothing. The
+// frequencies of longrope and dynamic depend on the length: all texts get those of the longer ones (longrope) or of a text
+// of `positions` (dynamic), as keys in the cache cannot turn again. True when the frequencies changed.
 bool extend_positions(ModelConfig& config, int64_t positions);
 
 }  // namespace atom::model

@@ -114,7 +114,7 @@ std::string TokenTexts::text(int32_t id) const {
 
 std::optional<std::string> TokenTexts::bytes(int32_t id) const {
   if (!tokenizer_.has_token(id)) return "";
-  const std::string& token = tokenizer_.id_to_token(id);
+  const std::string_view token = tokenizer_.id_to_token(id);
   if (const std::optional<char> byte = byte_of(token)) return std::string{*byte};
   std::string own = text(id);
   if (own.find("\xef\xbf\xbd") == std::string::npos) return own;

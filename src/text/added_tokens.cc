@@ -42,13 +42,14 @@ std::vector<AddedToken> added_tokens_from_json(const Json& json, int32_t max_id,
                                                std::string_view source) {
   std::vector<AddedToken> tokens;
   if (json.is_null()) return tokens;
-  if (!json.is_array()) fail("{}: added_tokens must be an array", source);
+  if (!json.is_array())
+    fail("{}: added_tokens must be an array and is {}", source, shown_json(json));
   std::unordered_set<int32_t> ids;
   std::unordered_set<std::string> contents;
   for (size_t i = 0; i < json.size(); ++i) {
     const std::string place = fmt::format("{}: added_tokens[{}]", source, i);
     const Json& entry = json[i];
-    if (!entry.is_object()) fail("{}: must be an object", place);
+    if (!entry.is_object()) fail("{}: must be an object and is {}", place, shown_json(entry));
     AddedToken token;
     token.id =
         static_cast<int32_t>(get_int(entry, "id", {.source = place, .min = 0, .max = max_id}));

@@ -1,5 +1,6 @@
 #include "text/bpe_model.h"
 
+#include <algorithm>
 #include <mutex>
 #include <string>
 #include <utility>
@@ -13,33 +14,10 @@ namespace {
 
 constexpr size_t kMaxMerges = 1 << 26;
 
-struct MergeNames {
-  std::string left;
-  std::string right;
-};
-
-// "left right" or ["left", "right"].
-MergeNames merge_names(const Json& entry, std::string_view place) {
-  if (entry.is_array() && entry.size() == 2 && entry[0].is_string() && entry[1].is_string()) {
-    return {entry[0].get<std::string>(), entry[1].get<std::string>()};
-  }
-  if (entry.is_string()) {
-    const std::string text = entry.get<std::string>();
-    const size_t space = text.find(' ');
-    if (space != std::string::npos && text.find(' ', space + 1) == std::string::npos) {
-      return {text.substr(0, space), text.substr(space + 1)};
-    }
-  }
-  fail("{}: must be two tokens with one space between or an array of two strings", place);
-}
-
-bool is_version_line(const Json& entry) {
-  return entry.is_string() && entry.get_ref<const std::string&>().starts_with("#version");
-}
-
 void refuse_text(const Json& json, std::string_view key, std::string_view source) {
-  if (!get_string_or(json, key, "", source).empty()) {
-    fail("{}: a {} that is not empty is not supported", source, key);
+  if (const std::string text = get_string_or(json, key, "", source); !text.empty()) {
+    fail("{}: a {} that is not empty is not supported and it is '{}'", source, key,
+         utf8_prefix(text, 60));
   }
 }
 
@@ -56,19 +34,17 @@ void CharacterTable::set(uint32_t code_point, int32_t id) {
   ids_[size_t{page} << 8 | (code_point & 0xFF)] = id;
 }
 
-BpeModel::BpeModel(const Json& json, std::string_view source) {
-  const auto vocab = json.find("vocab");
-  if (vocab == json.end()) fail("{}: vocab is missing", source);
-  vocabulary_ = vocabulary_from_json(*vocab, source);
+BpeModel::BpeModel(const Json& json, const ModelLists& lists, std::string_view source)
+    : vocabulary_(vocabulary_of(json, lists, source)) {
   for (int32_t id = 0; id < vocabulary_.size(); ++id) {
-    const std::string& token = vocabulary_.token(id);
+    const std::string_view token = vocabulary_.token(id);
     if (token.empty()) continue;
     const CodePoint first = decode_utf8(token, 0);
     if (first.size == token.size()) characters_.set(first.value, id);
   }
   byte_token_ = byte_tokens(vocabulary_);
   read_options(json, source);
-  read_merges(json, source);
+  read_merges(json, lists.merges, source);
 }
 
 void BpeModel::read_options(const Json& json, std::string_view source) {
@@ -86,27 +62,35 @@ void BpeModel::read_options(const Json& json, std::string_view source) {
   }
 }
 
-void BpeModel::read_merges(const Json& json, std::string_view source) {
-  const auto list = json.find("merges");
-  if (list == json.end() || !list->is_array()) fail("{}: merges must be an array", source);
-  if (list->size() > kMaxMerges) {
-    fail("{}: merges has {} entries and may have {}", source, list->size(), kMaxMerges);
+void BpeModel::read_merges(const Json& json, const ModelLists::Merges& list,
+                           std::string_view source) {
+  if (const auto field = json.find("merges"); field == json.end() || !field->is_array())
+    fail("{}: merges must be an array and {}", source, shown_list(json, "merges", list.begin));
+  if (!list.fault.empty()) fail("{}: {}", source, list.fault);
+  const size_t count = list.parts.size() / 2;
+  if (count > kMaxMerges) {
+    fail("{}: merges has {} entries and may have {}", source, count, kMaxMerges);
   }
-  merges_ = MergeTable(list->size());
+  merges_ = MergeTable(count);
   std::vector<Merge> merges;
-  merges.reserve(list->size());
-  for (size_t i = 0; i < list->size(); ++i) {
-    const Json& entry = (*list)[i];
-    if (is_version_line(entry)) continue;
-    const std::string place = fmt::format("{}: merges[{}]", source, i);
-    const MergeNames names = merge_names(entry, place);
-    const auto id_of = [&](const std::string& token) {
+  merges.reserve(count);
+  std::string joined;
+  size_t version_lines = 0;  // before the merge
+  for (size_t i = 0; i < count; ++i) {
+    while (version_lines < list.version_lines.size() &&
+           list.version_lines[version_lines] <= i + version_lines) {
+      ++version_lines;
+    }
+    const auto id_of = [&](std::string_view token) {
       const int32_t id = vocabulary_.find(token);
-      if (id < 0) fail("{}: the token '{}' is not in vocab", place, token);
+      if (id < 0)
+        fail("{}: merges[{}]: the token '{}' is not in vocab", source, i + version_lines, token);
       return id;
     };
-    const Merge merge{id_of(names.left), id_of(names.right)};
-    const int32_t token = id_of(names.left + names.right);
+    const std::string_view left = list.parts[2 * i], right = list.parts[2 * i + 1];
+    const Merge merge{id_of(left), id_of(right)};
+    joined.assign(left).append(right);
+    const int32_t token = id_of(joined);
     merges_.add(merge.left, merge.right, {.rank = static_cast<uint32_t>(i), .token = token});
     merges.push_back(merge);
   }
@@ -122,20 +106,24 @@ void BpeModel::find_cuts(const std::vector<Merge>& merges) {
   for (const int32_t id : byte_token_) {
     if (byte_fallback_ && id >= 0) is_stand_in[static_cast<size_t>(id)] = 1;
   }
-  joined_ = PairMap(merges.size());
+  std::vector<Merge> joined;  // far fewer: merges of long tokens meet at the same characters
   for (const Merge& merge : merges) {
     if (is_stand_in[static_cast<size_t>(merge.left)] != 0 ||
         is_stand_in[static_cast<size_t>(merge.right)] != 0) {
       return;
     }
-    const std::string& left = vocabulary_.token(merge.left);
-    const std::string& right = vocabulary_.token(merge.right);
+    const std::string_view left = vocabulary_.token(merge.left);
+    const std::string_view right = vocabulary_.token(merge.right);
     if (left.empty() || right.empty()) continue;
     const int32_t last =
         characters_.find(decode_utf8(left, previous_utf8(left, left.size())).value);
     const int32_t first = characters_.find(decode_utf8(right, 0).value);
-    if (last >= 0 && first >= 0) joined_.assign(last, first, 1);
+    if (last >= 0 && first >= 0) joined.push_back({last, first});
   }
+  std::sort(joined.begin(), joined.end());
+  joined.erase(std::unique(joined.begin(), joined.end()), joined.end());
+  joined_ = PairMap(4 * joined.size());  // sparse: it is asked about every two neighbours
+  for (const Merge& pair : joined) joined_.assign(pair.left, pair.right, 1);
   cuts_ = true;
 }
 

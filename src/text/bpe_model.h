@@ -1,6 +1,6 @@
 // Byte-pair encoding: the model of type BPE of tokenizer.json, and that of a tokenizer.model.
 //
-//   const BpeModel model(json["model"], "tokenizer.json: model");
+//   const BpeModel model(json["model"], lists, "tokenizer.json: model");   // lists: model_lists.h
 //
 // A piece of megabytes is fine: it is cut, exactly, at every pair of characters that no merge can
 // join, and the words between the cuts are merged one by one.
@@ -41,7 +41,7 @@ struct SentencePieceFile;
 class BpeModel final : public Model {
  public:
   // Error: options that are not supported, vocabulary or merges that contradict themselves.
-  BpeModel(const Json& json, std::string_view source);
+  BpeModel(const Json& json, const ModelLists& lists, std::string_view source);
   // As the sentencepiece library computes: two neighbours join where their text is a piece, the
   // piece of the largest score first. `file` has been checked by its reader.
   explicit BpeModel(const SentencePieceFile& file);
@@ -70,10 +70,11 @@ class BpeModel final : public Model {
   struct Merge {
     int32_t left;
     int32_t right;
+    auto operator<=>(const Merge&) const = default;
   };
   static std::shared_ptr<Idle> make_idle();
   void read_options(const Json& json, std::string_view source);
-  void read_merges(const Json& json, std::string_view source);
+  void read_merges(const Json& json, const ModelLists::Merges& list, std::string_view source);
   void read_pieces(const SentencePieceFile& file);
   void find_cuts(const std::vector<Merge>& merges);
   void encode_piece(std::string_view piece, Workspace& work, std::vector<int32_t>& ids) const;

@@ -50,9 +50,9 @@ BpeModel::BpeModel(const SentencePieceFile& file)
 
 // Every way to cut a piece into two pieces is a merge.
 void BpeModel::read_pieces(const SentencePieceFile& file) {
-  size_t bytes = 0;
-  for (const SentencePiece& piece : file.pieces) bytes += piece.text.size();
-  Trie beginnings(bytes);
+  std::vector<std::string_view> keys;
+  for (const SentencePiece& piece : file.pieces) keys.push_back(piece.text);
+  Trie beginnings(Trie::nodes_of(std::move(keys)));
   for (size_t i = 0; i < file.pieces.size(); ++i) {
     if (is_normal(file.pieces[i])) beginnings.add(file.pieces[i].text, static_cast<int32_t>(i));
   }

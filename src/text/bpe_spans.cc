@@ -36,7 +36,7 @@ void BpeModel::add_spans(std::string_view piece, std::span<const int32_t> ids,
   size_t unknown_seen = 0;
   size_t at = 0;
   for (const int32_t id : ids) {
-    const std::string& token = vocabulary_.token(id);
+    const std::string_view token = vocabulary_.token(id);
     const bool is_byte =
         byte_fallback_ && token.size() == 6 && token.starts_with("<0x") && token != piece;
     size_t size = is_byte ? 1 : token.size();

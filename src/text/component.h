@@ -24,7 +24,7 @@ template <typename Component>
 std::unique_ptr<const Component> make_component(const Json& json, std::string_view source,
                                                 std::span<const Factory<Component>> factories) {
   if (json.is_null()) return nullptr;
-  if (!json.is_object()) fail("{}: must be an object or null", source);
+  if (!json.is_object()) fail("{}: must be an object or null and is {}", source, shown_json(json));
   const std::string type = get_string(json, "type", source);
   for (const auto& factory : factories) {
     if (factory.type == type) return factory.make(json, source);
@@ -50,7 +50,7 @@ std::vector<std::unique_ptr<const Component>> make_parts(
     std::unique_ptr<const Component> (*make)(const Json&, std::string_view)) {
   const auto array = json.find(field.key);
   if (array == json.end() || !array->is_array()) {
-    fail("{}: {} must be an array", field.source, field.key);
+    fail("{}: {} must be an array and {}", field.source, field.key, shown_field(json, field.key));
   }
   std::vector<std::unique_ptr<const Component>> parts;
   for (size_t i = 0; i < array->size(); ++i) {

@@ -24,13 +24,14 @@ void Model::encode_bytes(std::string_view bytes, Scratch& scratch,
   encode(text, scratch, ids, nullptr);
 }
 
-std::unique_ptr<const Model> make_model(const Json& json, std::string_view source) {
-  if (!json.is_object()) fail("{}: must be an object", source);
+std::unique_ptr<const Model> make_model(const Json& json, const ModelLists& lists,
+                                        std::string_view source) {
+  if (!json.is_object()) fail("{}: must be an object and is {}", source, shown_json(json));
   const std::string type = type_of(json, source);
-  if (type == "BPE") return std::make_unique<BpeModel>(json, source);
-  if (type == "Unigram") return std::make_unique<UnigramModel>(json, source);
-  if (type == "WordPiece") return make_word_piece(json, source);
-  if (type == "WordLevel") return make_word_level(json, source);
+  if (type == "BPE") return std::make_unique<BpeModel>(json, lists, source);
+  if (type == "Unigram") return std::make_unique<UnigramModel>(json, lists, source);
+  if (type == "WordPiece") return make_word_piece(json, lists, source);
+  if (type == "WordLevel") return make_word_level(json, lists, source);
   fail("{}: the type '{}' is not supported", source, type);
 }
 

@@ -1,6 +1,6 @@
 // The "model" of tokenizer.json: pieces of text to ids.
 //
-//   const std::unique_ptr<const Model> model = make_model(json["model"], "tokenizer.json: model");
+//   const std::unique_ptr<const Model> model = make_model(json["model"], lists, "tokenizer.json: model");
 //   const auto scratch = model->scratch(text.size());   // one encode call of one thread
 //   model->encode(piece, *scratch, ids, nullptr);       // appends
 //
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "base/json.h"
+#include "text/model_lists.h"
 #include "text/regex.h"
 #include "text/vocabulary.h"
 
@@ -41,7 +42,8 @@ class Model {
 
 // Error: unknown type, options that are not supported, a vocabulary that contradicts itself; the
 // message opens with `source`.
-std::unique_ptr<const Model> make_model(const Json& json, std::string_view source);
+std::unique_ptr<const Model> make_model(const Json& json, const ModelLists& lists,
+                                        std::string_view source);
 
 // Ids of the tokens <0x00> to <0xFF>, -1 where the vocabulary lacks one.
 std::array<int32_t, 256> byte_tokens(const Vocabulary& vocabulary);

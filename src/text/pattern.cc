@@ -22,7 +22,8 @@ Pattern pattern_from_json(const Json& value, std::string_view source) {
       return pattern;
     }
   }
-  fail("{}: pattern must be an object with one string named String or Regex", source);
+  fail("{}: pattern must be an object with one string named String or Regex and is {}", source,
+       shown_json(value));
 }
 
 PatternSearch::PatternSearch(const Pattern& pattern) : pattern_(pattern) {

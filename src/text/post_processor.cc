@@ -13,12 +13,14 @@ std::vector<int32_t> special_ids(const Json& specials, const std::string& name,
   }
   const auto ids = special->find("ids");
   if (ids == special->end() || !ids->is_array()) {
-    fail("{}: special_tokens.{} must have an array ids", source, name);
+    fail("{}: special_tokens.{} must have an array ids and is {}", source, name,
+         shown_json(*special));
   }
   std::vector<int32_t> out;
   for (const Json& id : *ids) {
     if (!id.is_number_unsigned() || id.get<uint64_t>() > INT32_MAX) {
-      fail("{}: special_tokens.{} has an id that is no integer in [0, 2^31)", source, name);
+      fail("{}: special_tokens.{} has an id that is no integer in [0, 2^31): {}", source, name,
+           shown_json(id));
     }
     out.push_back(id.get<int32_t>());
   }
@@ -27,17 +29,21 @@ std::vector<int32_t> special_ids(const Json& specials, const std::string& name,
 
 Template read_template(const Json& json, std::string_view source) {
   const auto single = json.find("single");
-  if (single == json.end() || !single->is_array()) fail("{}: single must be an array", source);
+  if (single == json.end() || !single->is_array())
+    fail("{}: single must be an array and {}", source, shown_field(json, "single"));
   const auto specials = json.find("special_tokens");
   Template out;
   bool seen_text = false;
   for (const Json& piece : *single) {
     if (!piece.is_object() || piece.size() != 1 || !piece.begin().value().is_object()) {
-      fail("{}: an entry of single must be an object with SpecialToken or Sequence", source);
+      fail("{}: an entry of single must be an object with SpecialToken or Sequence and is {}",
+           source, shown_json(piece));
     }
     const std::string id = get_string(piece.begin().value(), "id", source);
     if (piece.begin().key() == "Sequence") {
-      if (id != "A" || seen_text) fail("{}: single must have the sequence A exactly once", source);
+      if (id != "A" || seen_text)
+        fail("{}: single must have the sequence A exactly once and is {}", source,
+             shown_json(*single));
       seen_text = true;
     } else if (piece.begin().key() == "SpecialToken") {
       if (specials == json.end()) fail("{}: special_tokens is missing", source);
@@ -48,7 +54,8 @@ Template read_template(const Json& json, std::string_view source) {
       fail("{}: single has an entry of the kind '{}'", source, piece.begin().key());
     }
   }
-  if (!seen_text) fail("{}: single must have the sequence A exactly once", source);
+  if (!seen_text)
+    fail("{}: single must have the sequence A exactly once and is {}", source, shown_json(*single));
   return out;
 }
 
@@ -64,7 +71,7 @@ int32_t token_id(const Json& json, std::string_view key, std::string_view source
   const auto pair = json.find(key);
   if (pair == json.end() || !pair->is_array() || pair->size() != 2 || !(*pair)[0].is_string() ||
       !(*pair)[1].is_number_unsigned() || (*pair)[1].get<uint64_t>() > INT32_MAX) {
-    fail("{}: {} must be a token and its id", source, key);
+    fail("{}: {} must be a token and its id and {}", source, key, shown_field(json, key));
   }
   return (*pair)[1].get<int32_t>();
 }
@@ -75,7 +82,7 @@ int32_t token_id(const Json& json, std::string_view key, std::string_view source
 Template template_from_json(const Json& json, std::string_view source) {
   Template out;
   if (json.is_null()) return out;
-  if (!json.is_object()) fail("{}: must be an object or null", source);
+  if (!json.is_object()) fail("{}: must be an object or null and is {}", source, shown_json(json));
   const std::string type = get_string(json, "type", source);
   if (type == "ByteLevel") return read_trimming(json, source);
   if (type == "TemplateProcessing") return read_template(json, source);
@@ -87,7 +94,8 @@ Template template_from_json(const Json& json, std::string_view source) {
   }
   if (type != "Sequence") fail("{}: the type '{}' is not supported", source, type);
   const auto parts = json.find("processors");
-  if (parts == json.end() || !parts->is_array()) fail("{}: processors must be an array", source);
+  if (parts == json.end() || !parts->is_array())
+    fail("{}: processors must be an array and {}", source, shown_field(json, "processors"));
   for (size_t i = 0; i < parts->size(); ++i) {
     Template part = template_from_json((*parts)[i], fmt::format("{}.processors[{}]", source, i));
     if (part.trims_spans) {

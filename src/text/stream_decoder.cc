@@ -8,7 +8,7 @@ StreamDecoder::StreamDecoder(const Tokenizer& tokenizer, DecodeOptions options)
 std::string StreamDecoder::push(int32_t id) {
   if (!tokenizer_.has_token(id)) return {};
   if (options_.skip_special_tokens && tokenizer_.is_special(id)) return {};
-  stage_->push({tokenizer_.id_to_token(id)}, parts_);
+  stage_->push({std::string(tokenizer_.id_to_token(id))}, parts_);
   return take();
 }
 

@@ -13,7 +13,7 @@
 namespace atom::text {
 namespace {
 
-constexpr uint64_t kMaxFileBytes = uint64_t{1} << 26;  // JSON takes twenty times as many
+constexpr uint64_t kMaxFileBytes = uint64_t{1} << 26;  // twice the largest known
 constexpr size_t kMaxTextBytes = INT32_MAX;            // of one call: places in a word have 32 bits
 
 // A text may grow in the pipeline, but not without end: at most 18-fold by a normal form, 3-fold by
@@ -66,18 +66,25 @@ Edges spaces_at_edges(std::string_view token) {
 }  // namespace
 
 Tokenizer Tokenizer::from_file(const std::filesystem::path& path) {
-  return from_json(read_file(path, kMaxFileBytes), path.string());
+  ModelLists lists;
+  const Json json = [&] {  // the bytes go before the tokenizer comes
+    const std::string text = read_file(path, kMaxFileBytes);
+    return parse_json(text, {.source = path.native()}, lists.streams({"model"}));
+  }();
+  return from_parsed(json, lists, path.string());
 }
 
 Tokenizer Tokenizer::from_json(std::string_view text, std::string_view source_name) {
-  const Json json = parse_json(text, {.source = source_name});
-  return from_parsed(json, std::string(source_name));
+  ModelLists lists;
+  const Json json = parse_json(text, {.source = source_name}, lists.streams({"model"}));
+  return from_parsed(json, lists, std::string(source_name));
 }
 
-Tokenizer Tokenizer::from_parsed(const Json& json, const std::string& source) {
-  if (!json.is_object()) fail("{}: must be a JSON object", source);
+Tokenizer Tokenizer::from_parsed(const Json& json, const ModelLists& lists,
+                                 const std::string& source) {
+  if (!json.is_object()) fail("{}: must be a JSON object and is {}", source, shown_json(json));
   TokenizerParts parts;
-  parts.model = make_model(entry(json, "model"), place(source, "model"));
+  parts.model = make_model(entry(json, "model"), lists, place(source, "model"));
   parts.normalizer = make_normalizer(entry(json, "normalizer"), place(source, "normalizer"));
   parts.pre_tokenizer =
       make_pre_tokenizer(entry(json, "pre_tokenizer"), place(source, "pre_tokenizer"));
@@ -261,7 +268,7 @@ std::optional<int32_t> Tokenizer::token_to_id(std::string_view token) const {
   return id < 0 ? std::nullopt : std::optional(id);
 }
 
-const std::string& Tokenizer::id_to_token(int32_t id) const { return tokens_.token(id); }
+std::string_view Tokenizer::id_to_token(int32_t id) const { return tokens_.token(id); }
 
 bool Tokenizer::is_special(int32_t id) const {
   return tokens_.has(id) && special_[static_cast<size_t>(id)] != 0;

@@ -68,7 +68,9 @@ class Tokenizer {
   // vocabulary, merges or added tokens that contradict themselves.
   static Tokenizer from_file(const std::filesystem::path& path);
   static Tokenizer from_json(std::string_view text, std::string_view source_name);
-  static Tokenizer from_parsed(const Json& json, const std::string& source);
+  // What from_json makes of a text: vocab and merges are in `lists`.
+  static Tokenizer from_parsed(const Json& json, const ModelLists& lists,
+                               const std::string& source);
   // From parts that are made already. Error: added tokens that contradict the vocabulary.
   Tokenizer(TokenizerParts parts, const std::string& source);
 
@@ -87,7 +89,7 @@ class Tokenizer {
 
   int32_t vocab_size() const { return tokens_.size(); }  // largest id + 1
   std::optional<int32_t> token_to_id(std::string_view token) const;
-  const std::string& id_to_token(int32_t id) const;  // empty when the id has no token
+  std::string_view id_to_token(int32_t id) const;  // empty when the id has no token
   bool has_token(int32_t id) const { return tokens_.has(id); }
   bool is_special(int32_t id) const;
   std::optional<int32_t> bos_id() const;  // the single id that encode puts in front, if it does

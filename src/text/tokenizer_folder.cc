@@ -21,7 +21,8 @@ bool is_present(const fs::path& path) {
 Json read_object(const fs::path& path) {
   if (!is_present(path)) return nullptr;
   Json json = parse_json(read_file(path, kMaxSettingsBytes), {.source = path.string()});
-  if (!json.is_object()) fail("{}: must be a JSON object", path.string());
+  if (!json.is_object())
+    fail("{}: must be a JSON object and is {}", path.string(), shown_json(json));
   return json;
 }
 

@@ -53,12 +53,13 @@ Template around_text(const SentencePieceFile& file, const TokenizerSettings& set
   const Json config = settings.config.is_object() ? settings.config : Json::object();
   const int32_t bos = side_id(file, config, "bos_token", file.bos);
   const int32_t eos = side_id(file, config, "eos_token", file.eos);
+  const std::string config_source = beside(file.source, "tokenizer_config.json");
   const bool like_t5 = name == "T5Tokenizer" || (name.empty() && bos < 0);
   Template out;
-  if (get_bool_or(config, "add_bos_token", !like_t5, file.source) && bos >= 0) {
+  if (get_bool_or(config, "add_bos_token", !like_t5, config_source) && bos >= 0) {
     out.prefix.push_back(bos);
   }
-  if (get_bool_or(config, "add_eos_token", like_t5, file.source) && eos >= 0) {
+  if (get_bool_or(config, "add_eos_token", like_t5, config_source) && eos >= 0) {
     out.suffix.push_back(eos);
   }
   return out;
@@ -76,7 +77,7 @@ Tokenizer tokenizer_from_sentencepiece(std::string_view bytes, std::string_view 
     parts.model = std::make_unique<UnigramModel>(file);
   }
   const Json config = settings.config.is_object() ? settings.config : Json::object();
-  const bool legacy = get_bool_or(config, "legacy", false, source);
+  const bool legacy = get_bool_or(config, "legacy", false, beside(source, "tokenizer_config.json"));
   parts.normalizer = make_sentencepiece_normalizer(file, legacy);
   parts.decoder = make_piece_decoder(file);
   parts.around = around_text(file, settings);

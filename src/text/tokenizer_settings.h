@@ -10,6 +10,11 @@
 
 namespace atom::text {
 
+// The path of another file of the folder that `source` lies in, for messages.
+std::string beside(std::string_view source, std::string_view name);
+
+// In what follows, `source` is the file of the vocabulary; messages name the file of the settings.
+
 // tokenizer_class without "Fast" at its end; empty when there is none.
 std::string tokenizer_class(const TokenizerSettings& settings, std::string_view source);
 

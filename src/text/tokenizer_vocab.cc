@@ -15,11 +15,12 @@ constexpr std::string_view kQwen2Words =
     R"( ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 
 constexpr size_t kMaxLineBytes = 65536;
+constexpr size_t kShownBytes = 60;
+constexpr std::string_view kSettingsName = "tokenizer_config.json";
 
 struct Lines {
   std::string_view text;
   std::string_view source;
-  std::string_view name;  // of the file
 };
 
 // Calls use(line, number) for each line, without its end. Error: a line that is not UTF-8 or too long.
@@ -34,11 +35,12 @@ void for_lines(const Lines& lines, Use&& use) {
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     if (line.ends_with('\r')) line.remove_suffix(1);
     if (line.size() > kMaxLineBytes) {
-      fail("{}: line {} of {} must have at most {} bytes and has {}", lines.source, number,
-           lines.name, kMaxLineBytes, line.size());
+      fail("{}: line {} must have at most {} bytes and has {}", lines.source, number, kMaxLineBytes,
+           line.size());
     }
     if (!is_valid_utf8(line))
-      fail("{}: line {} of {} is not UTF-8", lines.source, number, lines.name);
+      fail("{}: line {} is not UTF-8: '{}'", lines.source, number,
+           utf8_prefix(replace_invalid_utf8(line), kShownBytes));
     use(line, number);
   }
 }
@@ -80,6 +82,11 @@ std::string token_or(const Json& config, const char* key, const char* otherwise,
   return token.empty() ? otherwise : token;
 }
 
+[[noreturn]] void refuse_class(std::string_view name, std::string_view source) {
+  fail("{}: the tokenizer_class '{}' is not supported without a tokenizer.json",
+       beside(source, kSettingsName), name);
+}
+
 enum class Family { kGpt2, kQwen2, kRoberta };
 
 Family family_of(const TokenizerSettings& settings, std::string_view source) {
@@ -88,30 +95,40 @@ Family family_of(const TokenizerSettings& settings, std::string_view source) {
   if (name == "RobertaTokenizer") return Family::kRoberta;
   if (name == "GPT2Tokenizer" || name == "CodeGenTokenizer") return Family::kGpt2;
   if (!name.empty()) {
-    fail("{}: the tokenizer_class '{}' is not supported without a tokenizer.json", source, name);
+    refuse_class(name, source);
   }
+  const std::string model_config = beside(source, "config.json");
   const std::string type =
-      get_string_or(object_or_empty(settings.model_config), "model_type", "gpt2", source);
+      get_string_or(object_or_empty(settings.model_config), "model_type", "gpt2", model_config);
   if (type.starts_with("qwen")) return Family::kQwen2;
   if (type == "roberta") return Family::kRoberta;
   if (type == "gpt2" || type == "opt") return Family::kGpt2;
   fail("{}: the model_type '{}' is not supported without a tokenizer.json or a tokenizer_class",
-       source, type);
+       model_config, type);
 }
 
-Json read_merges(std::string_view text, std::string_view source) {
-  Json merges = Json::array();
-  for_lines({text, source, "merges.txt"}, [&](std::string_view line, size_t number) {
+void read_merges(std::string_view text, const Vocabulary& vocabulary, std::string_view source,
+                 ModelLists::Merges& merges) {
+  std::string joined;
+  for_lines({text, source}, [&](std::string_view line, size_t number) {
     if (line.empty() || line.starts_with("#version")) return;
     const size_t space = line.find(' ');
     if (space == std::string_view::npos || space == 0 || space + 1 == line.size() ||
         line.find(' ', space + 1) != std::string_view::npos) {
-      fail("{}: line {} of merges.txt must be two tokens with one space between and is '{}'",
-           source, number, utf8_prefix(line, 60));
+      fail("{}: line {} must be two tokens with one space between and is '{}'", source, number,
+           utf8_prefix(line, kShownBytes));
     }
-    merges.push_back(Json::array({line.substr(0, space), line.substr(space + 1)}));
+    const std::string_view left = line.substr(0, space);
+    const std::string_view right = line.substr(space + 1);
+    joined.assign(left).append(right);
+    for (const std::string_view token : {left, right, std::string_view(joined)}) {
+      if (vocabulary.find(token) < 0)
+        fail("{}: line {}: the token '{}' is not in vocab.json", source, number,
+             utf8_prefix(token, kShownBytes));
+    }
+    merges.parts.add(left);
+    merges.parts.add(right);
   });
-  return merges;
 }
 
 }  // namespace
@@ -120,12 +137,14 @@ Tokenizer tokenizer_from_vocab_merges(std::string_view vocab, std::string_view m
                                       std::string_view source, const TokenizerSettings& settings) {
   const Json config = object_or_empty(settings.config);
   const Family family = family_of(settings, source);
-  const bool prefix_space = get_bool_or(config, "add_prefix_space", false, source);
-  Json json = {{"model", {{"type", "BPE"}}}};
-  if (!is_valid_utf8(vocab)) fail("{}: is not UTF-8", source);
-  json["model"]["vocab"] = parse_json(vocab, {.source = source});
-  json["model"]["merges"] = read_merges(merges, source);
-  const Vocabulary vocabulary = vocabulary_from_json(json["model"]["vocab"], source);
+  const bool prefix_space =
+      get_bool_or(config, "add_prefix_space", false, beside(source, kSettingsName));
+  ModelLists lists;
+  Json json = {{"model", {{"type", "BPE"}, {"merges", Json::array()}}}};
+  json["model"]["vocab"] = parse_json(
+      vocab, {.source = source}, {{{}, [&](const JsonEntry& entry) { lists.take_token(entry); }}});
+  const Vocabulary vocabulary = vocabulary_of(json["model"], lists, source);
+  read_merges(merges, vocabulary, beside(source, "merges.txt"), lists.merges);
   std::vector<OwnToken> own;
   const char* const defaults[] = {"<|endoftext|>", "<s>", "</s>", "<unk>", "<pad>", "<mask>"};
   for (const char* token : defaults) {
@@ -150,7 +169,7 @@ Tokenizer tokenizer_from_vocab_merges(std::string_view vocab, std::string_view m
                                     token_or(config, "sep_token", "</s>", source), source);
   }
   json["decoder"] = {{"type", "ByteLevel"}};
-  return Tokenizer::from_parsed(json, std::string(source));
+  return Tokenizer::from_parsed(json, lists, std::string(source));
 }
 
 Tokenizer tokenizer_from_vocab_lines(std::string_view lines, std::string_view source,
@@ -158,41 +177,43 @@ Tokenizer tokenizer_from_vocab_lines(std::string_view lines, std::string_view so
   const Json config = object_or_empty(settings.config);
   const std::string name = tokenizer_class(settings, source);
   if (!name.empty() && name != "BertTokenizer") {
-    fail("{}: the tokenizer_class '{}' is not supported without a tokenizer.json", source, name);
+    refuse_class(name, source);
   }
-  Json vocab = Json::object();
-  auto& entries = vocab.get_ref<Json::object_t&>();  // its operator[] searches from the front
+  ModelLists lists;
   std::unordered_set<std::string_view> seen;
-  for_lines({lines, source, "vocab.txt"}, [&](std::string_view line, size_t number) {
+  for_lines({lines, source}, [&](std::string_view line, size_t number) {
     if (!seen.insert(line).second) {
-      fail("{}: line {} of vocab.txt has the token '{}' of a line before", source, number,
-           utf8_prefix(line, 60));
+      fail("{}: line {} has the token '{}' of a line before", source, number,
+           utf8_prefix(line, kShownBytes));
     }
-    entries.emplace_back(std::string(line), seen.size() - 1);
+    const size_t id = seen.size() - 1;
+    lists.take_token({.in_object = true, .key = line, .index = id, .value = id});
   });
-  const Vocabulary vocabulary = vocabulary_from_json(vocab, source);
-  std::vector<OwnToken> own;
-  for (const char* token : {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}) {
-    if (const int32_t id = vocabulary.find(token); id >= 0) own.push_back({id, token});
-  }
   Json json;
   json["model"] = {{"type", "WordPiece"},
                    {"unk_token", token_or(config, "unk_token", "[UNK]", source)},
                    {"continuing_subword_prefix", "##"},
-                   {"max_input_chars_per_word", 100}};
-  json["model"]["vocab"] = std::move(vocab);
+                   {"max_input_chars_per_word", 100},
+                   {"vocab", Json::object()}};
+  const Vocabulary vocabulary = vocabulary_of(json["model"], lists, source);
+  std::vector<OwnToken> own;
+  for (const char* token : {"[UNK]", "[SEP]", "[PAD]", "[CLS]", "[MASK]"}) {
+    if (const int32_t id = vocabulary.find(token); id >= 0) own.push_back({id, token});
+  }
+  const std::string settings_source = beside(source, kSettingsName);
   json["added_tokens"] = added_tokens_of(settings, own, vocabulary, source);
   json["normalizer"] = {
       {"type", "BertNormalizer"},
       {"clean_text", true},
-      {"handle_chinese_chars", get_bool_or(config, "tokenize_chinese_chars", true, source)},
+      {"handle_chinese_chars",
+       get_bool_or(config, "tokenize_chinese_chars", true, settings_source)},
       {"strip_accents", config.contains("strip_accents") ? config["strip_accents"] : Json()},
-      {"lowercase", get_bool_or(config, "do_lower_case", true, source)}};
+      {"lowercase", get_bool_or(config, "do_lower_case", true, settings_source)}};
   json["pre_tokenizer"] = {{"type", "BertPreTokenizer"}};
   json["post_processor"] = around(vocabulary, token_or(config, "cls_token", "[CLS]", source),
                                   token_or(config, "sep_token", "[SEP]", source), source);
   json["decoder"] = {{"type", "WordPiece"}, {"prefix", "##"}, {"cleanup", true}};
-  return Tokenizer::from_parsed(json, std::string(source));
+  return Tokenizer::from_parsed(json, lists, std::string(source));
 }
 
 }  // namespace atom::text

@@ -1,10 +1,11 @@
 // Prefix tree over byte strings, for "which tokens begin here".
 //
-//   Trie trie(total_bytes);
+//   Trie trie(Trie::nodes_of({"the", "then"}));   // 4
 //   trie.add("the", 5);
 //   trie.matches(text, at, Trie::kRoot, [&](size_t end, int32_t value) { ... });   // shortest first
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <string_view>
 #include <vector>
@@ -18,8 +19,20 @@ class Trie {
   static constexpr uint32_t kRoot = 0;
   static constexpr uint32_t kNone = PairMap::kNone;
 
-  // total_bytes: of all keys together, at most.
-  explicit Trie(size_t total_bytes = 0) : children_(total_bytes) {}
+  // nodes: of all keys, at most.
+  explicit Trie(size_t nodes = 0) : children_(nodes) {}
+  // Bytes of the keys, where those of a common beginning count once.
+  static size_t nodes_of(std::vector<std::string_view> keys) {
+    std::sort(keys.begin(), keys.end());
+    size_t nodes = 0;
+    std::string_view last;
+    for (const std::string_view key : keys) {
+      const auto end = std::mismatch(key.begin(), key.end(), last.begin(), last.end()).first;
+      nodes += static_cast<size_t>(key.end() - end);
+      last = key;
+    }
+    return nodes;
+  }
 
   // value >= 0; the last value of a key counts.
   void add(std::string_view key, int32_t value) {

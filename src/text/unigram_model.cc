@@ -14,27 +14,12 @@ namespace {
 constexpr double kUnknownPenalty = 10;
 constexpr size_t kMaxTokens = size_t{1} << 22;
 
-struct ScoredToken {
-  std::string token;
-  double score;
-};
-
-ScoredToken scored_token(const Json& entry, std::string_view place) {
-  if (!entry.is_array() || entry.size() != 2 || !entry[0].is_string() || !entry[1].is_number()) {
-    fail("{}: must be a token and its score", place);
-  }
-  ScoredToken out{entry[0].get<std::string>(), entry[1].get<double>()};
-  if (!std::isfinite(out.score)) fail("{}: the score must be finite and is {}", place, out.score);
-  return out;
-}
-
 }  // namespace
 
 // The best way to reach each byte position.
-template <typename Number>
 struct UnigramModel::Lattice final : Model::Scratch {
   struct Node {
-    Number score = 0;
+    double score = 0;
     int32_t id = -1;
     size_t begin = kNowhere;
   };
@@ -48,31 +33,34 @@ struct UnigramModel::Lattice final : Model::Scratch {
   std::vector<Part> path;
 };
 
-UnigramModel::UnigramModel(const Json& json, std::string_view source) : source_(source) {
+UnigramModel::UnigramModel(const Json& json, const ModelLists& lists, std::string_view source)
+    : source_(source), score_(lists.tokens.scores) {
+  const ModelLists::Tokens& tokens = lists.tokens;
   const auto vocab = json.find("vocab");
-  if (vocab == json.end() || !vocab->is_array() || vocab->empty() || vocab->size() > kMaxTokens) {
-    fail("{}: vocab must be an array of 1 to {} tokens with scores", source, kMaxTokens);
+  if (vocab == json.end() || !vocab->is_array() || tokens.begin.empty() ||
+      tokens.texts.size() > kMaxTokens) {
+    fail("{}: vocab must be an array of 1 to {} tokens with scores and {}", source, kMaxTokens,
+         shown_list(json, "vocab", tokens.begin));
   }
-  vocabulary_.limit_for(vocab->size());
-  std::vector<ScoredToken> tokens;
-  size_t bytes = 0;
+  if (!tokens.fault.empty()) fail("{}: {}", source, tokens.fault);
+  vocabulary_.limit_for(score_.size());
+  std::vector<std::string_view> keys;
   double smallest = INFINITY;
-  for (size_t i = 0; i < vocab->size(); ++i) {
+  for (size_t i = 0; i < score_.size(); ++i) {
     const std::string place = fmt::format("{}: vocab[{}]", source, i);
-    tokens.push_back(scored_token((*vocab)[i], place));
-    vocabulary_.add(tokens[i].token, static_cast<int64_t>(i), place);
-    bytes += tokens[i].token.size();
-    smallest = std::min(smallest, tokens[i].score);
+    if (!std::isfinite(score_[i])) fail("{}: the score must be finite and is {}", place, score_[i]);
+    vocabulary_.add(tokens.texts[i], static_cast<int64_t>(i), place);
+    keys.push_back(tokens.texts[i]);
+    smallest = std::min(smallest, score_[i]);
   }
   unknown_ = static_cast<int32_t>(
       get_int_or(json, "unk_id", -1, {.source = source, .min = 0, .max = vocabulary_.size() - 1}));
   byte_fallback_ = get_bool_or(json, "byte_fallback", false, source);
   byte_token_ = byte_tokens(vocabulary_);
   unknown_score_ = smallest - kUnknownPenalty;
-  trie_ = Trie(bytes);
-  for (size_t i = 0; i < tokens.size(); ++i) {
-    score_.push_back(tokens[i].score);
-    if (!tokens[i].token.empty()) trie_.add(tokens[i].token, static_cast<int32_t>(i));
+  trie_ = Trie(Trie::nodes_of(std::move(keys)));
+  for (size_t i = 0; i < score_.size(); ++i) {
+    if (!tokens.texts[i].empty()) trie_.add(tokens.texts[i], static_cast<int32_t>(i));
   }
 }
 
@@ -81,13 +69,13 @@ UnigramModel::UnigramModel(const SentencePieceFile& file)
       source_(file.source),
       unknown_(file.unknown),
       byte_fallback_(file.byte_fallback),
-      single_precision_(true),
+      of_pieces_(true),
       fused_may_be_token_(false),
       byte_token_(byte_tokens(file.vocabulary)) {
   using Kind = SentencePiece::Kind;
-  size_t bytes = 0;
-  for (const SentencePiece& piece : file.pieces) bytes += piece.text.size();
-  trie_ = Trie(bytes);
+  std::vector<std::string_view> keys;
+  for (const SentencePiece& piece : file.pieces) keys.push_back(piece.text);
+  trie_ = Trie(Trie::nodes_of(std::move(keys)));
   user_defined_.assign(file.pieces.size(), 0);
   float smallest = INFINITY;
   float largest = -INFINITY;
@@ -109,36 +97,21 @@ UnigramModel::UnigramModel(const SentencePieceFile& file)
 }
 
 std::unique_ptr<Model::Scratch> UnigramModel::scratch(size_t) const {
-  if (single_precision_) return std::make_unique<Lattice<float>>();
-  return std::make_unique<Lattice<double>>();
-}
-
-void UnigramModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids,
-                          std::vector<Span>* spans) const {
-  if (piece.empty()) return;
-  if (single_precision_) {
-    encode_as(piece, static_cast<Lattice<float>&>(scratch), ids, spans);
-  } else {
-    encode_as(piece, static_cast<Lattice<double>&>(scratch), ids, spans);
-  }
+  return std::make_unique<Lattice>();
 }
 
 // Viterbi over byte positions: every token that begins at a reached position offers a path to its
 // end.
-template <typename Number>
-void UnigramModel::search(std::string_view piece, Lattice<Number>& lattice) const {
-  using Node = typename Lattice<Number>::Node;
+void UnigramModel::search(std::string_view piece, Lattice& lattice) const {
+  using Node = Lattice::Node;
   lattice.nodes.assign(piece.size() + 1, Node{});
-  // Sums are compared before they are rounded to what a node holds, as the library does.
   const auto offer = [&](size_t begin, size_t end, int32_t id, double score) {
     Node& node = lattice.nodes[end];
-    if (node.begin == Lattice<Number>::kNowhere || score > static_cast<double>(node.score)) {
-      node = {static_cast<Number>(score), id, begin};
-    }
+    if (node.begin == Lattice::kNowhere || score > node.score) node = {score, id, begin};
   };
   for (size_t at = 0; at < piece.size();) {
     const size_t next = at + decode_utf8(piece, at).size;
-    const auto here = static_cast<double>(lattice.nodes[at].score);
+    const double here = lattice.nodes[at].score;
     bool has_character = false;
     trie_.matches(piece, at, Trie::kRoot, [&](size_t end, int32_t id) {
       double score = score_[static_cast<size_t>(id)];
@@ -153,15 +126,16 @@ void UnigramModel::search(std::string_view piece, Lattice<Number>& lattice) cons
         fail("{}: the text has a character without a token, and no unk_id is given: '{}'", source_,
              piece.substr(at, next - at));
       }
-      offer(at, next, unknown_, static_cast<double>(static_cast<Number>(unknown_score_ + here)));
+      offer(at, next, unknown_, unknown_score_ + here);
     }
     at = next;
   }
 }
 
-template <typename Number>
-void UnigramModel::encode_as(std::string_view piece, Lattice<Number>& lattice,
-                             std::vector<int32_t>& ids, std::vector<Span>* spans) const {
+void UnigramModel::encode(std::string_view piece, Scratch& scratch, std::vector<int32_t>& ids,
+                          std::vector<Span>* spans) const {
+  if (piece.empty()) return;
+  auto& lattice = static_cast<Lattice&>(scratch);
   search(piece, lattice);
   auto& path = lattice.path;
   path.clear();
@@ -184,7 +158,7 @@ void UnigramModel::encode_as(std::string_view piece, Lattice<Number>& lattice,
     }
     if (spans == nullptr) continue;
     // Byte tokens of a run: the library gives each its byte, the package the whole run.
-    const bool by_byte = single_precision_ && ids.size() - first == path[i].end - path[i].begin;
+    const bool by_byte = of_pieces_ && ids.size() - first == path[i].end - path[i].begin;
     for (size_t k = path[i].begin; first + (k - path[i].begin) < ids.size(); ++k) {
       spans->push_back(by_byte && ids.size() - first > 1 ? Span{k, k + 1}
                                                          : Span{path[i].begin, path[i].end});

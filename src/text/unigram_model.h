@@ -1,7 +1,7 @@
 // Unigram model (Kudo 2018): of all ways to cut a piece into tokens, the one with the largest sum of
 // scores. O(bytes * longest token).
 //
-//   const UnigramModel model(json["model"], "tokenizer.json: model");
+//   const UnigramModel model(json["model"], lists, "tokenizer.json: model");   // lists: model_lists.h
 //
 // Equal sums go to the longer last token. Characters without a token cost the smallest score - 10,
 // and a run of them is one unknown token, or its byte tokens.
@@ -24,9 +24,8 @@ class UnigramModel final : public Model {
  public:
   // Error: vocab that is no list of [token, score], scores that are not finite, tokens that occur
   // twice, unk_id outside the vocabulary.
-  UnigramModel(const Json& json, std::string_view source);
-  // As the sentencepiece library computes: sums in single precision, control pieces are no tokens
-  // of the text, user-defined pieces win against everything. `file` has been checked by its reader.
+  UnigramModel(const Json& json, const ModelLists& lists, std::string_view source);
+  // As the sentencepiece library computes: control pieces are no tokens of the text, user-defined pieces win against everything. `file` has been checked by its reader.
   explicit UnigramModel(const SentencePieceFile& file);
 
   std::unique_ptr<Scratch> scratch(size_t text_bytes) const override;
@@ -35,13 +34,8 @@ class UnigramModel final : public Model {
   const Vocabulary& vocabulary() const override { return vocabulary_; }
 
  private:
-  template <typename Number>
   struct Lattice;
-  template <typename Number>
-  void search(std::string_view piece, Lattice<Number>& lattice) const;
-  template <typename Number>
-  void encode_as(std::string_view piece, Lattice<Number>& lattice, std::vector<int32_t>& ids,
-                 std::vector<Span>* spans) const;
+  void search(std::string_view piece, Lattice& lattice) const;
   void put_unknown(std::string_view run, std::vector<int32_t>& ids) const;
 
   Vocabulary vocabulary_;
@@ -53,7 +47,7 @@ class UnigramModel final : public Model {
   double unknown_score_ = 0;
   int32_t unknown_ = -1;
   bool byte_fallback_ = false;
-  bool single_precision_ = false;
+  bool of_pieces_ = false;          // of a tokenizer.model
   bool fused_may_be_token_ = true;  // a run of unknown characters is looked up as a whole
   std::array<int32_t, 256> byte_token_{};
 };

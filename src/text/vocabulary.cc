@@ -1,6 +1,8 @@
 #include "text/vocabulary.h"
 
 #include <algorithm>
+#include <bit>
+#include <functional>
 
 #include "base/error.h"
 
@@ -19,44 +21,47 @@ void Vocabulary::limit_for(size_t count) {
   max_id_ = std::max(kSmallestIdLimit, static_cast<int32_t>(wanted));
 }
 
-void Vocabulary::add(std::string token, int64_t id, std::string_view source) {
+int32_t Vocabulary::find(std::string_view token) const {
+  return slots_.empty() ? -1 : slots_[slot_of(token)];
+}
+
+// Where the token is, or an empty slot where it would be.
+size_t Vocabulary::slot_of(std::string_view token) const {
+  const size_t mask = slots_.size() - 1;
+  size_t at = std::hash<std::string_view>()(token) & mask;
+  while (slots_[at] >= 0 && text_of(slots_[at]) != token) at = (at + 1) & mask;
+  return at;
+}
+
+void Vocabulary::grow(size_t count) {
+  if (2 * count <= slots_.size()) return;
+  slots_.assign(std::bit_ceil(2 * count + 14), -1);
+  for (int32_t id = 0; id < size(); ++id)
+    if (has(id)) slots_[slot_of(text_of(id))] = id;
+}
+
+void Vocabulary::add(std::string_view token, int64_t id, std::string_view source) {
   if (id < 0 || id > max_id_) {
     fail("{}: the id {} of the token '{}' is outside [0, {}]", source, id, token, max_id_);
   }
   const auto at = static_cast<size_t>(id);
-  if (at >= tokens_.size()) {
-    tokens_.resize(at + 1);
-    used_.resize(at + 1);
+  const auto new_id = static_cast<int32_t>(id);
+  if (has(new_id) && text_of(new_id) != token) {
+    fail("{}: the tokens '{}' and '{}' have the same id {}", source, text_of(new_id), token, id);
   }
-  if (used_[at] != 0 && tokens_[at] != token) {
-    fail("{}: the tokens '{}' and '{}' have the same id {}", source, tokens_[at], token, id);
+  grow(count_ + 1);
+  int32_t& slot = slots_[slot_of(token)];
+  if (slot == new_id) return;
+  if (slot >= 0) fail("{}: the token '{}' has the ids {} and {}", source, token, slot, id);
+  if (token.size() >= kNoToken - texts_.size()) {
+    fail("{}: the texts of the tokens up to '{}' have more than {} bytes", source,
+         token.substr(0, 60), kNoToken);
   }
-  const auto [entry, added] = ids_.try_emplace(token, static_cast<int32_t>(id));
-  if (!added && entry->second != id) {
-    fail("{}: the token '{}' has the ids {} and {}", source, token, entry->second, id);
-  }
-  used_[at] = 1;
-  tokens_[at] = std::move(token);
-}
-
-const std::string& Vocabulary::token(int32_t id) const {
-  static const std::string none;
-  return has(id) ? tokens_[static_cast<size_t>(id)] : none;
-}
-
-Vocabulary vocabulary_from_json(const Json& json, std::string_view source) {
-  if (!json.is_object() || json.empty()) {
-    fail("{}: vocab must be an object with at least one token", source);
-  }
-  Vocabulary vocabulary;
-  vocabulary.limit_for(json.size());
-  for (const auto& [token, id] : json.items()) {
-    if (!id.is_number_integer() || (id.is_number_unsigned() && id.get<uint64_t>() > INT32_MAX)) {
-      fail("{}: the id of the token '{}' must be an integer below 2^31", source, token);
-    }
-    vocabulary.add(token, id.get<int64_t>(), source);
-  }
-  return vocabulary;
+  if (at >= tokens_.size()) tokens_.resize(at + 1);
+  tokens_[at] = {static_cast<uint32_t>(texts_.size()), static_cast<uint32_t>(token.size())};
+  texts_ += token;
+  slot = new_id;
+  ++count_;
 }
 
 }  // namespace atom::text

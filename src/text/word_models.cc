@@ -9,12 +9,6 @@ namespace {
 
 struct NoScratch final : Model::Scratch {};
 
-Vocabulary read_vocabulary(const Json& json, std::string_view source) {
-  const auto vocab = json.find("vocab");
-  if (vocab == json.end()) fail("{}: vocab is missing", source);
-  return vocabulary_from_json(*vocab, source);
-}
-
 int32_t read_unknown(const Json& json, const Vocabulary& vocabulary, std::string_view otherwise,
                      std::string_view source) {
   return vocabulary.find(get_string_or(json, "unk_token", otherwise, source));
@@ -30,15 +24,15 @@ int32_t require_unknown(int32_t unknown, std::string_view piece, const std::stri
 
 class WordPieceModel final : public Model {
  public:
-  WordPieceModel(const Json& json, std::string_view source)
-      : vocabulary_(read_vocabulary(json, source)),
+  WordPieceModel(const Json& json, const ModelLists& lists, std::string_view source)
+      : vocabulary_(vocabulary_of(json, lists, source)),
         source_(source),
         unknown_(read_unknown(json, vocabulary_, "[UNK]", source)),
         max_characters_(static_cast<size_t>(get_int_or(
             json, "max_input_chars_per_word", 100, {.source = source, .min = 0, .max = 65536}))) {
-    size_t bytes = 0;
-    for (int32_t id = 0; id < vocabulary_.size(); ++id) bytes += vocabulary_.token(id).size();
-    tokens_ = Trie(bytes);
+    std::vector<std::string_view> keys;
+    for (int32_t id = 0; id < vocabulary_.size(); ++id) keys.push_back(vocabulary_.token(id));
+    tokens_ = Trie(Trie::nodes_of(std::move(keys)));
     for (int32_t id = 0; id < vocabulary_.size(); ++id) {
       if (vocabulary_.has(id)) tokens_.add(vocabulary_.token(id), id);
     }
@@ -99,8 +93,8 @@ class WordPieceModel final : public Model {
 
 class WordLevelModel final : public Model {
  public:
-  WordLevelModel(const Json& json, std::string_view source)
-      : vocabulary_(read_vocabulary(json, source)),
+  WordLevelModel(const Json& json, const ModelLists& lists, std::string_view source)
+      : vocabulary_(vocabulary_of(json, lists, source)),
         source_(source),
         unknown_(read_unknown(json, vocabulary_, "<unk>", source)) {}
 
@@ -121,12 +115,14 @@ class WordLevelModel final : public Model {
 
 }  // namespace
 
-std::unique_ptr<const Model> make_word_piece(const Json& json, std::string_view source) {
-  return std::make_unique<WordPieceModel>(json, source);
+std::unique_ptr<const Model> make_word_piece(const Json& json, const ModelLists& lists,
+                                             std::string_view source) {
+  return std::make_unique<WordPieceModel>(json, lists, source);
 }
 
-std::unique_ptr<const Model> make_word_level(const Json& json, std::string_view source) {
-  return std::make_unique<WordLevelModel>(json, source);
+std::unique_ptr<const Model> make_word_level(const Json& json, const ModelLists& lists,
+                                             std::string_view source) {
+  return std::make_unique<WordLevelModel>(json, lists, source);
 }
 
 }  // namespace atom::text

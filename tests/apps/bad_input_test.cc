@@ -268,6 +268,35 @@ TEST_F(BadInputTest, MoreTokensThanPositions) {
                  {"2048", "max_position_embeddings"});
 }
 
+// 60 words, about as many tokens, on a model of 64 positions: rope_scaling lets it reach farther where it is asked to.
+TEST_F(BadInputTest, ScaledPositionsReachAsFarAsTheFactor) {
+  std::string prompt;
+  for (int i = 0; i < 60; ++i) prompt += " the";
+  const auto generate = [&](const char* name, const Json& scaling, const char* tokens) {
+    const ModelCopy copy(folder_ / name, shipped_model());
+    copy.edit_config([&](Json& config) {
+      config["num_hidden_layers"] = 1;
+      config["max_position_embeddings"] = 64;
+      config["rope_scaling"] = scaling;
+    });
+    return run_program({"generate", copy.path(), "--prompt", prompt, "--max-tokens", tokens});
+  };
+  const Json dynamic = {{"type", "dynamic"}, {"factor", 2.0}};
+  const Json linear = {{"type", "linear"}, {"factor", 2.0}};
+  expect_refusal(generate("plain", nullptr, "40"), 1, {"64"});
+  for (const auto& [name, scaling] : {std::pair("dynamic", dynamic), std::pair("linear", linear)}) {
+    const Result longer = generate(name, scaling, "40");
+    EXPECT_EQ(longer.code, 0) << longer.err;
+    EXPECT_NE(longer.err.find("the rope_scaling of config.json allows up to 128"),
+              std::string::npos)
+        << longer.err;
+    EXPECT_EQ(longer.err.find("frequencies that rope_scaling has") != std::string::npos,
+              scaling == dynamic)
+        << longer.err;
+    expect_refusal(generate((std::string(name) + "2").c_str(), scaling, "400"), 1, {"128"});
+  }
+}
+
 TEST_F(BadInputTest, MoreCalibrationThanMemory) {
   // 100000 windows x 2048 tokens x 384 channels x 4 bytes = 293.0 GiB.
   constexpr double kNeeded = 100000.0 * 2048 * 384 * 4;

@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include "base/string_list.h"
 #include "testing/expect_error.h"
 
 namespace atom {
@@ -65,6 +66,20 @@ TEST(ParseJson, LimitsDepth) {
   expect_error([&] { parse_json(bomb); }, {"limit of 64"});
 }
 
+TEST(ParseJson, LimitsValues) {
+  const JsonLimits five = {.source = "x", .max_values = 5};
+  EXPECT_NO_THROW(parse_json("[1,{\"a\":2},3]", five));
+  expect_error([&] { parse_json("[1,{\"a\":2},3,4]", five); },
+               {"x: JSON has more values than the limit of 5"});
+  // Entries of a stream count one by one.
+  const std::vector<JsonStream> root = {{{}, [](const JsonEntry&) {}}};
+  EXPECT_NO_THROW(parse_json("[[1,2],[3,4],[5,6],[7,8],9]", five, root));
+  expect_error([&] { parse_json("[[1,2],[1,2,3,4,5]]", five, root); }, {"the limit of 5"});
+  std::string many = "[0";
+  for (int i = 0; i < 1 << 22; ++i) many += ",0";
+  expect_error([&] { parse_json(many + "]"); }, {"the limit of 4194304"});
+}
+
 TEST(ParseJson, ManyKeysAreNotQuadratic) {
   // Would take minutes if each key were looked up among the earlier ones.
   std::string text = "{";
@@ -72,6 +87,54 @@ TEST(ParseJson, ManyKeysAreNotQuadratic) {
   text.back() = '}';
   const Json json = parse_json(text);
   EXPECT_EQ(json.size(), 300'000u);
+}
+
+std::string streamed(const char* text, std::vector<std::string_view> path) {
+  std::string out;
+  const Json rest =
+      parse_json(text, {.source = "x"}, {{std::move(path), [&](const JsonEntry& entry) {
+                                            EXPECT_EQ(entry.in_object, !entry.key.empty());
+                                            out += fmt::format("{}{}={} ", entry.key, entry.index,
+                                                               entry.value.dump());
+                                          }}});
+  return out + rest.dump();
+}
+
+TEST(JsonStream, TakesEntriesInsteadOfTheDocument) {
+  const char* text = R"({"n":{"v":{"a":1,"b":[2,{"v":3}],"c":null}},"v":{"x":0},"m":[7]})";
+  EXPECT_EQ(streamed(text, {"n", "v"}),
+            R"(a0=1 b1=[2,{"v":3}] c2=null {"n":{"v":{}},"v":{"x":0},"m":[7]})");
+  EXPECT_EQ(streamed(text, {"m"}),
+            R"(0=7 {"n":{"v":{"a":1,"b":[2,{"v":3}],"c":null}},"v":{"x":0},"m":[]})");
+  EXPECT_EQ(streamed(R"({"a":1,"b":{}})", {}), R"(a0=1 b1={} {})");
+  EXPECT_EQ(streamed("[[1],2]", {}), "0=[1] 1=2 []");
+  // No container there: nothing to take.
+  for (const char* other : {R"({"m":5})", R"({"x":[1]})", R"([{"m":[1]}])", "7"})
+    EXPECT_EQ(streamed(other, {"m"}), other);
+}
+
+TEST(JsonStream, RefusesWhatTheDocumentWouldBeRefusedFor) {
+  const auto refused = [](const std::string& text, std::initializer_list<std::string_view> parts) {
+    expect_error([&] { streamed(text.c_str(), {"m"}); }, parts);
+  };
+  refused(R"({"m":{"a":1,"b":2,"a":3}})", {"x: JSON object has the key \"a\" twice"});
+  refused(R"({"m":[{"a":1,"a":2}]})", {"\"a\" twice"});
+  refused(R"({"m":{},"m":{"a":1}})", {"\"m\" twice"});
+  refused("{\"m\":{\"\xff\":1}}", {"not valid JSON at byte 8"});
+  refused(R"({"m":[1,2]} x)", {"not valid JSON"});
+  refused(R"({"m":[1,2)", {"not valid JSON"});
+  refused(R"({"m":[)" + std::string(70, '['), {"deeper than the limit of 64"});
+}
+
+TEST(StringList, KeepsStringsApart) {
+  StringList list;
+  EXPECT_TRUE(list.empty());
+  for (const char* text : {"", "the", "", "river"}) list.add(text);
+  ASSERT_EQ(list.size(), 4u);
+  EXPECT_EQ(list[0], "");
+  EXPECT_EQ(list[1], "the");
+  EXPECT_EQ(list[2], "");
+  EXPECT_EQ(list[3], "river");
 }
 
 TEST(GetInt, ReadsIntegersInRange) {

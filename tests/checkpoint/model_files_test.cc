@@ -193,6 +193,26 @@ TEST_F(ModelFilesTest, ClaimsTakeNoMemory) {
   expect_refused({"header length of 99999999 bytes", "exceeds"});
 }
 
+// Names and descriptions of tensors are kept, not the JSON around them: less than six times the header of 5 MB, and
+// four times the index beside it.
+TEST_F(ModelFilesTest, ManyTensorsTakeMemoryInProportion) {
+  constexpr int kTensors = 50'000;
+  std::string header = "{", index = R"({"weight_map":{)";
+  for (int i = 0; i < kTensors; ++i) {
+    const char* comma = i == 0 ? "" : ",";
+    const std::string name =
+        fmt::format("model.layers.{}.mlp.experts.{}.down_proj.weight", i / 100, i % 100);
+    header += fmt::format(R"({}"{}":{{"dtype":"F32","shape":[1,1],"data_offsets":[{},{}]}})", comma,
+                          name, 4 * i, 4 * i + 4);
+    index += fmt::format(R"({}"{}":"s1.safetensors")", comma, name);
+  }
+  put("s1.safetensors", raw_safetensors(header + "}", std::string(size_t{4} * kTensors, '\0')));
+  put("model.safetensors.index.json", index + "}}");
+  const size_t bytes = 6 * header.size() + 4 * index.size();
+  const atom::testing::MemoryLimit limit(bytes);
+  EXPECT_EQ(ModelFiles::open(folder_.path()).tensor_names().size(), size_t{kTensors});
+}
+
 TEST_F(ModelFilesTest, RefusesPickles) {
   for (const char* name : {"pytorch_model.bin", "consolidated.00.pth", "model.pt", "last.ckpt"}) {
     put(name, "pickle");
@@ -230,10 +250,35 @@ TEST_F(ModelFilesTest, RefusesIndexesThatDoNotFitTheirShards) {
   put_index("{}");
   expect_refused({"\"weight_map\""});
   put("model.safetensors.index.json", "{}");
-  expect_refused({"\"weight_map\""});
+  expect_refused({"\"weight_map\"", "is missing"});
+  put_index(R"(["s1.safetensors"])");
+  expect_refused({"\"weight_map\"", "a list with \"s1.safetensors\""});
+  put_index(R"({"a":"s1.safetensors","a":"s1.safetensors"})");
+  expect_refused({"has the key \"a\" twice"});
   put("s2.safetensors", one_element_tensors({"c", "a"}));
   put_index(R"({"a":"s1.safetensors","b":"s1.safetensors","c":"s2.safetensors"})");
   expect_refused({"tensor \"a\" is in two files, s1.safetensors and s2.safetensors"});
+}
+
+TEST_F(ModelFilesTest, RefusesSizesThatNoModelHas) {
+  put_shards();
+  const auto put_metadata = [&](const std::string& metadata) {
+    put("model.safetensors.index.json",
+        R"({"metadata":)" + metadata +
+            R"(,"weight_map":{"a":"s1.safetensors","b":"s1.safetensors"}})");
+  };
+  for (const char* size : {"-1", "1.5", "-8.0", "\"8\"", "true", "[8]"}) {
+    put_metadata(fmt::format(R"({{"total_size":{}}})", size));
+    expect_refused({"index.json", "\"total_size\"", size});
+  }
+  put_metadata("7");
+  expect_refused({"index.json", "\"metadata\"", "7"});
+  for (const char* metadata :
+       {"null", "{}", R"({"total_size":null})", R"({"total_size":13476831232.0})",
+        R"({"total_size":18446744073709551615})", R"({"format":"pt"})"}) {
+    put_metadata(metadata);
+    EXPECT_NO_THROW(ModelFiles::open(folder_.path())) << metadata;
+  }
 }
 
 TEST_F(ModelFilesTest, LeavesOutUnlistedTensorsWithAWarning) {

@@ -93,6 +93,15 @@ TEST(Config, RefusesProductsBeyondReason) {
   EXPECT_NE(message(json).find("393224"), std::string::npos) << message(json);
 }
 
+TEST(Config, WordsThatAreNotUsedMayBeAnyWord) {
+  for (const Json& type : {Json("auto"), Json("torch.bfloat16"), Json(nullptr)}) {
+    Json json = llama();
+    json["torch_dtype"] = type;
+    json["architectures"] = {"LlamaForCausalLM", "LlamaForCausalLM"};
+    EXPECT_EQ(parse_config(json, "config.json").hidden, 64) << type;
+  }
+}
+
 TEST(Config, ReadsMixture) {
   Json json = llama();
   json["architectures"] = {"MixtralForCausalLM"};
@@ -115,9 +124,6 @@ TEST(Config, ReadsRopeScaling) {
   EXPECT_EQ(scaling.kind, RopeScaling::Kind::kLlama3);
   EXPECT_EQ(scaling.factor, 8);
   EXPECT_EQ(scaling.original_positions, 64);
-  // Up to max_position_embeddings, dynamic is the same as default.
-  json["rope_scaling"] = {{"type", "dynamic"}, {"factor", 2.0}};
-  EXPECT_EQ(parse_config(json, "config.json").rope_scaling.kind, RopeScaling::Kind::kNone);
   json["rope_scaling"] = {
       {"type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 64}};
   scaling = parse_config(json, "config.json").rope_scaling;
@@ -159,6 +165,50 @@ TEST(Config, LongropeHasOneLengthOrTheOther) {
   json["rope_scaling"] = longrope();
   json["rope_scaling"]["type"] = "yarn";  // what Phi-3's files once called another formula
   EXPECT_NE(message(json).find("'yarn' has a short_factor"), std::string::npos) << message(json);
+}
+
+TEST(Config, DynamicHasTheLengthThatIsAskedFor) {
+  Json json = llama();
+  json["rope_scaling"] = {{"type", "dynamic"}, {"factor", 4.0}};
+  const ModelConfig given = parse_config(json, "config.json");
+  const int original = given.stated_positions;
+  EXPECT_EQ(given.max_positions, original);
+  EXPECT_EQ(most_positions(given), 4 * original);
+  const struct {
+    int64_t asked;
+    int granted;
+  } cases[] = {{1, original},
+               {original, original},
+               {original + 1, original + 1},
+               {4 * original, 4 * original},
+               {int64_t{1} << 40, 4 * original}};
+  for (const auto& [asked, granted] : cases) {
+    ModelConfig config = given;
+    EXPECT_EQ(extend_positions(config, asked), granted > original) << asked;
+    EXPECT_EQ(config.max_positions, granted);
+    EXPECT_EQ(config.rope_scaling.dynamic_positions, granted);
+    EXPECT_EQ(config.stated_positions, original);
+  }
+}
+
+// Their frequencies are the same for every length: only the room grows.
+TEST(Config, LinearAndYarnReachAsFarAsTheirFactor) {
+  for (const char* type : {"linear", "yarn"}) {
+    Json json = llama();
+    json["rope_scaling"] = {
+        {"type", type}, {"factor", 2.5}, {"original_max_position_embeddings", 256}};
+    json["max_position_embeddings"] = 256;
+    ModelConfig config = parse_config(json, "config.json");
+    const RopeScaling scaling = config.rope_scaling;
+    EXPECT_EQ(config.max_positions, 256) << type;
+    EXPECT_FALSE(extend_positions(config, 257)) << type;
+    EXPECT_EQ(config.max_positions, 640) << type;
+    EXPECT_EQ(config.rope_scaling, scaling) << type;
+  }
+  ModelConfig plain = parse_config(llama(), "config.json");
+  EXPECT_EQ(most_positions(plain), plain.max_positions);
+  EXPECT_FALSE(extend_positions(plain, 1 << 20));
+  EXPECT_EQ(plain.max_positions, plain.stated_positions);
 }
 
 TEST(Config, FieldsMayNotContradictEachOther) {
@@ -278,6 +328,11 @@ INSTANTIATE_TEST_SUITE_P(
     ::testing::Values(
         BadField{"architectures", {"GPT9"}, "GPT9"},
         BadField{"architectures", Json::array(), "architectures"},
+        BadField{"architectures", {"LlamaForCausalLM", "GPT9"}, R"(["LlamaForCausalLM","GPT9"])"},
+        BadField{"architectures", {"LlamaForCausalLM", "MistralForCausalLM"}, "Mistral"},
+        BadField{"architectures", {"LlamaForCausalLM", 7}, R"(["LlamaForCausalLM",7])"},
+        BadField{"torch_dtype", 7, "\"torch_dtype\" must be a string, but is 7"},
+        BadField{"dtype", Json::array(), "\"dtype\" must be a string, but is []"},
         BadField{"hidden_size", 0, "hidden_size"}, BadField{"hidden_size", -64, "-64"},
         BadField{"hidden_size", 64.5, "64.5"}, BadField{"hidden_size", "64", "hidden_size"},
         BadField{"hidden_size", 1e18, "hidden_size"}, BadField{"hidden_size", 131073, "131073"},

@@ -150,11 +150,13 @@ TEST_P(GgufFamilies, EqualTransformers) {
 std::vector<Case> cases() {
   std::vector<Case> out;
   for (const char* model :
-       {"llama-mha",    "llama-gqa",       "llama-tied",     "llama-bias",    "llama-sharded",
-        "mixtral-4of2", "mixtral-6of3",    "llama3-rope",    "llama-linear",  "llama-dynamic",
-        "llama-yarn",   "llama-wide-bias", "mistral-window", "mistral-pages", "mixtral-window",
-        "qwen2",        "qwen2-window",    "qwen3",          "qwen3-moe",     "phi3",
-        "phi3-window",  "phi3-longrope",   "phi3-long"})
+       {"llama-mha",         "llama-gqa",     "llama-tied",     "llama-bias",
+        "llama-sharded",     "mixtral-4of2",  "mixtral-6of3",   "llama3-rope",
+        "llama-linear",      "llama-dynamic", "llama-yarn",     "llama-wide-bias",
+        "mistral-window",    "mistral-pages", "mixtral-window", "qwen2",
+        "qwen2-window",      "qwen3",         "qwen3-moe",      "phi3",
+        "phi3-window",       "phi3-longrope", "phi3-long",      "llama-linear-long",
+        "llama-dynamic-long"})
     for (const char* backend : {"reference", "cpu"}) out.push_back({model, backend});
   return out;
 }
@@ -172,7 +174,7 @@ std::vector<Case> gguf_cases() {
   for (const char* model :
        {"llama-gqa", "llama-tied", "llama-bias", "llama-wide-bias", "llama-sharded", "llama3-rope",
         "llama-linear", "llama-yarn", "mixtral-4of2", "mixtral-6of3", "qwen2", "qwen3", "qwen3-moe",
-        "phi3", "phi3-longrope", "phi3-long"})
+        "phi3", "phi3-longrope", "phi3-long", "llama-linear-long"})
     out.push_back({model, "cpu"});
   return out;
 }

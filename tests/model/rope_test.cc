@@ -58,6 +58,25 @@ TEST(Rope, LinearDividesEveryPosition) {
     for (size_t i = 0; i < 8; ++i) EXPECT_EQ(plain.sin[p * 8 + i], scaled.sin[4 * p * 8 + i]);
 }
 
+// The lowest frequency of transformers' formula becomes factor * L / original - (factor - 1) times slower, the highest
+// stays; up to the original length nothing changes.
+TEST(Rope, DynamicSlowsTheLowestFrequencyMost) {
+  ModelConfig config;
+  config.head_dim = 16;
+  config.rope_theta = 10000;
+  const std::vector<float> plain = rope_frequencies(config);
+  config.rope_scaling = {.kind = RopeScaling::Kind::kDynamic,
+                         .factor = 4,
+                         .original_positions = 64,
+                         .dynamic_positions = 64};
+  EXPECT_EQ(rope_frequencies(config), plain);
+  config.rope_scaling.dynamic_positions = 160;  // 4 * 2.5 - 3 = 7
+  const std::vector<float> scaled = rope_frequencies(config);
+  EXPECT_EQ(scaled[0], plain[0]);
+  EXPECT_FLOAT_EQ(scaled[7] * 7, plain[7]);
+  for (size_t i = 1; i < 8; ++i) EXPECT_LT(scaled[i], plain[i]);
+}
+
 TEST(Rope, PositionZeroDoesNotTurn) {
   ModelConfig config;
   config.head_dim = 6;

@@ -163,6 +163,13 @@ TEST(SentencePieceTest, RulesThatLeadOutsideTheirTableAreNone) {
   }
 }
 
+// Sums in single precision, as the library had them before 0.2.2, would make 00 0 of it.
+TEST(SentencePieceTest, OfEqualSumsTheLongerLastPieceIsTaken) {
+  const Tokenizer tokenizer = load_kind("t5.model");
+  const auto id = [&](const char* piece) { return tokenizer.token_to_id(piece).value(); };
+  EXPECT_EQ(tokenizer.encode("000", kPlain), (Ids{id("\xE2\x96\x81"), id("0"), id("00")}));
+}
+
 TEST(SentencePieceTest, DamagedFilesAreRefusedOrWork) {
   Random random(3);
   for (const char* name : {"llama.model", "t5.model"}) {
@@ -218,23 +225,27 @@ TEST(VocabMergesTest, OddFilesAreRefused) {
     return std::string("accepted");
   };
   EXPECT_EQ(message_of(kVocab, "a b\na b 1\n", "GPT2Tokenizer"),
-            "v: line 2 of merges.txt must be two tokens with one space between and is 'a b 1'");
+            "merges.txt: line 2 must be two tokens with one space between and is 'a b 1'");
   EXPECT_EQ(message_of(kVocab, "", "XLNetTokenizer"),
-            "v: the tokenizer_class 'XLNetTokenizer' is not supported without a tokenizer.json");
+            "tokenizer_config.json: the tokenizer_class 'XLNetTokenizer' is not supported without "
+            "a tokenizer.json");
   EXPECT_EQ(message_of(kVocab, "a b\n\xC3 b\n", "GPT2Tokenizer"),
-            "v: line 2 of merges.txt is not UTF-8");
+            "merges.txt: line 2 is not UTF-8: '\xEF\xBF\xBD b'");
   EXPECT_EQ(message_of(kVocab, std::string(70000, 'a').c_str(), "GPT2Tokenizer"),
-            "v: line 1 of merges.txt must have at most 65536 bytes and has 70000");
+            "merges.txt: line 1 must have at most 65536 bytes and has 70000");
   EXPECT_EQ(message_of(kVocab, "a b\na b\n", "GPT2Tokenizer"),
             "accepted");  // the later rank counts
-  EXPECT_EQ(message_of("{\"\xC3\":0}", "", "GPT2Tokenizer"), "v: is not UTF-8");
+  EXPECT_EQ(message_of("{\"\xC3\":0}", "", "GPT2Tokenizer").find("v: not valid JSON at byte 4"),
+            0u);
   EXPECT_NE(message_of("{\"a\":0,", "", "GPT2Tokenizer").find("v"), std::string::npos);
   EXPECT_NE(message_of("{\"a\":\"0\"}", "", "GPT2Tokenizer").find("the id of the token 'a'"),
             std::string::npos);
   EXPECT_NE(message_of("[1]", "", "GPT2Tokenizer").find("vocab must be an object"),
             std::string::npos);
-  EXPECT_NE(message_of(kVocab, "a x", "GPT2Tokenizer").find("'x' is not in vocab"),
+  EXPECT_NE(message_of("{\"a\":\"0\"}", "", "GPT2Tokenizer").find("and is \"0\""),
             std::string::npos);
+  EXPECT_EQ(message_of(kVocab, "a b\na x", "GPT2Tokenizer"),
+            "merges.txt: line 2: the token 'x' is not in vocab.json");
 }
 
 TEST(VocabLinesTest, ReadsBertsFile) {
@@ -252,10 +263,10 @@ TEST(VocabLinesTest, ReadsBertsFile) {
     }
     return std::string("accepted");
   };
-  EXPECT_EQ(message_of("a\na\n"), "v: line 2 of vocab.txt has the token 'a' of a line before");
-  EXPECT_EQ(message_of("a\n\xFF\n"), "v: line 2 of vocab.txt is not UTF-8");
+  EXPECT_EQ(message_of("a\na\n"), "v: line 2 has the token 'a' of a line before");
+  EXPECT_EQ(message_of("a\n\xFF\n"), "v: line 2 is not UTF-8: '\xEF\xBF\xBD'");
   EXPECT_EQ(message_of(std::string(70000, 'a')),
-            "v: line 1 of vocab.txt must have at most 65536 bytes and has 70000");
+            "v: line 1 must have at most 65536 bytes and has 70000");
   EXPECT_NE(message_of("").find("at least one token"), std::string::npos);
   EXPECT_THROW(tokenizer_from_vocab_lines("a\nb\n", "v", {}), Error);  // no [CLS]
 }

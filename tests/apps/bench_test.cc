@@ -262,6 +262,12 @@ TEST(BenchTest, TuningNeedsABackendWithChoices) {
         << result.err;
     EXPECT_NE(result.err.find(" has nothing to tune\n"), std::string::npos) << result.err;
     EXPECT_FALSE(std::filesystem::exists(file));
+    const Result step = run_program(
+        {"bench", "step", "--shapes", "256x512", "--backend", backend, "--tune", file.string()});
+    EXPECT_EQ(step.code, 2);
+    EXPECT_NE(step.err.find(std::string("atom: error: --tune: ") + backend), std::string::npos)
+        << step.err;
+    EXPECT_FALSE(std::filesystem::exists(file));
   }
 }
 
@@ -293,6 +299,14 @@ TEST(BenchTest, TuningOnTheGpu) {
     EXPECT_GT(row["before_us"].get<double>(), 0);
     EXPECT_GT(row["after_us"].get<double>(), 0);
   }
+  const std::filesystem::path of_steps = folder / "steps.json";
+  const Json steps = json_of({"bench", "step", "--backend", "cuda", "--shapes", "512x1024",
+                              "--layers", "2", "--preset", "w4a8", "--batch", "4", "--context",
+                              "64", "--rounds", "1", "--tune", of_steps.string()});
+  EXPECT_EQ(steps["file"], of_steps.string());
+  ASSERT_EQ(steps["linears"].size(), 5u);
+  for (const Json& row : steps["linears"]) EXPECT_GE(row["before_us"], row["after_us"]);
+  EXPECT_EQ(parse_json(read_file(of_steps), {.source = "steps.json"})["plans"].size(), 5u);
   const auto described = [&](const std::string& tuned_file) {
     return run_program({"doctor", "--backend", "cuda", "--tuned", tuned_file});
   };

@@ -54,6 +54,8 @@ struct Config {
   // one copy, and the next when that is there.
   static constexpr int kDeepUnits = 4;
   static constexpr int kRing = kStage * kStages;
+  // Of a row's last unit only the tokens that there are. Elsewhere units have fewer bytes, and longer code costs as much.
+  static constexpr bool kCopiesFilled = kKeyBits == 8 && kValueBits == 8;
   static constexpr int64_t kPieceFloats = decode_piece_floats(kDim);
   static_assert(!kOpen || kOpenTokens * (kDim + 4) <= kKeyBytes, "K of an open unit fits a stage");
   static_assert(!kOpen || kOpenTokens * (kDim + 4) <= kValueBytes, "and so does V");
@@ -82,7 +84,7 @@ struct Source {
   const uint8_t* keys = nullptr;  // of the page and head; null: no unit is left
   int64_t values_at = 0;          // from there to V, where K and V have different bits
   int part = 0;
-  int tokens = 0;                    // that it has; 0: all
+  int tokens = 0;                    // that it has, where only they are copied; 0: all
   bool open = false;                 // in an open page
   const uint8_t* queries = nullptr;  // of the segment that begins here
   uint32_t query_bytes = 0;          // 0: none does
@@ -119,7 +121,7 @@ class Feed {
   __device__ Source next() {  // unit
     if (done()) return {};
     Source source = C::kOpen && unit_ >= cache_units_ ? open_unit() : cache_unit();
-    if (at_newest()) source.tokens = tail_;
+    if (C::kCopiesFilled && at_newest()) source.tokens = tail_;
     if (query_bytes_ > 0) {
       source.queries = queries_;
       source.query_bytes = query_bytes_;
@@ -178,7 +180,7 @@ class Feed {
     left_ -= count;
     const bool at_end = end_ == units;
     newest_ = at_end ? units - 1 : -1;
-    tail_ = field(6);
+    if constexpr (C::kCopiesFilled) tail_ = field(6);
     if (left_ > 0)
       ahead_ = word_of(field(10) + (at_end && head_ + 1 == t_.kv_heads * t_.passes ? 1 : 0));
     set_header(row, units, at_end ? field(6) : kDecodeTokens);
@@ -241,7 +243,8 @@ class Feed {
     constexpr bool kApart = kParams > 0 && kTokens < kDecodeTokens;
     const int part = source.part;
     const uint8_t* codes = page + part * kCodes;
-    if (source.tokens > 0) {  // what lies behind them stays as it is: no sum looks at it
+    if (C::kCopiesFilled &&
+        source.tokens > 0) {  // what lies behind them stays as it is: no sum looks at it
       const auto filled = static_cast<uint32_t>(source.tokens);
       const uint32_t scalars = (filled * kParams + 15) / 16 * 16;
       barrier_expect(barrier, filled * kRow + scalars + more);

@@ -27,7 +27,7 @@ struct Options {
   std::string recipe;
   std::string calibration;
   std::optional<int> kept;
-  bool search_kept = false;
+  bool search_kept = false, compatible = false;
   std::optional<int> sequence;
   int samples = 128;
   uint64_t seed = 0;
@@ -75,6 +75,12 @@ quantizer::Recipe make_recipe(const Options& options) {
   quantizer::apply_json(recipe, fields, source);
   fields.update(option_fields(options, recipe.preset));
   quantizer::apply_json(recipe, fields, source);
+  if (!options.compatible) return recipe;
+  try {
+    quantizer::make_compatible(recipe);
+  } catch (const Error& error) {
+    usage_fail("--compatible: {}", error.what());
+  }
   return recipe;
 }
 
@@ -237,6 +243,12 @@ void add_recipe_options(CLI::App& verb, Options& options) {
       {"N", "Four-bit values that share a scale: 32, 64, 128 or\nrow (int4) [128]", kGroup});
   choice_option(verb, "--head", options.head, {"f16", "int8", "int4.g128"},
                 {"FORMAT", "LM head: f16 (as in the source), int8, int4.g128 [f16]", kGroup});
+  flag_option(
+      verb, "--compatible", options.compatible,
+      {"",
+       "w8a8 and w4a16 as transformers and vLLM read them: without\nwhat compressed-tensors "
+       "has no words for",
+       kGroup});
   text_option(verb, "--recipe", options.recipe,
               {"FILE", "JSON recipe whose fields replace the preset's; options\nwin over the file",
                kGroup});

@@ -204,17 +204,29 @@ Recipe preset(std::string_view name, Method method) {
 
 namespace {
 
-// What keeps linears that compressed-tensors could name from being written under that name.
+// Presets whose linears compressed-tensors can name.
+bool could_be_compressed_tensors(const Recipe& recipe) {
+  return recipe.preset == "w8a8" || recipe.preset == "w4a16";
+}
+// What keeps them from being written under that name.
 std::string beyond_compressed_tensors(const Recipe& recipe) {
   std::vector<std::string> parts;
   if (recipe.transform.down)
-    parts.emplace_back("the transform of down_proj's inputs (method published has none)");
+    parts.emplace_back("the transform of down_proj's inputs (--compatible leaves it out)");
   if (quantizes_kv(recipe)) parts.emplace_back("the KV-cache");
   if (format::is_integer(recipe.head)) parts.emplace_back("the head");
   return fmt::format("{}", fmt::join(parts, ", "));
 }
 
 }  // namespace
+
+void make_compatible(Recipe& recipe) {
+  if (!could_be_compressed_tensors(recipe))
+    fail("compressed-tensors has no words for preset {}, only for w8a8 and w4a16", recipe.preset);
+  recipe.transform.down = false;
+  if (const std::string beyond = beyond_compressed_tensors(recipe); !beyond.empty())
+    fail("compressed-tensors has no words for {}", beyond);
+}
 
 model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
                         std::vector<std::string>& notices, std::span<const LayerChoice> chosen) {
@@ -266,8 +278,7 @@ model::Scheme to_scheme(const Recipe& recipe, const model::ModelConfig& config,
   scheme.compressed_tensors_names =
       scheme.quantized &&
       model::scheme_json(scheme, config).at("quant_method") == "compressed-tensors";
-  const bool could_be = recipe.preset == "w8a8" || recipe.preset == "w4a16";
-  if (could_be && !scheme.compressed_tensors_names)
+  if (could_be_compressed_tensors(recipe) && !scheme.compressed_tensors_names)
     notices.push_back(
         fmt::format("transformers and vLLM cannot read this checkpoint: compressed-tensors has no "
                     "words for {}; transformers only warns, and takes the codes for weights",

@@ -117,6 +117,10 @@ Json to_json(
 Json to_json(const LayerChoice& choice, const Recipe& recipe);
 Json to_json(std::span<const LayerChoice> chosen, const Recipe& recipe);  // a list
 
+// Leaves out what compressed-tensors has no words for, so that other programs read the checkpoint: the transform of
+// down_proj's inputs. What else stands in the way is an Error that says what.
+void make_compatible(Recipe& recipe);
+
 // The largest kept count that linears of k inputs can have: a multiple of 16 that leaves the normal segment at least one
 // channel, or the whole input when it is narrower than that.
 int most_kept(int k);

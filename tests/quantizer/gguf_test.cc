@@ -1,6 +1,7 @@
 // Quantizing a GGUF file gives the bytes that quantizing its folder gives (tools/make_gguf_fixtures.py).
 #include <gtest/gtest.h>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "quantizer/quantize_job.h"
 #include "testing/temp_folder.h"

@@ -93,9 +93,9 @@ TEST_F(BadInputTest, QuantizeOptionsOutsideTheirRange) {
                  {"--group", "w4a8", "row"});
   expect_refusal(run_program({"quantize", model_, out_, "--compatible"}), 2,
                  {"--compatible", "preset w4a4"});
-  expect_refusal(run_program({"quantize", model_, out_, "--preset", "w8a8", "--kv", "int8",
-                              "--compatible"}),
-                 2, {"--compatible", "the KV-cache"});
+  expect_refusal(
+      run_program({"quantize", model_, out_, "--preset", "w8a8", "--kv", "int8", "--compatible"}),
+      2, {"--compatible", "the KV-cache"});
   expect_nothing_left();
 }
 

@@ -130,8 +130,9 @@ awaitable<bool> Connection::send(std::string bytes, const Exchange* exchange) {
       });
       const Clock::time_point deadline = after(loop_->options.write_seconds);
       bool in_time = true;
+      // Looked for before each wait: a cut that came while others had a turn has woken nobody.
       while (writing_ && in_time)
-        in_time = co_await wait(deadline) && !(exchange && exchange->cut());
+        in_time = !(exchange && exchange->cut()) && co_await wait(deadline);
       if (!in_time) close();
       while (writing_) {  // its buffer is in use until then
         timer_.expires_at(kNever);

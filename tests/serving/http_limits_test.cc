@@ -246,6 +246,23 @@ TEST_F(HttpLimitsTest, CutsOffStreamsWhoseQueueIsFull) {
   EXPECT_EQ(other.answer().status, 200);
 }
 
+// The cut comes while the first bytes go into the socket's buffers, when nobody waits yet that could be woken.
+TEST_F(HttpLimitsTest, CutsOffStreamsWhoseFirstBytesAreBeingSent) {
+  HttpOptions options = quick_options();
+  options.stream_queue_bytes = 8 << 20;
+  start(options);
+  for (int i = 1; i <= 40; ++i) {
+    Client client(port(), 4096);
+    ASSERT_TRUE(client.send(get("/hold")));
+    const auto reply = held();
+    reply->begin_stream({});
+    EXPECT_TRUE(reply->write(std::string(16 << 20, 'x')));
+    std::this_thread::sleep_for(std::chrono::microseconds(25 * i));  // somewhere among them
+    EXPECT_FALSE(reply->write("more"));
+    ASSERT_TRUE(wait_for_gone(i));
+  }
+}
+
 TEST_F(HttpLimitsTest, SendsPiecesThatAreLargerThanTheQueue) {
   HttpOptions options = quick_options();
   options.stream_queue_bytes = 1000;

@@ -8,9 +8,10 @@ namespace atom::backend::cuda::hopper::many {
 
 inline constexpr int kRasterRows = 8;  // row tiles whose inputs and weights share the L2 cache
 
-// A tile is 64 outputs x kRows rows for each of kConsumers warpgroups. A cluster has kShare CTAs of neighbouring outputs, each of which fetches a part of the inputs for all of them; or, with
-// kSplit = 2, two CTAs that share tiles of a last turn that would leave half of the CTAs idle: each adds up half of the
-// int4 slots, gives the other the sums of half of the rows, and has the results of the others.
+// A tile is 64 outputs x kRows rows for each of kConsumers warpgroups. A cluster has kShare CTAs of neighbouring outputs,
+// each of which fetches a part of the inputs for all of them; or, with kSplit = 2, two CTAs that share tiles of a last turn
+// that would leave half of the CTAs idle: each adds up half of the int4 slots, gives the other the sums of half of the
+// rows, and has the results of the others.
 template <int kRows_, int kStages_, int kShare_, int kSplit_, int kConsumers_ = 2>
 struct Shape {
   static constexpr int kConsumers = kConsumers_, kOutputs = kConsumers * kBlockOutputs;

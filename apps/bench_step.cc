@@ -107,6 +107,9 @@ class StepVerb {
         contexts_(whole_list("--context", options.context, {.min = 1, .max = 1 << 20})),
         run_(options.bench),
         tuner_(options.tune.empty() ? nullptr : run_.backend().linear_tuner()) {
+    // Its steps take plans that do not depend on measurements, so all would seem alike.
+    if (!options.tune.empty() && options.bench.common.batch_invariant)
+      usage_fail("--tune: steps have no choice of plans with --batch-invariant");
     if (!options.tune.empty() && tuner_ == nullptr)
       usage_fail("--tune: {} has nothing to tune", run_.backend().description());
     if (tuner_ != nullptr && contexts_.size() > 1)

@@ -271,6 +271,18 @@ TEST(BenchTest, TuningNeedsABackendWithChoices) {
   }
 }
 
+TEST(BenchTest, TuningStepsNeedsPlansThatMeasurementsDecide) {
+  const TempFolder folder;
+  const std::filesystem::path file = folder / "tuned.json";
+  const Result result = run_program(
+      {"bench", "step", "--shapes", "256x512", "--batch-invariant", "--tune", file.string()});
+  EXPECT_EQ(result.code, 2);
+  EXPECT_NE(result.err.find("--tune: steps have no choice of plans with --batch-invariant"),
+            std::string::npos)
+      << result.err;
+  EXPECT_FALSE(std::filesystem::exists(file));
+}
+
 TEST(BenchTest, PlansThatNobodyReadsAreNamed) {
   for (const char* backend : {"cpu", "reference"}) {
     const Result result = run_program({"doctor", "--backend", backend, "--tuned", "plans.json"});

@@ -6,7 +6,7 @@
 //     "cluster": 1, "us": 9.5}]}
 //
 // kernels: hopper::kKernelsNames; n, k: hopper::LinearSize; kind: few or many rows; tile .. cluster: hopper::Plan; us:
-// microseconds, not read by the choice. Which entry serves a linear: hopper_measured.h.
+// microseconds (0: not known, of a step), not read by the choice. Which entry serves a linear: hopper_measured.h.
 #pragma once
 
 #include <string>

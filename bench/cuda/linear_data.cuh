@@ -163,8 +163,8 @@ inline std::vector<hopper::Plan> few_rows_plans(bool grouped, bool only_int8) {
 // Every kernel for many rows. Not all compute every weight: hopper::suits().
 inline std::vector<hopper::Plan> many_rows_plans(bool grouped) {
   std::vector<hopper::Plan> plans;
-  for (const int tile : {64, 128, 256})
-    for (const int blocks : {2, 4})
+  for (const int tile : {32, 64, 128, 256})
+    for (const int blocks : {2, 3, 4})
       for (const int cluster : {1, 2, 4})
         for (const int groups : {1, 2, 4})
           if (hopper::has_many_rows_kernel(grouped, tile, blocks, cluster, groups))

@@ -66,7 +66,7 @@ __global__ void __launch_bounds__(S::kThreads, S::kCtas)
 
 template <typename S>
 Status launch_grouped(const Task& t, int multiprocessors, Stream stream) {
-  if (S::kRows > 128 && t.w.slots8 > S::kStages) return cudaErrorInvalidValue;
+  if (S::kPieces > 2 && t.w.slots8 > S::kStages) return cudaErrorInvalidValue;
   return launch_tiles<S>(grouped_many_kernel<S>, t, multiprocessors * S::kCtas, stream);
 }
 
@@ -77,10 +77,14 @@ Status launch_grouped_many_rows(const Task& t, const Plan& p, int multiprocessor
   const int kind = p.cluster * 10 + p.groups;  // CTAs that share inputs, CTAs of a multiprocessor
   switch (p.rows) {
     case 64:
+      if (kind == 11 && p.blocks == 3)
+        return launch_grouped<GroupedShape<64, 8, 1, 1, 3>>(t, multiprocessors, stream);
       if (kind == 12) return launch_grouped<GroupedShape<64, 4, 2, 1>>(t, multiprocessors, stream);
       if (kind == 11) return launch_grouped<GroupedShape<64, 8, 1, 1>>(t, multiprocessors, stream);
       break;
     case 128:
+      if (kind == 11 && p.blocks == 3)
+        return launch_grouped<GroupedShape<128, 6, 1, 1, 3>>(t, multiprocessors, stream);
       if (kind == 11) return launch_grouped<GroupedShape<128, 6, 1, 1>>(t, multiprocessors, stream);
       break;
     case 256:

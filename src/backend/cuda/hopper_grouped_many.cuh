@@ -9,23 +9,26 @@ namespace atom::backend::cuda::hopper::many {
 // A tile is 128 outputs x kRows rows, a warpgroup has 64 outputs of it. A stage is a slot of both blocks, the inputs that
 // they meet, and the inputs' scales: of the group, or of the int8 segment. A cluster of kShare CTAs of neighbouring outputs
 // shares the inputs, as Shape's do.
-template <int kRows_, int kStages_, int kCtas_, int kShare_>
+template <int kRows_, int kStages_, int kCtas_, int kShare_, int kConsumers_ = 2>
 struct GroupedShape {
-  static constexpr int kConsumers = 2, kOutputs = kConsumers * kBlockOutputs;
+  static constexpr int kConsumers = kConsumers_, kOutputs = kConsumers * kBlockOutputs;
   static constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
   static constexpr int kRows = kRows_, kStages = kStages_, kShare = kShare_, kSplit = 1;
   static constexpr int kCtas = kCtas_;  // of a multiprocessor
   // Whether the codes of the next slot are read while the last products of the one before run; they take registers.
   static constexpr bool kReadsAhead = kCtas == 1;
-  static constexpr int kPieces = kRows > 128 ? 4 : 2;
+  static constexpr int kPieces = kRows * kConsumers > 256 ? 4 : 2;
   static constexpr int kPieceRows = kRows / kPieces;  // whose sums a product computes
   // Warps that fetch scales.
   static constexpr int kScaleParts = kRows > 128 ? 2 : 1, kScaleTurns = kRows > 128 ? 1 : 3;
   static constexpr int kScaleWarps = kScaleParts * kScaleTurns;
   // Registers of a thread that multiplies and of one that fetches: together what the launch took.
-  static constexpr int kMost = kCtas == 1 ? 232 : 104, kLeast = kCtas == 1 ? 40 : 32;
+  static constexpr int kMost = kConsumers == 3 ? 152
+                               : kCtas == 1    ? 232
+                                               : 104,
+                       kLeast = kCtas == 1 ? 40 : 32;
   static constexpr bool kScarce =
-      kCtas > 1 || kRows > 128;  // registers: results' places are computed anew for each part
+      kCtas > 1 || kPieces > 2;  // registers: results' places are computed anew for each part
   static constexpr int kTogether = kRows > 64 ? 2 : 1;  // of PartWriter
   static constexpr int kSlot = kGroupedSlotBytes;
   static constexpr int kInputBytes = kRows * 128, kStageSlots = kConsumers * kSlot;
@@ -195,9 +198,11 @@ class GroupedConsumer {
   __device__ __forceinline__ ResultWriter<S> writer() const { return {t_, results_, shared_}; }
   // A cluster's last CTA may have no outputs.
   __device__ __forceinline__ GroupSteps steps8_of(int output) const {
-    const int last = (t_.w.n + S::kOutputs - 1) / S::kOutputs * S::kOutputs - 1;
-    return {{16 * t_.w.steps8[S::kShare == 1 ? output : min(output, last)],
-             16 * t_.w.steps8[S::kShare == 1 ? output + 8 : min(output + 8, last)]}};
+    constexpr int kPad = kUneven<S> ? 2 * kBlockOutputs : S::kOutputs;  // at most packed_blocks()
+    constexpr bool kInside = S::kShare == 1 && !kUneven<S>;
+    const int last = (t_.w.n + kPad - 1) / kPad * kPad - 1;
+    return {{16 * t_.w.steps8[kInside ? output : min(output, last)],
+             16 * t_.w.steps8[kInside ? output + 8 : min(output + 8, last)]}};
   }
   // To all CTAs whose producers fill the stage.
   __device__ __forceinline__ void release(int stage) const {

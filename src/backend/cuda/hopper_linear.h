@@ -77,7 +77,7 @@ struct Task {
 };
 
 // How a task is cut. Few rows: a CTA has 64 * blocks outputs, `groups` warpgroups a block that take turns along k, and
-// `cluster` CTAs share the slots. Many rows: persistent CTAs of 64 * blocks outputs, 128 or, of 64 rows, 256; `cluster`
+// `cluster` CTAs share the slots. Many rows: persistent CTAs of 64 * blocks outputs, 128 or, of 64 rows, 256, of 128 rows, 192; `cluster`
 // CTAs of neighbouring outputs share the inputs, times `groups` CTAs that share the slots; with grouped weights a
 // multiprocessor has `groups` CTAs instead.
 struct Plan {

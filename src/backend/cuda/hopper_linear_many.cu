@@ -101,15 +101,25 @@ Status launch_many_rows(const Task& t, const Plan& p, int multiprocessors, Strea
   const bool is_long = t.w.slots8 > 2;  // the kernels that share k have no code for it
   const int cluster = p.cluster * 10 + (is_long ? 1 : p.groups);  // CTAs that share inputs, k
   switch (p.rows) {
+    case 32:
+      if (cluster == 11 && p.blocks == 3)
+        return many::launch<many::Shape<32, 10, 1, 1, 3>>(t, multiprocessors, stream);
+      break;
     case 64:
       if (cluster == 11 && p.blocks == 4)
         return many::launch<many::Shape<64, 6, 1, 1, 4>>(t, multiprocessors, stream);
       if (cluster == 12 && p.blocks == 4)
         return many::launch<many::Shape<64, 6, 1, 2, 4>>(t, multiprocessors, stream);
+      if (cluster == 11 && p.blocks == 3)
+        return many::launch<many::Shape<64, 8, 1, 1, 3>>(t, multiprocessors, stream);
       if (cluster == 11) return many::launch<many::Shape<64, 10, 1, 1>>(t, multiprocessors, stream);
       if (cluster == 12) return many::launch<many::Shape<64, 10, 1, 2>>(t, multiprocessors, stream);
       break;
     case 128:
+      if (cluster == 11 && p.blocks == 3)
+        return many::launch<many::Shape<128, 6, 1, 1, 3>>(t, multiprocessors, stream);
+      if (cluster == 21 && p.blocks == 3)
+        return many::launch<many::Shape<128, 6, 2, 1, 3>>(t, multiprocessors, stream);
       if (cluster == 11) return many::launch<many::Shape<128, 7, 1, 1>>(t, multiprocessors, stream);
       if (cluster == 12) return many::launch<many::Shape<128, 7, 1, 2>>(t, multiprocessors, stream);
       break;

@@ -36,7 +36,8 @@ class Consumer {
         accumulate<Operand4>(slots.end4 - slots.begin4, sums);
       else
         accumulate<Operand8>(t_.w.slots8, sums);
-      const int padded = (t_.w.n + S::kOutputs - 1) / S::kOutputs * S::kOutputs;
+      constexpr int kPad = kUneven<S> ? 2 * kBlockOutputs : S::kOutputs;  // at most packed_blocks()
+      const int padded = (t_.w.n + kPad - 1) / kPad * kPad;
       const Output outputs[2] = {output_of(output_, padded), output_of(output_ + 8, padded)};
       Place place{row, tiles.end_row, 0, wait_for_tokens()};
       if (S::kSplit > 1 && turn.shared) {

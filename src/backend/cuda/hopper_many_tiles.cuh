@@ -16,9 +16,9 @@ template <int kRows_, int kStages_, int kShare_, int kSplit_, int kConsumers_ = 
 struct Shape {
   static constexpr int kConsumers = kConsumers_, kOutputs = kConsumers * kBlockOutputs;
   static constexpr int kThreads = (kConsumers + 1) * kWarpgroup;
-  static_assert(kConsumers == 2 || kConsumers == 4);
-  // Registers of a thread that multiplies; one that fetches has 40: together what the launch took, 168 or 96 each.
-  static constexpr int kMost = kConsumers == 2 ? 232 : 104;
+  static_assert(kConsumers >= 2 && kConsumers <= 4);
+  // Registers of a thread that multiplies; one that fetches has 40: together what the launch took, 168, 128 or 96 each.
+  static constexpr int kMost = kConsumers == 2 ? 232 : kConsumers == 3 ? 152 : 104;
   static constexpr int kRows = kRows_, kStages = kStages_, kShare = kShare_, kSplit = kSplit_;
   static constexpr int kCluster = kShare * kSplit;
   static_assert(kShare == 1 || kSplit == 1);
@@ -41,7 +41,12 @@ struct Shape {
   // segment.
   static_assert(kSplit == 1 || kStages >= kShortSlots8 + kConsumers);
   static_assert(kRows / 2 * kOutputs * 4 == kConsumers * kInputBytes);
+  static_assert(kSplit == 1 || kRows / 4 % (4 * kConsumers) == 0);
 };
+
+// Whether the last tile may have more blocks than a weight has in memory, packed_blocks().
+template <typename S>
+inline constexpr bool kUneven = S::kConsumers == 3;
 
 // What a CTA does next: a tile, or its half of one.
 struct Turn {
@@ -200,15 +205,19 @@ class Producer {
     if constexpr (S::kShare > 1) output_tile = min(output_tile, (t_.w.n - 1) / S::kOutputs);
     block_bytes_ = (t_.w.slots4 + t_.w.slots8) * S::kSlot;  // less than 2^31: of k < 2^17
     first_ = t_.w.slots + int64_t{output_tile} * S::kConsumers * block_bytes_;
+    if constexpr (kUneven<S>)
+      last_block_ = (t_.w.n - 1) / kBlockOutputs - output_tile * S::kConsumers;
     output_ = output_tile * S::kOutputs;
   }
   __device__ void ask_slot(int slot, int stage) const {
     const uint32_t full = barriers_.full + 8 * stage;
     barrier_expect(full, S::kInputBytes + S::kStageSlots);
 #pragma unroll
-    for (int b = 0; b < S::kConsumers; ++b)
+    for (int b = 0; b < S::kConsumers; ++b) {
+      const int block = kUneven<S> ? min(b, last_block_) : b;  // whose results nobody has
       ask_block(inputs_ + S::kSlotsAt + stage * S::kStageSlots + b * S::kSlot,
-                first_ + (b * block_bytes_ + slot * S::kSlot), full);
+                first_ + (block * block_bytes_ + slot * S::kSlot), full);
+    }
   }
   // Weights that one row tile reads shall not drive out of the L2 cache what the next kernel finds there.
   __device__ void ask_block(uint32_t to, const uint8_t* from, uint32_t full) const {
@@ -251,6 +260,7 @@ class Producer {
   Barriers barriers_;
   const uint8_t* first_ = nullptr;
   int block_bytes_ = 0;
+  int last_block_ = 0;  // with kUneven: of the tile's
   int row_ = 0, output_ = 0;
   Position at_;
 };

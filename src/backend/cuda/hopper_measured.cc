@@ -39,7 +39,7 @@ std::vector<Plan> all_plans(int rows, const AnyWeight& weight) {
   };
   for (const bool many : {false, true})
     for (const int tile : {8, 16, 32, 64, 128, 256})
-      for (const int blocks : {1, 2, 4})
+      for (const int blocks : {1, 2, 3, 4})
         for (int groups = 1; groups <= 8; ++groups)
           for (const int cluster : {1, 2, 4}) {
             Plan p;

@@ -38,11 +38,13 @@ struct ManyRows {
   int rows, blocks, cluster, groups;
 };
 constexpr ManyRows kManyRows[] = {
-    {64, 2, 1, 1},  {64, 2, 1, 2},  {64, 4, 1, 1},  {64, 4, 1, 2},  {128, 2, 1, 1},
-    {128, 2, 1, 2}, {256, 2, 1, 1}, {256, 2, 1, 2}, {256, 2, 2, 1},
+    {32, 3, 1, 1},  {64, 2, 1, 1},  {64, 2, 1, 2},  {64, 3, 1, 1},  {64, 4, 1, 1},
+    {64, 4, 1, 2},  {128, 2, 1, 1}, {128, 2, 1, 2}, {128, 3, 1, 1}, {128, 3, 2, 1},
+    {256, 2, 1, 1}, {256, 2, 1, 2}, {256, 2, 2, 1},
 };
 constexpr ManyRows kGroupedManyRows[] = {
-    {64, 2, 1, 1}, {64, 2, 1, 2}, {128, 2, 1, 1}, {256, 2, 1, 1}, {256, 2, 2, 1},
+    {64, 2, 1, 1},  {64, 2, 1, 2},  {64, 3, 1, 1},  {128, 2, 1, 1},
+    {128, 3, 1, 1}, {256, 2, 1, 1}, {256, 2, 2, 1},
 };
 
 // Roughly the microseconds of a linear with few rows on a chip like the H200, to compare candidates: a constant, then
@@ -68,9 +70,12 @@ bool has_256_rows(const Weight& weight) {
   return weight.slots4 > 0 && weight.slots8 <= most_slots8 && weight.n % 8 == 0;
 }
 
+// What kernels for tiles of three and four blocks have code for.
+bool has_short_int8(const Weight& weight) { return weight.slots4 == 0 || weight.slots8 <= 2; }
+
 // Whether the kernels for tiles of four blocks take the weight: they read whole tiles.
 bool has_four_blocks(const Weight& weight) {
-  return packed_blocks(weight.n) % 4 == 0 && (weight.slots4 == 0 || weight.slots8 <= 2);
+  return packed_blocks(weight.n) % 4 == 0 && has_short_int8(weight);
 }
 
 Plan many_rows(int tile) {
@@ -179,6 +184,7 @@ bool has_many_rows_kernel(bool grouped, int rows, int blocks, int cluster, int g
 
 bool suits(const Plan& plan, const Weight& weight) {
   if (plan.many && plan.blocks == 4) return has_four_blocks(weight);
+  if (plan.many && plan.blocks == 3) return has_short_int8(weight);
   if (plan.many) return plan.rows != 256 || has_256_rows(weight);
   return plan.cluster <= weight.slots4 + weight.slots8;
 }

@@ -48,8 +48,8 @@ inline constexpr Tuned kTuned[] = {
       {16, 1, 3, 1, false},
       {32, 2, 2, 1, false},
       {64, 2, 1, 1, true},
-      {128, 2, 2, 1, true},
-      {128, 2, 2, 1, true},
+      {128, 2, 1, 1, true},
+      {128, 3, 1, 1, true},
       {256, 2, 1, 2, true},
       {256, 2, 1, 2, true}}},
     // o
@@ -69,9 +69,9 @@ inline constexpr Tuned kTuned[] = {
      {{8, 1, 2, 1, false},
       {16, 2, 1, 1, false},
       {32, 2, 1, 1, false},
-      {64, 2, 2, 1, true},
-      {128, 2, 2, 1, true},
-      {128, 2, 2, 1, true},
+      {64, 3, 1, 1, true},
+      {128, 3, 1, 1, true},
+      {128, 3, 1, 1, true},
       {256, 2, 1, 2, true},
       {256, 2, 1, 2, true}}},
     // down
@@ -93,7 +93,7 @@ inline constexpr Tuned kTuned[] = {
       {32, 2, 2, 1, false},
       {64, 2, 1, 1, true},
       {128, 2, 1, 1, true},
-      {256, 2, 1, 1, true},
+      {128, 3, 1, 1, true},
       {256, 2, 2, 1, true},
       {256, 2, 1, 2, true}}},
     // o

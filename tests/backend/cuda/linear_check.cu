@@ -225,7 +225,7 @@ void run(const Case& c, const std::vector<hopper::Plan>& plans) {
   if (c.shape.grouped && !c.powers) tolerance = tolerances(c, view, x, start, expected);
   std::vector<float> in_order;  // of w4a4, where k is not cut
   for (const hopper::Plan& p : plans) {
-    if (p.many && p.blocks == 4 && !hopper::suits(p, w)) continue;
+    if (p.many && p.blocks > 2 && !hopper::suits(p, w)) continue;
     hopper::Task t = task_of(x, w, y);
     t.add = plain.add;
     t.row_ends = plain.row_ends;

@@ -119,9 +119,6 @@ template <int kPending>
 __device__ __forceinline__ void boxes_wait_read() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
-__device__ __forceinline__ void boxes_wait() {
-  asm volatile("cp.async.bulk.wait_group 0;" ::: "memory");
-}
 // What this thread wrote to shared memory becomes visible to the copy engines.
 __device__ __forceinline__ void copy_engine_fence() {
   asm volatile("fence.proxy.async.shared::cta;" ::: "memory");

@@ -118,8 +118,6 @@ Status launch_many_rows(const Task& t, const Plan& p, int multiprocessors, Strea
     case 128:
       if (cluster == 11 && p.blocks == 3)
         return many::launch<many::Shape<128, 6, 1, 1, 3>>(t, multiprocessors, stream);
-      if (cluster == 21 && p.blocks == 3)
-        return many::launch<many::Shape<128, 6, 2, 1, 3>>(t, multiprocessors, stream);
       if (cluster == 11) return many::launch<many::Shape<128, 7, 1, 1>>(t, multiprocessors, stream);
       if (cluster == 12) return many::launch<many::Shape<128, 7, 1, 2>>(t, multiprocessors, stream);
       break;

@@ -107,9 +107,9 @@ class PartWriter {
     }
     half_ ^= 1;
   }
-  // Before the thread ends.
+  // Before the thread ends: the copy engine still reads its memory. What it writes is there when the grid has ended.
   __device__ __forceinline__ void finish() const {
-    if (results_ != nullptr && threadIdx.x % 128 == 0) boxes_wait();
+    if (results_ != nullptr && threadIdx.x % 128 == 0) boxes_wait_read<0>();
   }
 
  private:

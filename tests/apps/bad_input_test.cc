@@ -96,6 +96,14 @@ TEST_F(BadInputTest, QuantizeOptionsOutsideTheirRange) {
   expect_refusal(
       run_program({"quantize", model_, out_, "--preset", "w8a8", "--kv", "int8", "--compatible"}),
       2, {"--compatible", "the KV-cache"});
+  expect_refusal(run_program({"quantize", model_, out_, "--own-format"}), 2,
+                 {"--own-format", "preset w4a4"});
+  expect_refusal(run_program({"quantize", model_, out_, "--preset", "w8a8", "--method", "published",
+                              "--own-format"}),
+                 2, {"--own-format", "published"});
+  expect_refusal(
+      run_program({"quantize", model_, out_, "--preset", "w8a8", "--compatible", "--own-format"}),
+      2, {"--own-format", "--compatible"});
   expect_nothing_left();
 }
 

@@ -162,7 +162,7 @@ void Run::make_windows() {
 void Run::calibrate() {
   if (orders_channels()) orders_.assign(options_.orders.begin(), options_.orders.end());
   if (!measures()) return;
-  if (journal_->restore({orders_, chosen_, *transform_})) {
+  if (journal_->restore({config_, orders_, chosen_, *transform_})) {
     if (!chosen_.empty()) scheme_ = to_scheme(options_.recipe, config_, report_.notices, chosen_);
     return;
   }
@@ -175,7 +175,7 @@ void Run::calibrate() {
   if (options_.recipe.search_kept) search_kept();
   transform_->finish(stream_kept(scheme_, config_));
   transform_->forget();
-  journal_->keep({orders_, chosen_, *transform_});
+  journal_->keep({config_, orders_, chosen_, *transform_});
   report_.forward_seconds = seconds() - begin;
 }
 

@@ -14,7 +14,6 @@
 
 namespace atom::fuzz {
 namespace {
-
 using namespace quantizer;
 
 // What a run that is continued reads of a record, of a calibration as of a layer.
@@ -37,7 +36,6 @@ void read_record(const Record& record, const std::filesystem::path& folder) {
   });
   accepts([&] { of_record(folder, [&] { choices_of(record.json.at("chosen")); }); });
 }
-
 }  // namespace
 
 void run_journal(std::string_view bytes) {
@@ -48,7 +46,6 @@ void run_journal(std::string_view bytes) {
   const std::filesystem::path folder = Journal::path_of(parent / "out");
   const Json run = {{"seed", 1}};
   const Json index = {{"run", run},
-                      {"note", nullptr},
                       {"records", {{"layer-0", sha256_hex(std::as_bytes(std::span(file)))}}}};
   std::filesystem::create_directory(folder);
   write_file_atomically(folder / "journal.json", kind == 0 ? file : index.dump());

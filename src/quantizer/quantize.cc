@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/output_folder.h"
-#include "model/plain_tensors.h"
 #include "model/weights.h"
 #include "quantizer/calibrate.h"
 #include "quantizer/clip.h"
@@ -115,7 +114,7 @@ void Run::prepare() {
          options_.calibration_name, options_.calibration.size(), options_.sequence);
   check(options_.orders.empty() || options_.orders.size() == static_cast<size_t>(config_.layers),
         "orders of another model");
-  model::require_plain_tensors(files_, config_);
+  require_source(files_, config_);
   folder_ = std::make_unique<checkpoint::OutputFolder>(options_.output, files_.folder(),
                                                        !options_.resume);
   Transforms which = options_.recipe.transform;

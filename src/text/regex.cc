@@ -131,8 +131,8 @@ struct RegexSearch::Scratch {
   uint32_t calls = 0;
   size_t places = 1;  // that one call looks at
 
-  Scratch(const Regex::Code& compiled, std::chrono::nanoseconds slack_)
-      : code(compiled), slack(slack_) {
+  Scratch(const Regex::Code& compiled, std::chrono::nanoseconds own_slack)
+      : code(compiled), slack(own_slack) {
     match = pcre2_match_data_create_from_pattern(code.code, nullptr);
     context = pcre2_match_context_create(nullptr);
     check(match != nullptr && context != nullptr, "pcre2 match context");

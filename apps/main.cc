@@ -4,6 +4,7 @@
 #include <string>
 #include <system_error>
 
+#include "bus_error.h"
 #include "console.h"
 #include "session.h"
 #include "verbs.h"
@@ -78,4 +79,7 @@ int guarded(int argc, char** argv) {
 }  // namespace
 }  // namespace atom::app
 
-int main(int argc, char** argv) { return atom::app::guarded(argc, argv); }
+int main(int argc, char** argv) {
+  atom::app::end_at_cut_files();
+  return atom::app::guarded(argc, argv);
+}

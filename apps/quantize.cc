@@ -27,7 +27,7 @@ struct Options {
   std::string recipe;
   std::string calibration;
   std::optional<int> kept;
-  bool search_kept = false, compatible = false;
+  bool search_kept = false, compatible = false, own_format = false;
   std::optional<int> sequence;
   int samples = 128;
   uint64_t seed = 0;
@@ -75,11 +75,13 @@ quantizer::Recipe make_recipe(const Options& options) {
   quantizer::apply_json(recipe, fields, source);
   fields.update(option_fields(options, recipe.preset));
   quantizer::apply_json(recipe, fields, source);
-  if (!options.compatible) return recipe;
+  if (options.compatible && options.own_format)
+    usage_fail("--own-format: contradicts --compatible");
   try {
-    quantizer::make_compatible(recipe);
+    if (options.compatible) quantizer::make_compatible(recipe);
+    if (options.own_format) quantizer::make_own_format(recipe);
   } catch (const Error& error) {
-    usage_fail("--compatible: {}", error.what());
+    usage_fail("--{}: {}", options.compatible ? "compatible" : "own-format", error.what());
   }
   return recipe;
 }
@@ -246,9 +248,14 @@ void add_recipe_options(CLI::App& verb, Options& options) {
   flag_option(
       verb, "--compatible", options.compatible,
       {"",
-       "w8a8 and w4a16 as transformers and vLLM read them: without\nwhat compressed-tensors "
-       "has no words for",
+       "Only what transformers and vLLM read, as w8a8 and w4a16\nare unless told otherwise; "
+       "else refuse",
        kGroup});
+  flag_option(verb, "--own-format", options.own_format,
+              {"",
+               "w8a8 with the transform of down_proj's inputs: a third\nof the KL divergence, but "
+               "transformers and vLLM cannot\nread it",
+               kGroup});
   text_option(verb, "--recipe", options.recipe,
               {"FILE", "JSON recipe whose fields replace the preset's; options\nwin over the file",
                kGroup});

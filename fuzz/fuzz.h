@@ -19,6 +19,7 @@ void run_config(std::string_view bytes);
 void run_conversation(std::string_view bytes);
 void run_gguf(std::string_view bytes);
 void run_http(std::string_view bytes);
+void run_journal(std::string_view bytes);
 void run_json(std::string_view bytes);
 void run_model_folder(std::string_view bytes);
 void run_openai(std::string_view bytes);

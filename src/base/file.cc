@@ -72,18 +72,28 @@ MappedFile::MappedFile(const std::filesystem::path& path) {
     fail("{}: cannot map {} bytes: {}", path.string(), file.size, reason(errno));
   data_ = static_cast<const std::byte*>(data);
   size_ = file.size;
+  try {
+    range_ = MappedRange(data, size_, path.string());
+  } catch (...) {
+    ::munmap(data, size_);
+    throw;
+  }
 }
 
 MappedFile::~MappedFile() {
+  range_ = {};  // another file may be mapped there as soon as this one is not
   if (data_ != nullptr) ::munmap(const_cast<std::byte*>(data_), size_);
 }
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
-    : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+    : data_(std::exchange(other.data_, nullptr)),
+      size_(std::exchange(other.size_, 0)),
+      range_(std::move(other.range_)) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(range_, other.range_);
   return *this;
 }
 

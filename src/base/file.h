@@ -17,9 +17,12 @@
 #include <string>
 #include <string_view>
 
+#include "base/mapped_ranges.h"
+
 namespace atom {
 
-// Read-only map of a regular file. Error: missing, a directory, unreadable, empty maps are allowed.
+// Read-only map of a regular file. Error: missing, a directory, unreadable, empty maps are allowed. Where another process
+// cuts the file, reading what is gone raises SIGBUS: mapped_file_at() knows the map.
 class MappedFile {
  public:
   explicit MappedFile(const std::filesystem::path& path);
@@ -37,6 +40,7 @@ class MappedFile {
  private:
   const std::byte* data_ = nullptr;
   size_t size_ = 0;
+  MappedRange range_;
 };
 
 // Whole file as bytes. Error: missing, not a regular file, unreadable, larger than max_bytes.

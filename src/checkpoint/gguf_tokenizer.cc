@@ -181,28 +181,49 @@ Json around_text(const GgufFile& file, const Tokens& tokens) {
           {"special_tokens", specials}};
 }
 
-std::string byte_level_file(const GgufFile& file) {
-  const Tokens tokens = read_tokens(file);
-  const SplitRule& rule = split_rule(file);
-  const auto merges = file.texts(kMergesKey);
-  if (!merges) file.refuse_key(kMergesKey, "it must be an array of strings");
-  Json vocab = Json::object(), added = Json::array();
-  auto& entries = vocab.get_ref<Json::object_t&>();  // its operator[] searches from the front
+// The lists of a tokenizer.json, written as text: as JSON values each of their entries would take ten times its bytes.
+class ListWriter {
+ public:
+  explicit ListWriter(std::string& out) : out_(out) {}
+  void add(std::string_view entry) {
+    if (!std::exchange(first_, false)) out_ += ',';
+    out_ += entry;
+  }
+
+ private:
+  std::string& out_;
+  bool first_ = true;
+};
+
+bool is_in_vocab(uint8_t type) { return type == kNormal || type == kByte; }
+
+void write_vocab(const Tokens& tokens, std::string& out) {
+  ListWriter list(out);
+  for (size_t i = 0; i < tokens.texts.size(); ++i)
+    if (is_in_vocab(tokens.types[i]))
+      list.add(fmt::format("{}:{}", Json(tokens.texts[i]).dump(), i));
+}
+
+void write_added(const Tokens& tokens, std::string& out) {
+  ListWriter list(out);
   for (size_t i = 0; i < tokens.texts.size(); ++i) {
     const uint8_t type = tokens.types[i];
-    if (type == kUnused) continue;
-    if (type == kNormal || type == kByte) {
-      entries.emplace_back(std::string(tokens.texts[i]), i);
-      continue;
-    }
-    added.push_back({{"id", i},
-                     {"content", tokens.texts[i]},
-                     {"single_word", false},
-                     {"lstrip", false},
-                     {"rstrip", false},
-                     {"normalized", false},
-                     {"special", type != kUserDefined}});
+    if (type != kUnused && !is_in_vocab(type))
+      list.add(fmt::format(R"({{"id":{},"content":{},"single_word":false,"lstrip":false,)"
+                           R"("rstrip":false,"normalized":false,"special":{}}})",
+                           i, Json(tokens.texts[i]).dump(), type != kUserDefined));
   }
+}
+
+void write_merges(const GgufFile& file, std::string& out) {
+  const auto merges = file.texts(kMergesKey);
+  if (!merges) file.refuse_key(kMergesKey, "it must be an array of strings");
+  ListWriter list(out);
+  for (const std::string_view merge : *merges) list.add(Json(merge).dump());
+}
+
+// Everything but the lists.
+Json byte_level_frame(const GgufFile& file, const Tokens& tokens, const SplitRule& rule) {
   Json parts = Json::array();
   for (const std::string_view pattern : rule.patterns) parts.push_back(split_part(pattern));
   const Json byte_level = {{"type", "ByteLevel"},
@@ -213,7 +234,6 @@ std::string byte_level_file(const GgufFile& file) {
   Json json;
   json["version"] = "1.0";
   json["truncation"] = json["padding"] = nullptr;
-  json["added_tokens"] = std::move(added);
   json["normalizer"] = rule.nfc ? Json{{"type", "NFC"}} : Json();
   json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", std::move(parts)}};
   json["post_processor"] = around_text(file, tokens);
@@ -226,9 +246,23 @@ std::string byte_level_file(const GgufFile& file) {
                    {"fuse_unk", false},
                    {"byte_fallback", false},
                    {"ignore_merges", rule.ignore_merges}};
-  json["model"]["vocab"] = std::move(vocab);
-  json["model"]["merges"] = *merges;
-  return json.dump();
+  return json;
+}
+
+std::string byte_level_file(const GgufFile& file) {
+  const Tokens tokens = read_tokens(file);
+  std::string out = byte_level_frame(file, tokens, split_rule(file)).dump();
+  // The model is the last member of the frame, and its lists are its last ones.
+  check(out.ends_with("}}"), "the frame of a tokenizer ends with its model");
+  out.resize(out.size() - 2);
+  out += ",\"vocab\":{";
+  write_vocab(tokens, out);
+  out += "},\"merges\":[";
+  write_merges(file, out);
+  out += "]},\"added_tokens\":[";
+  write_added(tokens, out);
+  out += "]}";
+  return out;
 }
 
 std::string settings_file(const GgufFile& file) {

@@ -39,22 +39,55 @@ void put_linear(Record& record, const LinearTensors& linear) {
 
 void require_size(const std::string& name, size_t size, int64_t wanted) {
   if (static_cast<int64_t>(size) != wanted)
-    fail("the journal's record of {} has an array of {} bytes where its format has {}", name, size,
+    fail("the journal's record of {} has an array of {} values where its format has {}", name, size,
          wanted);
 }
 
-void take_linear(const Record& record, LinearTensors& linear) {
+// None, or `count` blocks of as many values.
+template <class T>
+void require_blocks(const char* name, const std::vector<std::vector<T>>& blocks, int count,
+                    int64_t values) {
+  if (!blocks.empty() && blocks.size() != static_cast<size_t>(count))
+    fail("the journal has {} of \"{}\" in a layer, not {}", blocks.size(), name, count);
+  for (const std::vector<T>& block : blocks) require_size(name, block.size(), values);
+}
+
+void require_order(const char* name, const Permutation& order, int channels) {
+  if (order.empty()) return;
+  require_size(name, order.size(), channels);
+  std::vector<bool> seen(order.size());
+  for (const int32_t channel : order) {
+    if (channel < 0 || channel >= channels || seen[static_cast<size_t>(channel)])
+      fail("the journal's order of {} names channel {} twice, or has no such channel", name,
+           channel);
+    seen[static_cast<size_t>(channel)] = true;
+  }
+}
+
+float clip_of(const Json& json) {
+  const auto clip = json.get<float>();
+  if (!(clip > 0 && clip <= 1)) fail("the journal has the clip {}, outside (0, 1]", clip);
+  return clip;
+}
+
+void take_linear(const Record& record, const model::Scheme& scheme, LinearTensors& linear) {
   const Json* segments = nullptr;
   if (const auto all = record.json.find("linears"); all != record.json.end())
     if (const auto own = all->find(linear.name); own != all->end()) segments = &*own;
   if (segments == nullptr || segments->size() != 2)
     fail("the journal has no record of {}", linear.name);
-  const int k = linear.k();
+  const model::LinearScheme* wanted = scheme.find(linear.name);
+  if (wanted == nullptr)
+    fail("the journal has a record of {}, which is not quantized", linear.name);
+  const format::Segments all = model::weight_segments(*wanted, linear.k());
   for (int i = 0; i < 2; ++i) {
+    const auto [format, size] = all.at[i];
     const Json& segment = (*segments)[static_cast<size_t>(i)];
-    linear.segments.at[i] = {format::parse_format(segment.at(0).get<std::string>()),
-                             segment.at(1).get<int32_t>()};
-    const auto [format, size] = linear.segments.at[i];
+    if (segment.at(0) != Json(format::name(format)) || segment.at(1) != Json(size))
+      fail("the journal's record of {} has a segment {}, not {} of {} channels", linear.name,
+           segment.dump(-1, ' ', true, Json::error_handler_t::replace).substr(0, 60),
+           format::name(format), size);
+    linear.segments.at[i] = all.at[i];
     const std::string at = fmt::format("{}.{}.", linear.name, i);
     LinearTensors::Part& part = linear.part[i];
     part.codes = record.take<std::byte>(at + "codes");
@@ -68,9 +101,11 @@ void take_linear(const Record& record, LinearTensors& linear) {
                  scaled ? int64_t{linear.n} * format::weight_scales(format, size) *
                               format::weight_scale_bytes(format)
                         : 0);
+    require_size(linear.name, part.multipliers.size(),
+                 size > 0 ? int64_t{linear.n} * format::weight_multipliers(format, size) : 0);
+    require_size(linear.name, part.global_scale.size(),
+                 size > 0 && format::has_global_scale(format) ? 1 : 0);
   }
-  if (linear.k() != k)
-    fail("the journal's record of {} has {} inputs, not {}", linear.name, linear.k(), k);
 }
 
 }  // namespace
@@ -88,12 +123,12 @@ Record layer_record(const LayerTensors& tensors, const model::Scheme& scheme) {
 
 void restore_layer(const Record& record, LayerTensors& tensors, model::Scheme& scheme) {
   for (LinearTensors* linear : solved_linears(tensors)) {
-    take_linear(record, *linear);
-    scheme.linears.at(linear->name).clip = record.json.at("clips").at(linear->name).get<float>();
+    take_linear(record, scheme, *linear);
+    scheme.linears.at(linear->name).clip = clip_of(record.json.at("clips").at(linear->name));
   }
   size_t i = 0;
   for (model::Site* site : sites(tensors))
-    site->clip = record.json.at("input_clips").at(i++).get<float>();
+    site->clip = clip_of(record.json.at("input_clips").at(i++));
 }
 
 void put_orders(Record& record, const std::string& at, const LayerOrders& orders) {
@@ -146,6 +181,28 @@ LayerTransform take_transform(const Record& record, const std::string& at) {
   return transform;
 }
 
+void require_fits(const LayerOrders& orders, const model::ModelConfig& config) {
+  require_order("qkv", orders.qkv, config.hidden);
+  require_order("out", orders.out, config.attention_size());
+  require_order("ffn", orders.ffn, config.hidden);
+  if (!orders.down.empty() && orders.down.size() != static_cast<size_t>(config.experts))
+    fail("the journal has orders of {} experts, but the model has {}", orders.down.size(),
+         config.experts);
+  for (const Permutation& order : orders.down) require_order("down", order, config.intermediate);
+}
+
+void require_fits(const LayerTransform& transform, const model::ModelConfig& config) {
+  const int64_t d = config.head_dim;
+  require_blocks("value", transform.value, config.kv_heads, d * d);
+  require_blocks("value_inverse", transform.value_inverse, config.kv_heads, d * d);
+  require_size("value_inverse", transform.value_inverse.size(),
+               static_cast<int64_t>(transform.value.size()));
+  require_blocks("up", transform.up, config.experts, config.intermediate);
+  if (!transform.key.empty()) require_size("key", transform.key.size(), config.kv_heads * d / 2);
+  if (!transform.key_offset.empty())
+    require_size("key_offset", transform.key_offset.size(), config.kv_heads * d);
+}
+
 Json choices_json(std::span<const LayerChoice> choices) {
   Json out = Json::array();
   for (const LayerChoice& choice : choices) {
@@ -163,6 +220,9 @@ std::vector<LayerChoice> choices_of(const Json& json) {
   for (const Json& choice : json) {
     const auto kept = choice.at("kept").get<std::vector<int>>();
     if (kept.size() != 4) fail("a choice of the journal has {} counts, not 4", kept.size());
+    for (const int count : kept)
+      if (count < 0 || count % 16 != 0)
+        fail("a choice of the journal keeps {} channels, no multiple of 16", count);
     out.push_back({.kept = {kept[0], kept[1], kept[2], kept[3]},
                    .heads = choice.at("heads").get<bool>(),
                    .down = choice.at("down").get<bool>(),

@@ -135,8 +135,16 @@ void ModelTransform::restore(const Record& record) {
   layers_.clear();
   heads_.clear();
   const auto count = record.json.at("transforms").get<size_t>();
+  const auto hidden = static_cast<size_t>(config_.hidden);
+  if (basis_.size() != (rotates_residual() ? hidden * hidden : 0))
+    fail("the journal has a basis of {} values, not that of {} channels", basis_.size(), hidden);
+  if ((any() || count != 0) && count != static_cast<size_t>(config_.layers))
+    fail("the journal has transforms of {} layers, but the model has {}", count, config_.layers);
   for (size_t i = 0; i < count; ++i) {
     layers_.push_back(take_transform(record, fmt::format("transform.{}.", i)));
+    require_fits(layers_.back(), config_);
+    if (layers_.back().key_offset.empty() == options_.which.center)
+      fail("the journal's transform of layer {} is that of another recipe", i);
     heads_.push_back(record.json.at("use_heads").at(i).get<bool>());
   }
   forget();

@@ -7,7 +7,6 @@
 #include "base/error.h"
 #include "base/file.h"
 #include "checkpoint/output_folder.h"
-#include "model/plain_tensors.h"
 #include "model/weights.h"
 #include "quantizer/calibrate.h"
 #include "quantizer/clip.h"
@@ -115,7 +114,7 @@ void Run::prepare() {
          options_.calibration_name, options_.calibration.size(), options_.sequence);
   check(options_.orders.empty() || options_.orders.size() == static_cast<size_t>(config_.layers),
         "orders of another model");
-  model::require_plain_tensors(files_, config_);
+  require_source(files_, config_);
   folder_ = std::make_unique<checkpoint::OutputFolder>(options_.output, files_.folder(),
                                                        !options_.resume);
   Transforms which = options_.recipe.transform;
@@ -162,7 +161,7 @@ void Run::make_windows() {
 void Run::calibrate() {
   if (orders_channels()) orders_.assign(options_.orders.begin(), options_.orders.end());
   if (!measures()) return;
-  if (journal_->restore({orders_, chosen_, *transform_})) {
+  if (journal_->restore({config_, orders_, chosen_, *transform_})) {
     if (!chosen_.empty()) scheme_ = to_scheme(options_.recipe, config_, report_.notices, chosen_);
     return;
   }
@@ -175,7 +174,7 @@ void Run::calibrate() {
   if (options_.recipe.search_kept) search_kept();
   transform_->finish(stream_kept(scheme_, config_));
   transform_->forget();
-  journal_->keep({orders_, chosen_, *transform_});
+  journal_->keep({config_, orders_, chosen_, *transform_});
   report_.forward_seconds = seconds() - begin;
 }
 

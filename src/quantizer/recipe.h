@@ -120,6 +120,9 @@ Json to_json(std::span<const LayerChoice> chosen, const Recipe& recipe);  // a l
 // Leaves out what compressed-tensors has no words for, so that other programs read the checkpoint: the transform of
 // down_proj's inputs. What else stands in the way is an Error that says what.
 void make_compatible(Recipe& recipe);
+// w8a8 by method best with the transform of down_proj's inputs, which it has by default only where something else, too,
+// keeps other programs from reading it: less error, for Atom alone. Error: another preset or method.
+void make_own_format(Recipe& recipe);
 
 // The largest kept count that linears of k inputs can have: a multiple of 16 that leaves the normal segment at least one
 // channel, or the whole input when it is narrower than that.

@@ -51,16 +51,6 @@ std::string machine() {
   return ::gethostname(name, sizeof name - 1) == 0 ? name : "";
 }
 
-// A record that says something else than this program writes.
-template <class Function>
-auto of_record(const std::filesystem::path& folder, Function&& function) {
-  try {
-    return function();
-  } catch (const Json::exception& error) {
-    fail("{}: a record of the journal lacks a value: {}", folder.string(), error.what());
-  }
-}
-
 }  // namespace
 
 double Totals::bits_per_weight() const {
@@ -113,9 +103,18 @@ bool RunJournal::restore(const Calibration& calibration) const {
   of_record(journal_->path(), [&] {
     calibration.orders.clear();
     const auto layers = record->json.at("orders").get<size_t>();
-    for (size_t i = 0; i < layers; ++i)
+    const auto all_or_none = [&](const char* what, size_t count) {
+      if (count != 0 && count != static_cast<size_t>(calibration.config.layers))
+        fail("{}: the journal has {} of {} layers, but the model has {}", journal_->path().string(),
+             what, count, calibration.config.layers);
+    };
+    all_or_none("orders", layers);
+    for (size_t i = 0; i < layers; ++i) {
       calibration.orders.push_back(take_orders(*record, fmt::format("orders.{}.", i)));
+      require_fits(calibration.orders.back(), calibration.config);
+    }
     calibration.chosen = choices_of(record->json.at("chosen"));
+    all_or_none("choices", calibration.chosen.size());
     calibration.transform.restore(*record);
   });
   return true;

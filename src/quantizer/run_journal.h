@@ -1,7 +1,7 @@
 // The journal of one quantization: its calibration and its solved layers.
 //
 //   RunJournal journal(options, *folder, backend.name());
-//   if (!journal.restore({orders, chosen, transform})) { ...measure...; journal.keep({orders, chosen, transform}); }
+//   if (!journal.restore({config, orders, chosen, transform})) { ...measure...; journal.keep({config, orders, ...}); }
 //   if (!journal.restore(i, tensors, scheme, totals)) { ...solve...; journal.keep(i, tensors, scheme, totals); }
 //   folder->commit();  journal.remove();
 #pragma once
@@ -29,6 +29,7 @@ struct Totals {
 };
 
 struct Calibration {
+  const model::ModelConfig& config;
   std::vector<LayerOrders>& orders;
   std::vector<LayerChoice>& chosen;
   ModelTransform& transform;

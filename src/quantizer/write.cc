@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "base/file.h"
+#include "model/generation_config.h"
 #include "model/plain_tensors.h"
 #include "model/tensor_reader.h"
 #include "quantizer/stored_values.h"
@@ -53,6 +54,13 @@ void sort_by_width(List& list) {
 }
 
 }  // namespace
+
+void require_source(const checkpoint::ModelFiles& files, const model::ModelConfig& config) {
+  model::require_plain_tensors(files, config);
+  if (const std::optional<Json>& generation = files.generation_config())
+    model::parse_generation_config(*generation, config.vocabulary,
+                                   files.source_of("generation_config.json"));
+}
 
 CheckpointWriter::CheckpointWriter(const WritePlan& plan, const checkpoint::OutputFolder& folder)
     : plan_(plan), folder_(folder) {

@@ -48,6 +48,10 @@ struct WritePlan {
   std::span<const float> stream_basis;  // [hidden, hidden] of a scheme that has one
 };
 
+// Before anything is written. Error naming file, tensor or field: a tensor that config.json asks for is missing or of another
+// shape, or a file that is carried along has values that would be refused of the output.
+void require_source(const checkpoint::ModelFiles& files, const model::ModelConfig& config);
+
 class CheckpointWriter {
  public:
   // Error: a tensor of the source that a linear needs is missing; disk space; the files cannot be

@@ -16,11 +16,17 @@ namespace {
 constexpr size_t kMaxPatternBytes = 1 << 16;
 // Backtracking steps of a match from one place. Few are enough for most places; the others get more
 // and more, up to kMatchSteps and 8 per byte. A step can be a whole run of characters, and PCRE2
-// counts for each place anew: so there is a limit of time too, looked at after a stretch of places.
-constexpr uint64_t kFewSteps = 64;
+// counts for each place anew: so there is a limit of time too, looked at after a stretch of places. Where steps are runs over
+// a long text, fewer are few.
+constexpr uint64_t kFewSteps = 64, kFewestSteps = 8;
+constexpr uint64_t kFewCharacters = uint64_t{1} << 29;  // of the first try at one place
 constexpr uint64_t kMatchSteps = 10'000'000;
-constexpr std::chrono::nanoseconds kTimePerByte{1000};  // JIT needs 100
-constexpr std::chrono::milliseconds kTimeOfAll{500};
+// Honest patterns need 2 to 20 ns a byte with JIT, where the machine is fast.
+constexpr std::chrono::nanoseconds kTimePerByte{100}, kSlackPerByte{900};
+constexpr std::chrono::milliseconds kSlackOfAll{500}, kMostSlack{3000};
+constexpr size_t kPassesOfAll = 4;
+constexpr size_t kInterpretedBytes = 10;  // what one costs without JIT, in bytes with it
+constexpr std::chrono::milliseconds kLongCall{1};
 constexpr size_t kUntimedBytes = 64;  // of a text; looking at clocks would cost more
 constexpr uint32_t kCallsPerLook = 64;
 constexpr uint32_t kMatchDepth = 100'000;
@@ -30,7 +36,8 @@ constexpr size_t kJitStackBytes = 1 << 20;
 // Of the RegexTime that exists.
 struct TimeOfAll {
   bool exists = false;
-  std::chrono::nanoseconds allowed{0}, used{0};
+  size_t bytes = 0, done = 0;  // done: by searches that are over
+  std::chrono::nanoseconds used{0};
 };
 thread_local TimeOfAll time_of_all;
 
@@ -46,6 +53,14 @@ PCRE2_SPTR units(std::string_view text) {
 }
 
 }  // namespace
+
+std::chrono::nanoseconds regex_time(size_t bytes, size_t done, std::chrono::nanoseconds slack) {
+  // Compared before it is multiplied: the most that an int64_t holds is 10^10 bytes of it.
+  const size_t most = static_cast<size_t>(kMostSlack / kSlackPerByte);
+  const std::chrono::nanoseconds of_length =
+      std::min<std::chrono::nanoseconds>(kSlackPerByte * std::min(bytes, most), kMostSlack);
+  return slack + of_length + kTimePerByte * std::min(done, size_t{1} << 40);
+}
 
 struct Regex::Code {
   pcre2_code* code = nullptr;
@@ -109,13 +124,15 @@ struct RegexSearch::Scratch {
   pcre2_match_context* context = nullptr;
   pcre2_jit_stack* stack = nullptr;
   std::string_view text;
-  std::chrono::nanoseconds allowed, spent{0};
+  size_t bytes = 0, before = 0, done = 0;  // of all texts; of those before this one; got to
+  std::chrono::nanoseconds slack, spent{0};
   std::chrono::nanoseconds thread_begin = thread_time();
   Clock::time_point since = Clock::now();
   uint32_t calls = 0;
+  size_t places = 1;  // that one call looks at
 
-  Scratch(const Regex::Code& compiled, std::chrono::nanoseconds most)
-      : code(compiled), allowed(most) {
+  Scratch(const Regex::Code& compiled, std::chrono::nanoseconds own_slack)
+      : code(compiled), slack(own_slack) {
     match = pcre2_match_data_create_from_pattern(code.code, nullptr);
     context = pcre2_match_context_create(nullptr);
     check(match != nullptr && context != nullptr, "pcre2 match context");
@@ -129,16 +146,29 @@ struct RegexSearch::Scratch {
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
   ~Scratch() {
-    if (time_of_all.exists) time_of_all.used += thread_time() - thread_begin;
+    if (time_of_all.exists) {
+      time_of_all.used += thread_time() - thread_begin;
+      time_of_all.done += done;
+    }
     pcre2_jit_stack_free(stack);
     pcre2_match_context_free(context);
     pcre2_match_data_free(match);
   }
 
   void begin() {
-    allowed += kTimePerByte * text.size();
     since = Clock::now();
     calls = 0;
+  }
+
+  // In the order of the searches: where the text begins anew, the one before is done.
+  void set_text(std::string_view next, size_t from) {
+    if (from == 0) {
+      before += text.size();
+      bytes += next.size();
+      places = 1;
+    }
+    text = next;
+    done = before + from;
   }
 
   // The wall clock is quick to read, and the thread's decides: other work may have held it up. Double the time is left to
@@ -158,9 +188,12 @@ struct RegexSearch::Scratch {
             code.source, text.size(),
             std::chrono::duration_cast<std::chrono::milliseconds>(most).count(), together);
     };
-    require({}, allowed, "");
-    if (time_of_all.exists)
-      require(time_of_all.used, time_of_all.allowed, " together with those before it");
+    const size_t worth = code.jit ? 1 : kInterpretedBytes;
+    require({}, regex_time(bytes, worth * done, slack), "");
+    if (!time_of_all.exists) return;
+    const size_t all_done = std::min(time_of_all.done + done, kPassesOfAll * time_of_all.bytes);
+    require(time_of_all.used, regex_time(time_of_all.bytes, worth * all_done, kSlackOfAll),
+            " together with those before it");
   }
 
   // A match that begins in [from, last], or PCRE2's code below 0.
@@ -179,11 +212,13 @@ struct RegexSearch::Scratch {
   // The same place by place, each with as many steps as it needs.
   int run_places(size_t from, size_t last) {
     if (text.size() < kUntimedBytes) since = Clock::now();
+    const uint64_t few = few_steps();
     const uint64_t most = kMatchSteps + 8 * std::min<size_t>(text.size(), 100'000'000);
     for (size_t at = from; at <= last; at = after(at)) {
       int result = PCRE2_ERROR_MATCHLIMIT;
+      done = before + at;
       look_at_time();
-      for (uint64_t steps = kFewSteps; result == PCRE2_ERROR_MATCHLIMIT && steps < most;) {
+      for (uint64_t steps = few; result == PCRE2_ERROR_MATCHLIMIT && steps < most;) {
         const std::chrono::nanoseconds before = spent;
         look_at_time();
         look_at_time(2 * (spent - before));
@@ -201,35 +236,45 @@ struct RegexSearch::Scratch {
     return last;
   }
 
+  // Each can be a run to the text's end.
+  uint64_t few_steps() const {
+    return std::clamp<uint64_t>(kFewCharacters / (text.size() + 1), kFewestSteps, kFewSteps);
+  }
+
+  // More and more places at once, as long as the time is looked at often enough.
   int search(size_t from) {
-    const size_t places = std::clamp<size_t>((size_t{1} << 22) / (text.size() + 1), 16, 256);
+    const size_t most = std::clamp<size_t>((size_t{1} << 22) / (text.size() + 1), 8, 256);
+    const uint64_t few = few_steps();
     for (size_t at = from;;) {
       const size_t last = std::min(at + places - 1, text.size());
-      int result = run(at, last, kFewSteps);
+      int result = run(at, last, few);
       if (result == PCRE2_ERROR_MATCHLIMIT) result = run_places(at, last);
       if (result != PCRE2_ERROR_NOMATCH || last == text.size()) return result;
       at = after(last);
       if (at > text.size()) return result;
+      done = before + at;
+      const std::chrono::nanoseconds earlier = spent;
       look_at_time();
+      places = spent - earlier < kLongCall ? std::min(2 * places, most) : 1;
     }
   }
 };
 
 RegexTime::RegexTime(size_t bytes) : outermost_(!time_of_all.exists) {
-  if (outermost_) time_of_all = {true, kTimeOfAll + kTimePerByte * bytes};
+  if (outermost_) time_of_all = {.exists = true, .bytes = bytes};
 }
 RegexTime::~RegexTime() {
   if (outermost_) time_of_all = {};
 }
 
-RegexSearch::RegexSearch(const Regex& regex, std::chrono::nanoseconds most)
-    : code_(regex.code_), scratch_(std::make_unique<Scratch>(*code_, most)) {}
+RegexSearch::RegexSearch(const Regex& regex, std::chrono::nanoseconds slack)
+    : code_(regex.code_), scratch_(std::make_unique<Scratch>(*code_, slack)) {}
 RegexSearch::~RegexSearch() = default;
 RegexSearch::RegexSearch(RegexSearch&&) noexcept = default;
 
 std::optional<Span> RegexSearch::next(std::string_view text, size_t from) {
   check(from <= text.size(), "regex search starts inside its text");
-  scratch_->text = text;
+  scratch_->set_text(text, from);
   if (from == 0 && text.size() >= kUntimedBytes) scratch_->begin();
   if (++scratch_->calls % kCallsPerLook == 0) scratch_->look_at_time();
   const int result = scratch_->search(from);

@@ -35,8 +35,13 @@ class Regex {
   std::shared_ptr<const Code> code_;
 };
 
-// While one exists, all searches that this thread begins have half a second of its time together, and 1 us for each of
-// `bytes`: a tokenizer may have any number of components. Within another it does nothing.
+// The time of searches in a text of `bytes` once they have got to `done` of it: what work pays that gets on, and a slack that
+// soon stops growing. So a text of any length is searched through where its patterns are honest, and 4 s at most go by where
+// they get nowhere.
+std::chrono::nanoseconds regex_time(size_t bytes, size_t done, std::chrono::nanoseconds slack);
+
+// While one exists, all searches that this thread begins have the time of a text of `bytes` together, and get on where any of
+// them does, up to four times the text: a tokenizer may have any number of components. Within another it does nothing.
 class RegexTime {
  public:
   explicit RegexTime(size_t bytes);
@@ -50,9 +55,9 @@ class RegexTime {
 
 class RegexSearch {
  public:
-  // most: the thread's time for all calls; 1 us more for each byte of their texts.
+  // slack: of the thread's time for all calls, see regex_time().
   explicit RegexSearch(const Regex& regex,
-                       std::chrono::nanoseconds most = std::chrono::milliseconds(500));
+                       std::chrono::nanoseconds slack = std::chrono::milliseconds(500));
   ~RegexSearch();
   RegexSearch(RegexSearch&&) noexcept;
 

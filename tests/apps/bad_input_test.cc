@@ -96,6 +96,14 @@ TEST_F(BadInputTest, QuantizeOptionsOutsideTheirRange) {
   expect_refusal(
       run_program({"quantize", model_, out_, "--preset", "w8a8", "--kv", "int8", "--compatible"}),
       2, {"--compatible", "the KV-cache"});
+  expect_refusal(run_program({"quantize", model_, out_, "--own-format"}), 2,
+                 {"--own-format", "preset w4a4"});
+  expect_refusal(run_program({"quantize", model_, out_, "--preset", "w8a8", "--method", "published",
+                              "--own-format"}),
+                 2, {"--own-format", "published"});
+  expect_refusal(
+      run_program({"quantize", model_, out_, "--preset", "w8a8", "--compatible", "--own-format"}),
+      2, {"--own-format", "--compatible"});
   expect_nothing_left();
 }
 
@@ -145,6 +153,23 @@ TEST_F(BadInputTest, TruncatedShard) {
   expect_refusal(run_program({"inspect", copy.path()}), 1, {name.c_str()});
   expect_refusal(run_program({"quantize", copy.path(), out_}), 1, {name.c_str()});
   expect_nothing_left({"model"});
+}
+
+// What serve would refuse of the output is refused before there is one.
+TEST_F(BadInputTest, GenerationConfigThatWouldBeCarriedAlong) {
+  const ModelCopy copy(folder_ / "model", model_);
+  for (const auto& [bytes, part] : {std::pair{R"({"top_k": -5})", "top_k"},
+                                    {R"({"temperature": "warm"})", "temperature"},
+                                    {R"({"eos_token_id": [4000000000]})", "eos_token_id"},
+                                    {R"([1, 2])", "object"},
+                                    {"{\"top_p\": 0.5", "generation_config.json"}}) {
+    SCOPED_TRACE(bytes);
+    copy.replace("generation_config.json", bytes);
+    expect_refusal(run_program({"quantize", copy.path(), out_, "--samples", "1", "--sequence", "8",
+                                "--preset", "w8a8"}),
+                   1, {"generation_config.json", part});
+    expect_nothing_left({"model"});
+  }
 }
 
 TEST_F(BadInputTest, WeightsThatAreNotFinite) {

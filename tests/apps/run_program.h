@@ -32,8 +32,9 @@ struct Invocation {
   long file_bytes = 0;               // no file may grow beyond it; 0: no limit
   std::string interrupt_after = {};  // sends `signal` once stderr holds this text
   int signal = SIGINT;
-  std::string out_path = {};  // stdout goes to this file or device instead
-  bool terminal = false;      // stdout is a terminal, and TERM says that it knows colours
+  std::function<void(pid_t)> interrupt = {};  // is called instead
+  std::string out_path = {};                  // stdout goes to this file or device instead
+  bool terminal = false;  // stdout is a terminal, and TERM says that it knows colours
   std::string program = ATOM_PROGRAM;
 };
 
@@ -76,7 +77,10 @@ inline void collect(const Invocation& run, pid_t child, int out, int err, Result
       }
     }
     if (!interrupted && result.err.find(run.interrupt_after) != std::string::npos) {
-      ::kill(child, run.signal);
+      if (run.interrupt)
+        run.interrupt(child);
+      else
+        ::kill(child, run.signal);
       interrupted = true;
     }
   }

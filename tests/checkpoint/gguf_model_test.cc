@@ -12,6 +12,7 @@
 #include "checkpoint/model_files.h"
 #include "checkpoint/raw_gguf.h"
 #include "testing/expect_error.h"
+#include "testing/memory_limit.h"
 #include "testing/temp_folder.h"
 #include "text/tokenizer.h"
 #include "text/tokenizer_files.h"
@@ -320,6 +321,38 @@ TEST_F(GgufModelRefuses, TokenizersThatContradictThemselves) {
   raw = tokenizer("llama", {"a"});
   raw.array("tokenizer.ggml.token_type", 5, 1, RawGguf::number(9));
   expect_tokenizer(raw, {"token_type", "[1, 6]", "is 9"});
+}
+
+// JSON values for tokens and merges took ten times the file, for control tokens forty times.
+TEST_F(GgufModelRefuses, TokenizersTakeMemoryInProportion) {
+  constexpr size_t kTokens = 100'000;
+  for (const int32_t type : {1, 3}) {  // normal, control
+    std::vector<std::string> tokens, merges;
+    std::string types;
+    for (size_t i = 0; i < kTokens; ++i) {
+      tokens.push_back(fmt::format("\"{}", i));
+      merges.push_back(fmt::format("\"{} {}", i / 10, i % 10));
+      types += RawGguf::number(type);
+    }
+    RawGguf raw = tokenizer("gpt2", tokens);
+    raw.text("tokenizer.ggml.pre", "llama-bpe");
+    raw.texts("tokenizer.ggml.merges", merges);
+    raw.array("tokenizer.ggml.token_type", 5, kTokens, types);
+    const std::string bytes = raw.bytes();
+    write_file_atomically(folder_ / "m.gguf", bytes);
+    const GgufModel model(folder_ / "m.gguf");
+    std::optional<std::string> file;
+    {
+      const atom::testing::MemoryLimit limit((type == 1 ? 6 : 16) * bytes.size());
+      file = model.small_file("tokenizer.json");
+    }
+    const Json json = parse_json(file.value(), {.source = "tokenizer.json"});
+    EXPECT_EQ(json["model"]["vocab"].size(), type == 1 ? kTokens : 0u);
+    EXPECT_EQ(json["added_tokens"].size(), type == 1 ? 0u : kTokens);
+    EXPECT_EQ(json["model"]["merges"].size(), kTokens);
+    EXPECT_EQ(json["model"]["merges"][12], "\"1 2");
+    EXPECT_EQ(type == 1 ? json["model"]["vocab"]["\"77"] : json["added_tokens"][77]["id"], 77);
+  }
 }
 
 }  // namespace

@@ -185,7 +185,14 @@ TEST(FamiliesNotices, SayWhatKeepsOtherProgramsFromReading) {
   EXPECT_TRUE(notices_of(preset("w4a8", Method::kBest)).empty());  // nobody expects it
   const std::vector<std::string> of_best = notices_of(preset("w8a8", Method::kBest));
   ASSERT_EQ(of_best.size(), 1u);
-  EXPECT_NE(of_best[0].find("down_proj"), std::string::npos) << of_best[0];
+  EXPECT_NE(of_best[0].find("vLLM can read"), std::string::npos) << of_best[0];
+  EXPECT_NE(of_best[0].find("--own-format"), std::string::npos) << of_best[0];
+  Recipe own = preset("w8a8", Method::kBest);
+  make_own_format(own);
+  const std::vector<std::string> of_own = notices_of(own);
+  ASSERT_EQ(of_own.size(), 1u);
+  EXPECT_NE(of_own[0].find("vLLM cannot read"), std::string::npos) << of_own[0];
+  EXPECT_NE(of_own[0].find("down_proj"), std::string::npos) << of_own[0];
   Recipe cached = preset("w4a16");
   cached.kv = {format::KvKind::kInt8};
   const std::vector<std::string> of_cache = notices_of(cached);

@@ -2,6 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <chrono>
+#include <cstdint>
+
 #include "base/error.h"
 #include "base/random.h"
 #include "text/pattern.h"
@@ -36,6 +40,50 @@ TEST(RegexTest, ASearchHasALimitOfTime) {
     const Regex regex = Regex::compile(pattern, "test");
     RegexSearch search(regex, std::chrono::milliseconds(5));
     EXPECT_THROW(search.next(text, 0), Error) << pattern;
+  }
+}
+
+// What a text may cost, by how far its searches got: nothing here is measured.
+TEST(RegexTest, TimeGrowsWithWhatIsDoneNotWithTheText) {
+  using std::chrono::milliseconds, std::chrono::nanoseconds;
+  constexpr milliseconds kSlack{500}, kStuck{4000};
+  constexpr size_t kMega = 1'000'000;
+  // A short text has a microsecond for each byte that is done.
+  for (const size_t bytes : {size_t{0}, size_t{1}, size_t{4400}, kMega, 3 * kMega})
+    EXPECT_EQ(regex_time(bytes, bytes, kSlack), kSlack + nanoseconds(1000) * bytes) << bytes;
+  // Where nothing is done, no length buys more than four seconds; a single match may double them.
+  for (const size_t bytes : {4 * kMega, 8 * kMega, 64 * kMega, 2000 * kMega, SIZE_MAX})
+    EXPECT_LT(regex_time(bytes, 0, kSlack), kStuck) << bytes;
+  // 10 MB/s are honest however long the text is, and twice the cost is not for long.
+  for (const size_t done : {kMega, 8 * kMega, 100 * kMega, 2000 * kMega}) {
+    EXPECT_GT(regex_time(4000 * kMega, done, kSlack), nanoseconds(100) * done) << done;
+    EXPECT_LT(regex_time(4000 * kMega, done, kSlack), kStuck + nanoseconds(100) * done) << done;
+  }
+  EXPECT_GT(regex_time(SIZE_MAX, SIZE_MAX, kSlack), kStuck);  // without overflow
+}
+
+// Few steps at a place are fewer in a long text, and what needs more is found all the same.
+TEST(RegexTest, LongTextsHaveTheMatchesOfShortOnes) {
+  const std::string line = "of 12 words, xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\n";
+  std::string text;
+  while (text.size() < size_t{10} << 20) text += line;
+  for (const char* pattern : {"\\p{N}+", "(?:x|xx)+$", "(?:x?x?)*\n"}) {
+    Pattern found;
+    found.regex = Regex::compile(pattern, "test");
+    PatternSearch search(found);
+    std::vector<MatchPart> parts, whole;
+    search.split(line, parts);
+    const MatchPart first = *std::find_if(parts.begin(), parts.end(),
+                                          [](const MatchPart& part) { return part.is_match; });
+    search.split(text, whole);
+    size_t lines = 0;
+    for (const MatchPart& part : whole) {
+      if (!part.is_match) continue;
+      ASSERT_EQ(part.begin, lines * line.size() + first.begin) << pattern;
+      ASSERT_EQ(part.end - part.begin, first.end - first.begin) << pattern;
+      ++lines;
+    }
+    EXPECT_EQ(lines, text.size() / line.size()) << pattern;
   }
 }
 

@@ -77,9 +77,9 @@ struct Task {
 };
 
 // How a task is cut. Few rows: a CTA has 64 * blocks outputs, `groups` warpgroups a block that take turns along k, and
-// `cluster` CTAs share the slots. Many rows: persistent CTAs of 64 * blocks outputs, 128 or, of 64 rows, 256, of 128 rows, 192; `cluster`
-// CTAs of neighbouring outputs share the inputs, times `groups` CTAs that share the slots; with grouped weights a
-// multiprocessor has `groups` CTAs instead.
+// `cluster` CTAs share the slots. Many rows: persistent CTAs of 64 * blocks outputs, 128, up to 128 rows also 192, of 64
+// rows also 256; `cluster` CTAs of neighbouring outputs share the inputs, times `groups` CTAs that share the slots; with
+// grouped weights a multiprocessor has `groups` CTAs instead.
 struct Plan {
   int rows = 8;  // tokens of a tile
   int blocks = 1;

@@ -3,7 +3,9 @@
 // widen and multiply. A slot is widened while the products of the one before run.
 //
 // Of 64 rows there are also tiles of 256 outputs: as many rows bring as many bytes of inputs as 128 outputs have weights,
-// all of them through the L2, which half as many tiles halve. Four warpgroups have no registers for a second operand.
+// all of them through the L2, which half as many tiles halve. Up to 128 rows there are tiles of 192 outputs, which meet less
+// of the inputs in shared memory, and cut some weights better. More than two warpgroups have no registers for a second
+// operand.
 //
 // The int8 segment comes last: its sums are of 32 rows at a time, which become results, together with the int4 sums of
 // those rows, while the next ones are multiplied. So 256 rows leave registers for them.

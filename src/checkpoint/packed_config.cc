@@ -161,7 +161,8 @@ PackedFormat read_scheme(const Json& group, const std::string& overall, const st
     format.layout = Layout::kPacked;
     format.bits = bits_of(weights, "num_bits", source, {2, 4, 8});
     if (format.rows != 1)
-      refuse_field(source, "strategy", weights["strategy"], "which pack-quantized does not have");
+      refuse_field(source, "strategy", weights.value("strategy", Json("tensor")),
+                   "which pack-quantized does not have");
     const Json order = weights.value("actorder", Json(nullptr));
     format.ordered = order == "group" || order == "dynamic" || order == true;
   } else {

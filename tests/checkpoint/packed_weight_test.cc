@@ -265,6 +265,8 @@ TEST(PackedConfig, RefusesWhatIsNotRead) {
        {"format", "marlin-24"}},
       {R"({"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"a":{"targets":[],"weights":{"num_bits":5,"strategy":"channel"}}}})",
        {"num_bits", "5"}},
+      {R"({"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"a":{"targets":[],"weights":{"num_bits":4}}}})",
+       {"strategy", "tensor"}},
       {R"({"quant_method":"compressed-tensors","format":"pack-quantized","config_groups":{"a":{"targets":[],"weights":{"num_bits":4,"strategy":"group"}}}})",
        {"group_size", "missing"}},
       {R"({"quant_method":"compressed-tensors","format":"int-quantized","config_groups":{"a":{"targets":[],"weights":{"num_bits":8,"strategy":"token"}}}})",

@@ -12,6 +12,11 @@ namespace atom::text {
 namespace {
 
 constexpr double kUnknownPenalty = 10;
+// Of a tokenizer.model sums are f32, as sentencepiece 0.2.3 has them: equally good ways are told apart by what is rounded. One
+// beyond this is taken off all that follows.
+constexpr double kMostPieceSum = 100000;
+// What a user-defined piece counts for each byte but its first: a long one beats its parts.
+constexpr double kUserDefinedByte = 0.1;
 constexpr size_t kMaxTokens = size_t{1} << 22;
 
 }  // namespace
@@ -78,22 +83,17 @@ UnigramModel::UnigramModel(const SentencePieceFile& file)
   trie_ = Trie(Trie::nodes_of(std::move(keys)));
   user_defined_.assign(file.pieces.size(), 0);
   float smallest = INFINITY;
-  float largest = -INFINITY;
   for (size_t i = 0; i < file.pieces.size(); ++i) {
     const SentencePiece& piece = file.pieces[i];
     score_.push_back(piece.score);
     user_defined_[i] = piece.kind == Kind::kUserDefined;
-    if (piece.kind == Kind::kNormal) {
-      smallest = std::min(smallest, piece.score);
-      largest = std::max(largest, piece.score);
-    }
+    if (piece.kind == Kind::kNormal) smallest = std::min(smallest, piece.score);
     if (piece.kind == Kind::kNormal || piece.kind == Kind::kUserDefined) {
       trie_.add(piece.text, static_cast<int32_t>(i));
     }
   }
-  if (!std::isfinite(smallest)) smallest = largest = 0;  // no normal piece at all
+  if (!std::isfinite(smallest)) smallest = 0;  // no normal piece at all
   unknown_score_ = static_cast<double>(smallest - static_cast<float>(kUnknownPenalty));
-  user_defined_score_ = largest;
 }
 
 std::unique_ptr<Model::Scratch> UnigramModel::scratch(size_t) const {
@@ -105,18 +105,29 @@ std::unique_ptr<Model::Scratch> UnigramModel::scratch(size_t) const {
 void UnigramModel::search(std::string_view piece, Lattice& lattice) const {
   using Node = Lattice::Node;
   lattice.nodes.assign(piece.size() + 1, Node{});
-  const auto offer = [&](size_t begin, size_t end, int32_t id, double score) {
+  size_t frontier = 0;
+  const auto rounded = [&](double score) {
+    return of_pieces_ ? static_cast<double>(static_cast<float>(score)) : score;
+  };
+  const auto offer = [&](size_t begin, size_t end, int32_t id, double sum) {
     Node& node = lattice.nodes[end];
+    const double score = rounded(sum);
+    frontier = std::max(frontier, end);
     if (node.begin == Lattice::kNowhere || score > node.score) node = {score, id, begin};
   };
   for (size_t at = 0; at < piece.size();) {
     const size_t next = at + decode_utf8(piece, at).size;
+    if (const double sum = lattice.nodes[at].score; of_pieces_ && std::abs(sum) > kMostPieceSum) {
+      for (size_t i = at; i <= frontier; ++i)
+        if (Node& node = lattice.nodes[i]; node.begin != Lattice::kNowhere)
+          node.score = rounded(node.score - sum);
+    }
     const double here = lattice.nodes[at].score;
     bool has_character = false;
     trie_.matches(piece, at, Trie::kRoot, [&](size_t end, int32_t id) {
       double score = score_[static_cast<size_t>(id)];
       if (!user_defined_.empty() && user_defined_[static_cast<size_t>(id)] != 0) {
-        score = static_cast<double>(static_cast<float>(end - at) * user_defined_score_) - 0.1;
+        score = rounded(kUserDefinedByte * static_cast<double>(end - at - 1));
       }
       offer(at, end, id, score + here);
       has_character = has_character || end == next;

@@ -25,7 +25,8 @@ class UnigramModel final : public Model {
   // Error: vocab that is no list of [token, score], scores that are not finite, tokens that occur
   // twice, unk_id outside the vocabulary.
   UnigramModel(const Json& json, const ModelLists& lists, std::string_view source);
-  // As the sentencepiece library computes: control pieces are no tokens of the text, user-defined pieces win against everything. `file` has been checked by its reader.
+  // As the sentencepiece library computes (0.2.3): sums in single precision, control pieces are no tokens of the text,
+  // user-defined pieces win against everything. `file` has been checked by its reader.
   explicit UnigramModel(const SentencePieceFile& file);
 
   std::unique_ptr<Scratch> scratch(size_t text_bytes) const override;
@@ -43,7 +44,6 @@ class UnigramModel final : public Model {
   Trie trie_;
   std::vector<double> score_;          // by id
   std::vector<uint8_t> user_defined_;  // by id; empty: none
-  float user_defined_score_ = 0;       // of one byte of such a token
   double unknown_score_ = 0;
   int32_t unknown_ = -1;
   bool byte_fallback_ = false;

@@ -2,6 +2,7 @@
 // tools/tokenizer_oracles.py), and the readers of files without tokenizer.json.
 #include <gtest/gtest.h>
 
+#include <cstring>
 #include <filesystem>
 #include <fstream>
 
@@ -163,11 +164,32 @@ TEST(SentencePieceTest, RulesThatLeadOutsideTheirTableAreNone) {
   }
 }
 
-// Sums in single precision, as the library had them before 0.2.2, would make 00 0 of it.
+// Compared before they are rounded, as the library did before 0.2.2, sums would make 00 0 of it.
 TEST(SentencePieceTest, OfEqualSumsTheLongerLastPieceIsTaken) {
   const Tokenizer tokenizer = load_kind("t5.model");
   const auto id = [&](const char* piece) { return tokenizer.token_to_id(piece).value(); };
   EXPECT_EQ(tokenizer.encode("000", kPlain), (Ids{id("\xE2\x96\x81"), id("0"), id("00")}));
+}
+
+// aa is worse than a a by 0.001, which sums in f32 lose beyond 2^14, and have again where they were taken off. The ids of
+// sentencepiece 0.2.3.
+TEST(SentencePieceTest, SumsAreRoundedAndTakenOffAsThePackageDoes) {
+  const auto bytes = [](float score) {
+    std::string four(4, '\0');
+    std::memcpy(four.data(), &score, four.size());
+    return four;
+  };
+  const std::string settings = field(2, integer(3, 1)) + field(3, integer(3, 0) + integer(4, 0));
+  const Tokenizer tokenizer = tokenizer_from_sentencepiece(
+      kUnknown + piece("x", 1, bytes(-1000)) + piece("a", 1, bytes(-1)) +
+          piece("aa", 1, bytes(-2.001F)) + settings,
+      "m", {});
+  const auto behind = [&](size_t count) {
+    const Ids ids = tokenizer.encode(std::string(count, 'x') + "aa", kPlain);
+    return Ids(ids.begin() + static_cast<std::ptrdiff_t>(count), ids.end());
+  };
+  for (const size_t exact : {0, 101, 102, 202}) EXPECT_EQ(behind(exact), (Ids{2, 2})) << exact;
+  for (const size_t rounded : {50, 100, 150, 151}) EXPECT_EQ(behind(rounded), (Ids{3})) << rounded;
 }
 
 TEST(SentencePieceTest, DamagedFilesAreRefusedOrWork) {
